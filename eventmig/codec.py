@@ -1,0 +1,219 @@
+"""Bytes to values and back, exactly.
+
+Second station of the flow: pure. Numbers keep their digits (an `int` of any
+length; a `Decimal` wherever a float would not print back as the same text), keys
+keep their order, text is UTF-8. What cannot be carried is a `CodecError`, never
+a silent change. Members nobody touches stay the bytes they were (`Raw`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final, Never, TypeAlias, cast
+
+import msgspec
+from msgspec import Raw
+
+from eventmig.errors import CodecError, Where
+
+Value: TypeAlias = "None | bool | int | float | Decimal | str | list[Value] | dict[str, Value]"
+"""A JSON value as Python holds it, exactly."""
+
+Members: TypeAlias = "dict[str, Value | Raw]"
+"""A JSON object whose untouched members are still bytes."""
+
+
+def _exact_float(text: str) -> float | Decimal:
+    number = float(text)
+    return number if repr(number) == text else Decimal(text)
+
+
+_decoder: Final = msgspec.json.Decoder(float_hook=_exact_float)
+_members_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
+_encoder: Final = msgspec.json.Encoder(decimal_format="number")
+_canonical_encoder: Final = msgspec.json.Encoder(decimal_format="number", order="sorted")
+
+_LONGEST_INT = 4_000
+
+
+def _exact_int(text: str) -> int | Decimal:
+    return int(text) if len(text) < _LONGEST_INT else Decimal(text)
+
+
+def _no_constant(text: str) -> Never:
+    raise CodecError(f"{text} is not a JSON number", remedy=_REMEDY)
+
+
+def _no_duplicates(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise CodecError(
+                    f"the key {key!r} stands twice in one JSON object",
+                    where=Where(path=key),
+                    remedy="a step that changes this event would drop one of the two; "
+                    "mend the event, or leave its type without upcasters",
+                )
+            seen.add(key)
+    return members
+
+
+_REMEDY = "the stored bytes are not JSON text; look at them with `eventmig show`"
+
+
+def decode_strict(data: bytes | Raw) -> Value:
+    """Bytes to a value by the slow, obvious road; refuses duplicate keys too.
+
+    Raises `CodecError`. This is the verifier's own reading, and `decode`'s for
+    what its parser cannot hold.
+    """
+    try:
+        text = bytes(data).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CodecError(
+            f"the bytes are not UTF-8 (byte {error.start}: {error.reason})", remedy=_REMEDY
+        ) from error
+    try:
+        value = json.loads(
+            text,
+            parse_float=_exact_float,
+            parse_int=_exact_int,
+            parse_constant=_no_constant,
+            object_pairs_hook=_no_duplicates,
+        )
+    except (ValueError, RecursionError) as error:
+        raise CodecError(f"not JSON: {error}", remedy=_REMEDY) from error
+    _refuse_lone_surrogates(text, value)
+    return cast(Value, value)
+
+
+def _refuse_lone_surrogates(text: str, value: Value) -> None:
+    if "\\u" not in text and "\\U" not in text:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise CodecError(
+            "a string holds a lone surrogate (half of a UTF-16 pair), which UTF-8 cannot carry",
+            remedy="mend the event, or leave its type without upcasters: untouched events are "
+            "copied byte for byte",
+        ) from error
+
+
+def decode(data: bytes | Raw) -> Value:
+    """Bytes to a value, exactly; raises `CodecError` where they are no JSON.
+
+    Refuses duplicate keys and lone surrogates: decoding would lose them.
+    """
+    try:
+        value = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_strict(data)
+    if type(value) in (dict, list) and _encoder.encode(value) != bytes(data):
+        return decode_strict(data)
+    return cast(Value, value)
+
+
+def decode_members(data: bytes) -> Members:
+    """A JSON object's members, each still bytes; raises `CodecError`.
+
+    Refuses duplicate keys. Nothing below the top level is looked at: open a member
+    with `decode` when its value is needed.
+    """
+    try:
+        members = _members_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        value = decode_strict(data)
+        if isinstance(value, dict):
+            return cast(Members, value)
+        raise CodecError(
+            f"the data is a JSON {kind(value)}, and ops work on objects",
+            remedy="write this step as a function on data, or wrap the data first",
+        ) from error
+    if _encoder.encode(members) != data:
+        decode_strict(data)
+    return cast(Members, members)
+
+
+def encode(value: Value | Members) -> bytes:
+    """A value that came from `decode` or from ops, back to compact UTF-8 JSON.
+
+    For values that user code made, use `encode_checked`.
+    """
+    try:
+        return _encoder.encode(value)
+    except (UnicodeEncodeError, ValueError, RecursionError) as error:
+        raise CodecError(
+            f"JSON cannot carry this value: {error}", remedy="see `where` for the step that made it"
+        ) from error
+
+
+def encode_checked(value: object) -> bytes:
+    """A value that user code made to JSON; `CodecError` names the member JSON cannot carry.
+
+    NaN and infinities, bytes, sets, dates, keys that are no strings: all refused.
+    """
+    _check(value, "")
+    return encode(cast(Value, value))
+
+
+def canonical(value: Value) -> bytes:
+    """One spelling per value: keys sorted, no spaces, numbers with their digits."""
+    return _canonical_encoder.encode(value)
+
+
+def same(left: object, right: object) -> bool:
+    """JSON equality: numbers by value, `true` is not 1, lists in order."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    return left == right
+
+
+def kind(value: object) -> str:
+    """The JSON Schema name of a value's type."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float | Decimal):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list | tuple) else "object"
+
+
+def _check(value: object, path: str) -> None:
+    if value is None or isinstance(value, str | bool | int):
+        return
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value):
+            _refuse(f"{value} is not a JSON number", path)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check(item, f"{path}[{index}]")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                _refuse(f"the key {key!r} is not a string", path)
+            _check(item, f"{path}.{key}" if path else key)
+    else:
+        _refuse(f"JSON has no {type(value).__name__}", path)
+
+
+def _refuse(what: str, path: str) -> Never:
+    raise CodecError(
+        what,
+        where=Where(path=path or None),
+        remedy="let the step return only null, booleans, finite numbers, text, lists and dicts",
+    )

@@ -1,0 +1,128 @@
+"""The event values: what a store hands out and what a job writes.
+
+First station of the flow; imports nothing but the standard library. Data and
+metadata stay the stored bytes until somebody needs their values (see `codec`).
+
+They are named tuples, not dataclasses: a reader makes one per stored row, and
+`Event._make(row)` costs 0.2 µs where a frozen dataclass of this width costs 1.5.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Origin(NamedTuple):
+    """Where a target event came from: one source event, or one part of it.
+
+    `stream` and `stream_position` are the source's own (position base as the
+    source counts). `ordinal` is 0-based: the n-th event made from that one.
+    """
+
+    stream: str
+    stream_position: int
+    ordinal: int = 0
+
+
+class Event(NamedTuple):
+    """One stored fact, exactly as a store holds it.
+
+    - `stream_position`: counted by the store, 0- or 1-based as its layout says.
+    - `global_position`: order over all streams; compared only by the store that
+      made it; 0 while it has none yet.
+    - `schema_version`: integer >= 1 of this event type's data.
+    - `data`: the stored JSON bytes (UTF-8); `metadata` likewise, or None where
+      nothing was stored (which is not the same as `{}`).
+    - `recorded_at`: microseconds since 1970-01-01T00:00:00 UTC.
+    - `origins`: for events a job wrote, the source events it was made from, in
+      order; empty for events an application appended.
+    """
+
+    global_position: int
+    stream: str
+    stream_position: int
+    id: str
+    type: str
+    schema_version: int
+    data: bytes
+    metadata: bytes | None
+    recorded_at: int
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def recorded_time(self) -> datetime:
+        """`recorded_at` as an aware UTC datetime."""
+        return EPOCH + timedelta(microseconds=self.recorded_at)
+
+
+class NewEvent(NamedTuple):
+    """What an application appends; the store adds position and, if None, id and time.
+
+    `recorded_at` is in microseconds since the Unix epoch (UTC).
+    """
+
+    type: str
+    data: bytes
+    schema_version: int = 1
+    metadata: bytes | None = None
+    id: str | None = None
+    recorded_at: int | None = None
+
+
+class StreamHead(NamedTuple):
+    """One stream's extent: first and last stream position (both inclusive) and count."""
+
+    stream: str
+    first: int
+    last: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+
+
+class TypeCount(NamedTuple):
+    """How many stored events have this type and schema version."""
+
+    type: str
+    schema_version: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+
+
+class CategoryCount(NamedTuple):
+    """A category (the stream's name up to its first `-`), its streams and events."""
+
+    category: str
+    streams: int
+    events: int
+
+
+def category_of(stream: str) -> str:
+    """The category of a stream: its name up to the first `-` (the whole name without one).
+
+    The rule is Message DB's and KurrentDB's.
+    """
+    return stream.split("-", 1)[0]
+
+
+def microseconds(moment: datetime) -> int:
+    """An aware datetime as microseconds since the Unix epoch (UTC), exactly."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+_NAMESPACE = uuid.UUID("6f1e1a52-9c1c-5d0e-8a55-6f0b7d1b6a11")
+
+
+def part_id(source_id: str, ordinal: int) -> str:
+    """The id of the `ordinal`-th (0-based) event made from one source event.
+
+    UUIDv5 over the source id and the ordinal (RFC 9562, 5.5): the same event
+    yields the same ids in every run.
+    """
+    return str(uuid.uuid5(_NAMESPACE, f"{source_id}\x1f{ordinal}"))
+
+
+def merged_id(source_ids: list[str], ordinal: int = 0) -> str:
+    """The id of an event made from several: UUIDv5 over their ids, in order."""
+    return str(uuid.uuid5(_NAMESPACE, "\x1e".join(source_ids) + f"\x1f{ordinal}"))

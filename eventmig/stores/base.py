@@ -1,0 +1,160 @@
+"""What the engine asks of a store: narrow Protocols, one per use.
+
+A store adapter (`stores.sqlite`, …) implements those it can; what it cannot do
+is a missing `Capability`, never an `if` on the kind of store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from typing import Final, Protocol, runtime_checkable
+
+from sqlalchemy import Connection
+
+from eventmig.events import CategoryCount, Event, NewEvent, StreamHead, TypeCount
+
+
+class Capability(StrEnum):
+    """Something a store may or may not be able to do."""
+
+    APPEND = "append"  # an application can append with an expected position
+    TARGET = "target"  # a job can write into it, ledger in the same transaction
+    LINEAGE = "lineage"  # it keeps each event's origins itself
+    SQL = "sql"  # read models and ledger can live beside it, in SQL
+
+
+class _Any:
+    def __repr__(self) -> str:
+        return "ANY"
+
+
+ANY: Final = _Any()
+"""Append whatever the stream's position is."""
+NONE: Final = None
+"""Append only if the stream does not exist yet."""
+
+Expected = int | None | _Any
+"""A stream position (the last one the writer saw), `NONE`, or `ANY`."""
+
+
+@runtime_checkable
+class EventReader(Protocol):
+    """Reads a store; never writes. `first_position` is 0 or 1: where streams start."""
+
+    url: str
+    first_position: int
+    capabilities: frozenset[Capability]
+
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
+    ) -> Iterator[list[Event]]:
+        """Batches in global order: `after` exclusive, `until` inclusive (None: the head).
+
+        `types` filters by event type in the database. Each batch is one short read;
+        no transaction stays open between batches.
+        """
+        ...
+
+    def read_stream(
+        self, stream: str, *, first: int | None = None, last: int | None = None
+    ) -> Iterator[Event]:
+        """One stream's events in order; `first` and `last` are inclusive."""
+        ...
+
+    def event(self, event_id: str) -> Event | None:
+        """The event with this id, or None."""
+        ...
+
+    def heads(self, streams: Collection[str] | None = None) -> Iterator[StreamHead]:
+        """The extent of every stream (or of those named), ordered by stream name."""
+        ...
+
+    def categories(self) -> list[CategoryCount]:
+        """Categories with their counts, ordered by name."""
+        ...
+
+    def type_counts(self, *, until: int | None = None) -> list[TypeCount]:
+        """Events per type and schema version up to a global position, ordered."""
+        ...
+
+    def head_position(self) -> int:
+        """The last global position; 0 for an empty store."""
+        ...
+
+    def count(self, *, until: int | None = None) -> int:
+        """How many events lie at or before a global position."""
+        ...
+
+    def identity(self) -> str:
+        """Equal for two URLs exactly when they name the same events."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the store; harmless twice."""
+        ...
+
+
+@runtime_checkable
+class EventAppender(Protocol):
+    """What an application needs to append."""
+
+    def append(self, stream: str, events: Sequence[NewEvent], *, expected: Expected) -> list[Event]:
+        """Append in one transaction; return them as stored.
+
+        Raises `ConflictError` when the stream is not at `expected`,
+        `DuplicateIdError` when an id is there already; then nothing was written.
+        """
+        ...
+
+
+class TargetTransaction(Protocol):
+    """One open write transaction on a target: events and ledger commit together."""
+
+    connection: Connection
+
+    def heads(self, streams: Collection[str]) -> dict[str, int]:
+        """Last stream position of each named stream; `first_position - 1` where it is new."""
+        ...
+
+    def append_copied(self, events: Sequence[Event]) -> int:
+        """Write events as they are (stream positions, ids, times, origins included).
+
+        Global positions are assigned in the order given. Returns the last one.
+        """
+        ...
+
+    def truncate_after(self, global_position: int) -> int:
+        """Delete events after a global position (only a job's own, before cut-over).
+
+        Returns how many.
+        """
+        ...
+
+
+@runtime_checkable
+class JobTarget(EventReader, Protocol):
+    """A store a job can write to."""
+
+    def begin(self) -> AbstractContextManager[TargetTransaction]:
+        """Open a write transaction; commits at the end of the block, rolls back on an error."""
+        ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the target for one job; released by the system when the process dies.
+
+        Raises `JobLockedError` at once when another process holds it.
+        """
+        ...
+
+
+def all_events(batches: Iterable[list[Event]]) -> Iterator[Event]:
+    """Batches, one event at a time."""
+    for batch in batches:
+        yield from batch

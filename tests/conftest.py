@@ -1,0 +1,99 @@
+"""What every test may use: the real histories, and how hypothesis runs.
+
+The real histories do not belong to the repository. They are looked for in the folder that
+EVENTMIG_SHARED names, else in ../shared beside the checkout. A test that needs one asks for the
+fixture; without the files it is skipped, and the run says at its end how many were.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL_HISTORIES = ("vcdb", "gharchive")
+_ABSENT = "real data absent"
+
+# A shared machine is slow now and then: no deadline per example. In CI the same examples each
+# time; elsewhere new ones, and a failure prints how to run it again.
+settings.register_profile(
+    "ci",
+    deadline=None,
+    print_blob=True,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ci")
+
+_not_run = pytest.StashKey[list[str]]()
+
+
+def _shared() -> Path:
+    named = os.environ.get("EVENTMIG_SHARED")
+    if named and not Path(named).is_dir():
+        raise pytest.UsageError(f"EVENTMIG_SHARED names no folder: {named}")
+    return Path(named).resolve() if named else ROOT.parent / "shared"
+
+
+def _history(name: str) -> Path | None:
+    folder = _shared() / "realdata" / name
+    return folder if folder.is_dir() else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _shared()
+    config.stash[_not_run] = []
+
+
+def _presence() -> str:
+    states = (f"{name} {'present' if _history(name) else 'absent'}" for name in REAL_HISTORIES)
+    return f"real histories: {', '.join(states)}"
+
+
+def pytest_report_header() -> str:
+    return _presence()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    not_run = config.stash[_not_run]
+    line = _presence()
+    if not_run:
+        line += f"; {len(not_run)} real-data tests NOT RUN (EVENTMIG_SHARED=… names the folder)"
+    terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder with `realdata/` in it; skips the test where there is none."""
+    if not (_shared() / "realdata").is_dir():
+        pytest.skip(f"{_ABSENT}: no folder realdata in EVENTMIG_SHARED or ../shared")
+    return _shared()
+
+
+@pytest.fixture
+def real_history(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Ask for the folder of one real history by name; skips the test where it is absent."""
+
+    def folder(name: str) -> Path:
+        found = _history(name)
+        if found is None:
+            pytest.skip(f"{_ABSENT}: realdata/{name} in EVENTMIG_SHARED or ../shared")
+        return found
+
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and call.excinfo and _ABSENT in str(call.excinfo.value):
+        item.config.stash[_not_run].append(item.nodeid)
+    return report
