@@ -31,16 +31,19 @@ def _exact_float(text: str) -> float | Decimal:
     return number if repr(number) == text else Decimal(text)
 
 
-_decoder: Final = msgspec.json.Decoder(float_hook=_exact_float)
-_members_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
+_decoder: Final = cast("msgspec.json.Decoder[Value]", msgspec.json.Decoder(float_hook=_exact_float))
+_members_decoder: Final = cast(
+    "msgspec.json.Decoder[Members]", msgspec.json.Decoder(dict[str, Raw])
+)
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
+_format: Final = msgspec.json.format
 _canonical_encoder: Final = msgspec.json.Encoder(decimal_format="number", order="sorted")
 
 _LONGEST_INT = 4_000
 
 
 def _exact_int(text: str) -> int | Decimal:
-    return int(text) if len(text) < _LONGEST_INT else Decimal(text)
+    return int(text) if len(text) < _LONGEST_INT and text != "-0" else Decimal(text)
 
 
 def _no_constant(text: str) -> Never:
@@ -86,14 +89,20 @@ def decode_strict(data: bytes | Raw) -> Value:
             parse_constant=_no_constant,
             object_pairs_hook=_no_duplicates,
         )
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise CodecError(
+            "the JSON is nested too deeply to be read",
+            remedy="leave this event's type without upcasters: untouched events are copied byte "
+            "for byte",
+        ) from error
+    except ValueError as error:
         raise CodecError(f"not JSON: {error}", remedy=_REMEDY) from error
     _refuse_lone_surrogates(text, value)
     return cast(Value, value)
 
 
 def _refuse_lone_surrogates(text: str, value: Value) -> None:
-    if "\\u" not in text and "\\U" not in text:
+    if "\\u" not in text:
         return
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
@@ -114,19 +123,40 @@ def decode(data: bytes | Raw) -> Value:
         value = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return decode_strict(data)
-    if type(value) in (dict, list) and _encoder.encode(value) != bytes(data):
+    if type(value) in _MAY_LOSE and not _spells(_encoder.encode(value), bytes(data)):
         return decode_strict(data)
-    return cast(Value, value)
+    return value
+
+
+_MAY_LOSE: Final = frozenset({dict, list, int})
+"""What the fast parser may change: an object with a key twice, and `-0`."""
+
+
+def _spells(compact: bytes, data: bytes) -> bool:
+    """Whether `data` is `compact` but for spaces between its tokens.
+
+    Then nothing was lost on the way from `data` to what `compact` was made of: a key
+    that stands twice would be missing. Compact JSON is asked for first, then the
+    spelling of `json.dumps` and of PostgreSQL's jsonb, then any other; other
+    escapes or numbers than ours count as different.
+    """
+    return (
+        compact == data
+        or _format(compact, indent=0) == data
+        or _format(compact, indent=-1) == _format(data, indent=-1)
+    )
 
 
 def decode_members(data: bytes) -> Members:
     """A JSON object's members, each still bytes; raises `CodecError`.
 
-    Refuses duplicate keys. Nothing below the top level is looked at: open a member
-    with `decode` when its value is needed.
+    Refuses duplicate keys and what is not UTF-8. Nothing below the top level is
+    looked at: open a member with `decode` when its value is needed.
     """
     try:
         members = _members_decoder.decode(data)
+        if not data.isascii():
+            data.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         value = decode_strict(data)
         if isinstance(value, dict):
@@ -135,9 +165,10 @@ def decode_members(data: bytes) -> Members:
             f"the data is a JSON {kind(value)}, and ops work on objects",
             remedy="write this step as a function on data, or wrap the data first",
         ) from error
-    if _encoder.encode(members) != data:
+    compact = _encoder.encode(members)
+    if compact != data and not _spells(compact, data):
         decode_strict(data)
-    return cast(Members, members)
+    return members
 
 
 def encode(value: Value | Members) -> bytes:
@@ -158,7 +189,12 @@ def encode_checked(value: object) -> bytes:
 
     NaN and infinities, bytes, sets, dates, keys that are no strings: all refused.
     """
-    _check(value, "")
+    try:
+        _check(value, "")
+    except RecursionError as error:
+        raise CodecError(
+            "the value is nested too deeply, or holds itself", remedy=_PLAIN_VALUES
+        ) from error
     return encode(cast(Value, value))
 
 
@@ -168,14 +204,21 @@ def canonical(value: Value) -> bytes:
 
 
 def same(left: object, right: object) -> bool:
-    """JSON equality: numbers by value, `true` is not 1, lists in order."""
+    """JSON equality: numbers by value (1.10 is 1.1), `true` is not 1, lists in order."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, float) is not isinstance(right, float):
+        return _written(left) == _written(right)
     return left == right
+
+
+def _written(value: object) -> object:
+    """A float as the decimal number that it is written as."""
+    return Decimal(repr(value)) if isinstance(value, float) else value
 
 
 def kind(value: object) -> str:
@@ -186,10 +229,12 @@ def kind(value: object) -> str:
         return "boolean"
     if isinstance(value, int):
         return "integer"
-    if isinstance(value, float | Decimal):
+    if isinstance(value, float):
         return "number"
     if isinstance(value, str):
         return "string"
+    if isinstance(value, Decimal):  # the exponent is 0 for integers too long for `int`
+        return "number" if value.as_tuple().exponent else "integer"
     return "array" if isinstance(value, list | tuple) else "object"
 
 
@@ -215,5 +260,8 @@ def _refuse(what: str, path: str) -> Never:
     raise CodecError(
         what,
         where=Where(path=path or None),
-        remedy="let the step return only null, booleans, finite numbers, text, lists and dicts",
+        remedy=_PLAIN_VALUES,
     )
+
+
+_PLAIN_VALUES = "let the step return only null, booleans, finite numbers, text, lists and dicts"

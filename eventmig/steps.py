@@ -83,7 +83,7 @@ class SplitFunction:
 
     def fingerprint(self) -> str:
         return fingerprint.of_value(
-            ["split", [list(v) for v in self.into], fingerprint.of_function(self.function)]
+            ["split", *[f"{t} v{v}" for t, v in self.into], fingerprint.of_function(self.function)]
         )
 
     def __str__(self) -> str:
@@ -140,8 +140,8 @@ class Upcaster:
 
     def fingerprint(self) -> str:
         """Equal for steps that mean the same; `why` does not count."""
-        targets = [list(t) for t in self.targets]
-        return fingerprint.of_value([list(self.source), targets, self.outcome.fingerprint()])
+        versions = [f"{t} v{v}" for t, v in (self.source, *self.targets)]
+        return fingerprint.of_value([*versions, self.outcome.fingerprint()])
 
     def way_back(self) -> Downcaster | None:
         """The downcaster that the ops themselves give, or None."""

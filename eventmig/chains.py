@@ -1,0 +1,343 @@
+"""Chains: the steps from one (type, version) on, compiled into one function each.
+
+Compiled once per (type, version) and kept. An event nothing applies to comes out as
+the same bytes. When a compiled chain fails, the chain is walked again step by step to
+name the one that did. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Never
+
+from eventmig import codec
+from eventmig.codec import Value
+from eventmig.drafts import Draft, unchanged
+from eventmig.errors import (
+    DataError,
+    NewerEventError,
+    OpError,
+    UpcastError,
+    Where,
+)
+from eventmig.events import Event
+from eventmig.ops.base import Op
+from eventmig.ops.compiled import compile_ops
+from eventmig.ops.control import run
+from eventmig.schemas import EventSchema
+from eventmig.steps import Dropped, Part, Parts, Rewrite, SplitFunction, Upcaster, Version
+
+Upcast = Callable[[Event], list[Draft]]
+"""One event to the drafts that stand for it (none, one, or several)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What chains lead to: the steps, the schemas, and each type's current version.
+
+    `current` holds every type the registry knows and does not retire; a type that is
+    in none of them is unregistered and passes through.
+    """
+
+    steps: Mapping[Version, Upcaster]
+    schemas: Mapping[Version, EventSchema]
+    current: Mapping[str, int]
+    retired: Mapping[str, int]
+
+    def arrived(self, version: Version) -> bool:
+        """Whether an event of this version needs no step."""
+        type_, number = version
+        current = self.current.get(type_)
+        return number == current if current is not None else type_ not in self.retired
+
+    def step_from(self, version: Version) -> Upcaster | None:
+        """The next step, or None where the goal is reached; raises `NewerEventError`."""
+        if self.arrived(version):
+            return None
+        type_, number = version
+        newest = max(self.current.get(type_, 0), self.retired.get(type_, 0))
+        step = self.steps.get(version)
+        if number > newest or step is None:
+            raise NewerEventError(
+                f"{type_} v{number} is newer than what is known (v{newest})",
+                where=Where(type=type_, schema_version=number),
+                remedy="deploy the release that wrote it, or upcast to that release",
+            )
+        return step
+
+    def path(self, version: Version) -> list[Upcaster]:
+        """The steps from a version on, as long as they lead to one version each."""
+        steps: list[Upcaster] = []
+        while (step := self.step_from(version)) is not None:
+            steps.append(step)
+            if step.to is None:
+                break
+            version = step.to
+        return steps
+
+
+class Chains:
+    """Every chain towards one goal, compiled when first needed.
+
+    `walk` is the slow, obvious reading: op by op on whole values, each version
+    validated. The verifier uses it, so as not to trust the compiled one.
+    """
+
+    def __init__(self, goal: Goal) -> None:
+        self.goal = goal
+        self._compiled: dict[Version, Upcast | None] = {}
+
+    def upcast(self, event: Event) -> list[Draft]:
+        """The drafts that stand for one event; raises `UpcastError` naming the step."""
+        version = (event.type, event.schema_version)
+        try:
+            chain = self._compiled[version]
+        except KeyError:
+            chain = self.compiled(version, event)
+        return [unchanged(event)] if chain is None else chain(event)
+
+    def compiled(self, version: Version, event: Event) -> Upcast | None:
+        """The chain from a version on as one function; None where nothing changes."""
+        if version not in self._compiled:
+            try:
+                self._compiled[version] = self._compile(version)
+            except NewerEventError as error:
+                raise _at(error, event) from None
+        return self._compiled[version]
+
+    def walk(self, event: Event) -> list[Draft]:
+        """The same as `upcast`, step by step and validated at every version."""
+        return self._walk(unchanged(event))
+
+    # compiled reading ------------------------------------------------------------------
+
+    def _compile(self, version: Version) -> Upcast | None:
+        steps = self.goal.path(version)
+        if not steps:
+            return None
+        rewrites = steps if steps[-1].to is not None else steps[:-1]
+        ops = tuple(op for step in rewrites for op in _ops(step))
+        end = version if not rewrites else rewrites[-1].to
+        assert end is not None
+        if steps[-1].to is not None:
+            return self._compile_rewrite(ops, end)
+        return self._compile_last(ops, end, steps[-1])
+
+    def _compile_rewrite(self, ops: tuple[Op, ...], end: Version) -> Upcast:
+        type_, number = end
+        schema = self.goal.schemas.get(end)
+        validate = schema.validate if schema else _accept
+        rewrite = compile_ops(ops) if ops else _same
+
+        def upcast(event: Event) -> list[Draft]:
+            try:
+                data = rewrite(event.data, event)
+                validate(data)
+            except Exception as error:
+                self._explain(event, error)
+            return [Draft((event,), type_, number, data, event.metadata, event.recorded_at)]
+
+        return upcast
+
+    def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
+        rewrite = compile_ops(ops) if ops else _same
+        ends = self._ends(last)
+
+        def upcast(event: Event) -> list[Draft]:
+            drafts: list[Draft] = []
+            try:
+                data = rewrite(event.data, event)
+                for to, part in ends(data, event):
+                    before = event._replace(type=to[0], schema_version=to[1], data=part)
+                    drafts += self.upcast(before)
+            except Exception as error:
+                self._explain(event, error)
+            return [
+                draft._replace(sources=(event,), ordinal=ordinal, split=True)
+                for ordinal, draft in enumerate(drafts)
+            ]
+
+        return upcast
+
+    def _ends(self, last: Upcaster) -> Callable[[bytes, Event], list[tuple[Version, bytes]]]:
+        match last.outcome:
+            case Parts(parts):
+                made = [(part, compile_ops(part.ops) if part.ops else _same) for part in parts]
+
+                def by_parts(data: bytes, event: Event) -> list[tuple[Version, bytes]]:
+                    values = None
+                    out = []
+                    for part, rewrite in made:
+                        if part.when is not None:
+                            values = codec.decode(data) if values is None else values
+                            if not part.when.holds(values):
+                                continue
+                        out.append((part.to, rewrite(data, event)))
+                    return out
+
+                return by_parts
+            case SplitFunction():
+                outcome = last.outcome
+                return lambda data, event: [
+                    (to, codec.encode(values))
+                    for to, values in _split_values(outcome, codec.decode(data))
+                ]
+        return lambda data, event: []
+
+    # the slow, obvious reading -----------------------------------------------------------
+
+    def _walk(self, draft: Draft) -> list[Draft]:
+        event = draft.sources[0]
+        step: Upcaster | None = None
+        try:
+            step = self.goal.step_from(draft.version)
+            if step is None:
+                return [draft]
+            ends = self._take(step, codec.decode_strict(draft.data), event)
+            drafts = [
+                draft._replace(type=to[0], schema_version=to[1], data=codec.encode_checked(values))
+                for to, values in ends
+            ]
+            for made in drafts:
+                schema = self.goal.schemas.get(made.version)
+                if schema is not None:
+                    schema.validate(made.data)
+        except UpcastError as error:
+            raise _at(error, event) from None
+        except Exception as error:
+            raise _failed(event, step, error) from error
+        out = [after for made in drafts for after in self._walk(made)]
+        if step.to is None:
+            out = [d._replace(ordinal=n, split=True) for n, d in enumerate(out)]
+        return out
+
+    def _take(self, step: Upcaster, values: Value, event: Event) -> list[tuple[Version, Value]]:
+        match step.outcome:
+            case Rewrite(ops):
+                assert step.to is not None
+                return [(step.to, run(ops, values, event))]
+            case Parts(parts):
+                return [
+                    (part.to, run(part.ops, values, event))
+                    for part in parts
+                    if part.when is None or part.when.holds(values)
+                ]
+            case SplitFunction():
+                return _split_values(step.outcome, values)
+        return []
+
+    def before_and_after(self, event: Event) -> list[tuple[str, list[Draft]]]:
+        """Each step's name with the drafts after it; for people to look at.
+
+        Raises `UpcastError` at the step that fails.
+        """
+        shown: list[tuple[str, list[Draft]]] = []
+        drafts = [unchanged(event)]
+        while True:
+            step = next(
+                (s for d in drafts if (s := self.goal.step_from(d.version)) is not None), None
+            )
+            if step is None:
+                return shown
+            after: list[Draft] = []
+            for draft in drafts:
+                if draft.version != step.source:
+                    after.append(draft)
+                    continue
+                try:
+                    ends = self._take(step, codec.decode_strict(draft.data), event)
+                except Exception as error:
+                    raise _failed(event, step, error) from error
+                after += [
+                    draft._replace(
+                        type=to[0], schema_version=to[1], data=codec.encode_checked(values)
+                    )
+                    for to, values in ends
+                ]
+            drafts = after
+            shown.append((step.name, drafts))
+
+    def _explain(self, event: Event, error: Exception) -> Never:
+        """Raise the error of the step that failed, found by walking; the first one's if none does."""
+        try:
+            self.walk(event)
+        except UpcastError as found:
+            raise found from error
+        if isinstance(error, UpcastError):
+            raise error
+        path = self.goal.path((event.type, event.schema_version))
+        raise _failed(event, path[-1] if path else None, error) from error
+
+
+def _ops(step: Upcaster) -> tuple[Op, ...]:
+    assert isinstance(step.outcome, Rewrite)
+    return step.outcome.ops
+
+
+def _same(data: bytes, event: Event) -> bytes:
+    return data
+
+
+def _accept(data: bytes) -> None:
+    return None
+
+
+def _split_values(outcome: SplitFunction, values: Value) -> list[tuple[Version, Value]]:
+    """What a split function yields, each type checked against `into`."""
+    versions = dict(outcome.into)
+    result = outcome.function(values)
+    if result is None:
+        raise OpError(
+            f"{outcome.function.__qualname__} returned nothing",
+            remedy="return a list of (type, data) pairs; an empty one drops the event",
+        )
+    made: list[tuple[Version, Value]] = []
+    for type_, data in result:
+        if type_ not in versions:
+            raise OpError(
+                f"{outcome.function.__qualname__} yielded the type {type_!r}, "
+                f"which is not in `into` ({', '.join(versions)})",
+                remedy="name every type it can yield in `into`",
+            )
+        made.append(((type_, versions[type_]), codec.decode(codec.encode_checked(data))))
+    return made
+
+
+def place_of(event: Event) -> Where:
+    """Where an event stands, for errors."""
+    return Where(
+        stream=event.stream,
+        stream_position=event.stream_position,
+        global_position=event.global_position or None,
+        event_id=event.id,
+        type=event.type,
+        schema_version=event.schema_version,
+    )
+
+
+def _at(error: UpcastError, event: Event) -> UpcastError:
+    return type(error)(error.what, where=error.where.within(place_of(event)), remedy=error.remedy)
+
+
+def _failed(event: Event, step: Upcaster | None, error: Exception) -> UpcastError:
+    name = step.name if step else None
+    if isinstance(error, DataError):
+        where = Where(step=name, path=error.where.path).within(place_of(event))
+        return UpcastError(error.what, where=where, remedy=error.remedy)
+    return UpcastError(
+        f"the step raised {type(error).__name__}: {error}",
+        where=Where(step=name).within(place_of(event)),
+        remedy="mend the upcaster (it must take every stored event), try it with "
+        "`eventmig show`, then run the same command again",
+    )
+
+
+def parts_of(step: Upcaster) -> tuple[Part, ...]:
+    """The parts of a declarative split, else none."""
+    return step.outcome.parts if isinstance(step.outcome, Parts) else ()
+
+
+def is_drop(step: Upcaster) -> bool:
+    """Whether the step drops its events."""
+    return isinstance(step.outcome, Dropped)

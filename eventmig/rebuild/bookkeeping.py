@@ -1,0 +1,274 @@
+"""What a rebuild remembers: its generations, its checkpoint, and who may write.
+
+The tables, and every statement on them. A read model or an aggregate is a
+*subject*; each rebuild of it makes a *generation* of its rows:
+
+    building ──swap──▶ live ──next swap──▶ kept ──next swap──▶ (dropped)
+        │                ▲                   │
+        └──▶ (dropped)   └────rollback───────┘
+
+Every transaction of a rebuild begins with `Hold.fence`: an UPDATE that finds its
+row only while this process's epoch is the newest. It takes the write lock
+(SQLite: of the database; PostgreSQL: of the row) before anything is read, so
+that a process that lost its hold writes nothing more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from eventmig.errors import JobLostError
+from eventmig.rebuild.statements import insert_into
+
+
+class Kind(StrEnum):
+    """What is rebuilt."""
+
+    READ_MODEL = "read_model"
+    AGGREGATE = "aggregate"
+
+
+class State(StrEnum):
+    """What a generation's rows are."""
+
+    BUILDING = "building"
+    LIVE = "live"
+    KEPT = "kept"
+
+
+metadata = MetaData()
+
+rebuilds = Table(
+    "eventmig_rebuilds",
+    metadata,
+    Column("kind", String(20), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+)
+
+generations = Table(
+    "eventmig_generations",
+    metadata,
+    Column("kind", String(20), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(20), nullable=False),
+    Column("fingerprint", String(40), nullable=False),
+    Column("release", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("events_read", BigInteger, nullable=False),
+    Column("events_folded", BigInteger, nullable=False),
+    Column("tables", Text, nullable=False),
+    Column("swapped_at", DateTime),
+)
+
+snapshots = Table(
+    "eventmig_snapshots",
+    metadata,
+    Column("aggregate", String(200), primary_key=True),
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("stream", Text, primary_key=True),
+    # 0: at the stream's head; k: after its k × every-th handled event.
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("stream_position", BigInteger, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("events_folded", BigInteger, nullable=False),
+    Column("fingerprint", String(40), nullable=False),
+    Column("state", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptTable:
+    """One table of a generation: its live name, and what brings its indexes back."""
+
+    name: str
+    schema: str | None = None
+    restore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One building of a subject's rows.
+
+    `position`: the last global position folded into it (0: none). `events_read`
+    counts stored events, `events_folded` those a handler was given.
+    """
+
+    number: int
+    state: State
+    fingerprint: str
+    release: str
+    source: str
+    position: int = 0
+    events_read: int = 0
+    events_folded: int = 0
+    tables: tuple[KeptTable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """The right to write one subject's generations, until somebody else takes it."""
+
+    kind: Kind
+    name: str
+    epoch: int
+
+    def fence(self, connection: Connection) -> None:
+        """Begin a transaction's writes; raises `JobLostError` when another process took over."""
+        mine = _at(rebuilds, self.kind, self.name)
+        found = connection.execute(
+            update(rebuilds).where(*mine, rebuilds.c.epoch == self.epoch).values(epoch=self.epoch)
+        )
+        if found.rowcount != 1:
+            raise JobLostError(
+                f"another process took over the rebuild of {self.name}; "
+                "this one wrote nothing more",
+                remedy="let the other one end; its result replaces this one's",
+            )
+
+
+def take(connection: Connection, kind: Kind, name: str) -> Hold:
+    """Become the one writer of a subject (writes; makes the tables where they are not there)."""
+    metadata.create_all(connection)
+    row = {"kind": kind.value, "name": name, "epoch": 0}
+    connection.execute(
+        insert_into(rebuilds, connection.dialect).values(row).on_conflict_do_nothing()
+    )
+    mine = _at(rebuilds, kind, name)
+    connection.execute(update(rebuilds).where(*mine).values(epoch=rebuilds.c.epoch + 1))
+    epoch = connection.execute(select(rebuilds.c.epoch).where(*mine)).scalar_one()
+    return Hold(kind=kind, name=name, epoch=epoch)
+
+
+def generation(connection: Connection, kind: Kind, name: str, state: State) -> Generation | None:
+    """The subject's generation in this state, or None (reads)."""
+    query = select(generations).where(
+        *_at(generations, kind, name), generations.c.state == state.value
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _generation(row)
+
+
+def all_generations(connection: Connection, kind: Kind) -> list[tuple[str, Generation]]:
+    """Every generation of every subject of a kind, with the subject's name (reads)."""
+    query = select(generations).where(generations.c.kind == kind.value)
+    rows = connection.execute(query.order_by(generations.c.name, generations.c.generation))
+    return [(row.name, _generation(row)) for row in rows]
+
+
+def next_number(connection: Connection, kind: Kind, name: str) -> int:
+    """The number of the subject's next generation, from 1 (reads)."""
+    query = select(func.max(generations.c.generation)).where(*_at(generations, kind, name))
+    return (connection.execute(query).scalar() or 0) + 1
+
+
+def add(connection: Connection, hold: Hold, made: Generation) -> None:
+    """Record a new generation."""
+    connection.execute(
+        insert(generations).values(
+            kind=hold.kind.value,
+            name=hold.name,
+            generation=made.number,
+            state=made.state.value,
+            fingerprint=made.fingerprint,
+            release=made.release,
+            source=made.source,
+            position=made.position,
+            events_read=made.events_read,
+            events_folded=made.events_folded,
+            tables=_text(made.tables),
+        )
+    )
+
+
+def remove(connection: Connection, hold: Hold, number: int) -> None:
+    """Forget a generation."""
+    connection.execute(delete(generations).where(*_numbered(hold, number)))
+
+
+def checkpoint(
+    connection: Connection,
+    hold: Hold,
+    number: int,
+    *,
+    position: int,
+    events_read: int,
+    events_folded: int,
+) -> None:
+    """Record how far a generation is built, in the transaction of its rows."""
+    connection.execute(
+        update(generations)
+        .where(*_numbered(hold, number))
+        .values(position=position, events_read=events_read, events_folded=events_folded)
+    )
+
+
+def become(
+    connection: Connection,
+    hold: Hold,
+    number: int,
+    state: State,
+    tables: Sequence[KeptTable] | None = None,
+) -> None:
+    """Record a generation's new state, and what its tables are now."""
+    values: dict[str, Any] = {"state": state.value}
+    if state is State.LIVE:
+        values["swapped_at"] = func.current_timestamp()
+    if tables is not None:
+        values["tables"] = _text(tables)
+    connection.execute(update(generations).where(*_numbered(hold, number)).values(values))
+
+
+def _at(table: Table, kind: Kind, name: str) -> tuple[Any, ...]:
+    return (table.c.kind == kind.value, table.c.name == name)
+
+
+def _numbered(hold: Hold, number: int) -> tuple[Any, ...]:
+    return (*_at(generations, hold.kind, hold.name), generations.c.generation == number)
+
+
+def _text(tables: Sequence[KeptTable]) -> str:
+    return json.dumps([[table.schema, table.name, table.restore] for table in tables])
+
+
+def _generation(row: Row[Any]) -> Generation:
+    tables = [
+        KeptTable(schema=schema, name=name, restore=tuple(restore))
+        for schema, name, restore in json.loads(row.tables)
+    ]
+    return Generation(
+        number=row.generation,
+        state=State(row.state),
+        fingerprint=row.fingerprint,
+        release=row.release,
+        source=row.source,
+        position=row.position,
+        events_read=row.events_read,
+        events_folded=row.events_folded,
+        tables=tuple(tables),
+    )

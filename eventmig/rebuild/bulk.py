@@ -1,0 +1,281 @@
+"""The write of one table's effects, in bulk.
+
+Stands between a fold and the database: effects are grouped by what they change,
+and each group is one statement run over its rows. Runs inside the caller's
+transaction; never begins or commits one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Table,
+    and_,
+    delete,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
+
+from eventmig.errors import RebuildError, Where
+from eventmig.rebuild.faults import missing, present, where_of
+from eventmig.rebuild.rows import Effect, Needs, Outcome, TableFold
+from eventmig.rebuild.shape import Shape
+from eventmig.rebuild.statements import Statement, insert_into, parameter
+
+Signature: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+"""The columns an effect sets, and those it adds to."""
+
+_ZERO: ColumnElement[Any] = literal_column("0")
+_KEYS_AT_ONCE = 400  # SQLite allows 999 parameters in its older versions
+
+
+class TableWriter:
+    """Writes a fold's effects into `target`, a table with the columns of the shape's."""
+
+    def __init__(self, shape: Shape, target: Table, dialect: Dialect) -> None:
+        self.shape = shape
+        self.target = target
+        self._dialect = dialect
+        self._merges: dict[tuple[Signature, bool], Statement] = {}
+        columns = [target.c[name] for name in shape.columns]
+        values = {c: parameter(index, c) for index, c in enumerate(columns)}
+        plain = insert_into(target, dialect).values(values).inline()
+        self._insert = Statement(plain, len(columns), dialect)
+        rest = {name: plain.excluded[name] for name in shape.defaults}
+        keys = [target.c[name] for name in shape.key]
+        replace = (
+            plain.on_conflict_do_update(index_elements=keys, set_=rest)
+            if rest
+            else plain.on_conflict_do_nothing(index_elements=keys)
+        )
+        self._replace = Statement(replace, len(columns), dialect)
+        self._delete = Statement(delete(target).where(self._at()), len(keys), dialect)
+
+    def fetcher(self, connection: Connection) -> Callable[[object], dict[str, Any] | None]:
+        """A function that reads one row by its key: all its columns, or None."""
+        target, shape = self.target, self.shape
+        query = select(*(target.c[name] for name in shape.columns)).where(self._at())
+
+        def fetch(key: object) -> dict[str, Any] | None:
+            bound = {f"p{i}": value for i, value in enumerate(shape.key_values(key))}
+            row = connection.execute(query, bound).first()
+            return None if row is None else dict(zip(shape.columns, row, strict=True))
+
+        return fetch
+
+    def stored(self) -> Mapping[str, Callable[[Any], Any]]:
+        """Per column whose type changes values on their way: what a value comes back as."""
+        found: dict[str, Callable[[Any], Any]] = {}
+        for name in self.shape.defaults:
+            implementation = self.target.c[name].type.dialect_impl(self._dialect)
+            there = implementation.bind_processor(self._dialect)
+            back = implementation.result_processor(self._dialect, None)
+            if there is not None or back is not None:
+                found[name] = _round_trip(there, back)
+        return found
+
+    def write(self, connection: Connection, fold: TableFold) -> None:
+        """Write a batch's effects; the fold is left as it is.
+
+        Raises `RebuildError` naming the row and the first event that touched it when
+        a row is not as an operation needs it, or the database refuses it. Deletes go
+        first, then changes, then new rows, so that unique columns can be handed on.
+        """
+        deleted: list[tuple[Any, ...]] = []
+        replaced: list[tuple[Any, ...]] = []
+        inserted: list[tuple[Any, ...]] = []
+        updated: dict[Signature, list[tuple[Any, ...]]] = {}
+        merged: dict[Signature, list[tuple[Any, ...]]] = {}
+        checked: list[tuple[object, Effect]] = []
+        many = len(self.shape.key) > 1
+        for key, effect in _in_order(fold.effects):
+            at: tuple[Any, ...] = key if many else (key,)  # type: ignore[assignment]
+            outcome, needs = effect.outcome, effect.needs
+            if outcome is Outcome.MERGE:
+                group = merged if needs is Needs.NOTHING else updated
+                values, adds = effect.values, effect.adds
+                signature = (tuple(values), tuple(adds))
+                row = (*at, *values.values(), *adds.values())
+                try:
+                    group[signature].append(row)
+                except KeyError:
+                    group[signature] = [row]
+                continue
+            if outcome is Outcome.DELETED:
+                deleted.append(at)
+            elif needs is Needs.ABSENT:
+                inserted.append((*at, *effect.values.values()))
+                continue
+            else:
+                replaced.append((*at, *effect.values.values()))
+            if needs is not Needs.NOTHING:
+                checked.append((key, effect))
+        self._check(connection, checked)
+        self._run(connection, self._delete, deleted, fold)
+        for signature, rows in updated.items():
+            statement = self._statement(signature, update_only=True)
+            if self._run(connection, statement, rows, fold) != len(rows):
+                raise self._first_missing(connection, rows, fold)
+        self._run(connection, self._replace, replaced, fold)
+        for signature, rows in merged.items():
+            statement = self._statement(signature, update_only=False)
+            self._run(connection, statement, rows, fold)
+        self._run(connection, self._insert, inserted, fold)
+
+    def _statement(self, signature: Signature, *, update_only: bool) -> Statement:
+        found = self._merges.get((signature, update_only))
+        if found is None:
+            build = self._update if update_only else self._merge
+            found = self._merges[signature, update_only] = build(*signature)
+        return found
+
+    def _update(self, names: tuple[str, ...], adds: tuple[str, ...]) -> Statement:
+        table, shape, start = self.target, self.shape, len(self.shape.key)
+        values: dict[Any, Any] = {}
+        for index, name in enumerate((*names, *adds), start):
+            column = table.c[name]
+            given = parameter(index, column)
+            values[column] = given if name in names else func.coalesce(column, _ZERO) + given
+        if not values:  # a patch of nothing: only that the row is there
+            values[table.c[shape.key[0]]] = table.c[shape.key[0]]
+        clause = update(table).where(self._at()).values(values)
+        return Statement(clause, start + len(names) + len(adds), self._dialect)
+
+    def _merge(self, names: tuple[str, ...], adds: tuple[str, ...]) -> Statement:
+        table, shape = self.target, self.shape
+        given = (*shape.key, *names, *adds)
+        values: dict[Any, Any] = {}
+        for index, name in enumerate(given):
+            values[table.c[name]] = parameter(index, table.c[name])
+        constants: list[object] = []
+        starts: dict[str, BindParameter[Any]] = {}
+        for name, default in shape.defaults.items():
+            if default is None or name in names:
+                continue
+            starts[name] = parameter(len(given) + len(constants), table.c[name])
+            constants.append(default)
+        for name, start in starts.items():
+            column = table.c[name]
+            values[column] = values[column] + start if name in adds else start
+        clause = insert_into(table, self._dialect).values(values).inline()
+        changes: dict[str, Any] = {name: clause.excluded[name] for name in names}
+        for name in adds:
+            column, added = table.c[name], clause.excluded[name]
+            before = func.coalesce(column, _ZERO) if column.nullable else column
+            changes[name] = before + (added - starts[name] if name in starts else added)
+        keys = [table.c[name] for name in shape.key]
+        full = (
+            clause.on_conflict_do_update(index_elements=keys, set_=changes)
+            if changes
+            else clause.on_conflict_do_nothing(index_elements=keys)
+        )
+        return Statement(full, len(given), self._dialect, tuple(constants))
+
+    def _at(self) -> ColumnElement[bool]:
+        columns = [self.target.c[name] for name in self.shape.key]
+        return and_(*(c == parameter(index, c) for index, c in enumerate(columns)))
+
+    def _check(self, connection: Connection, checked: list[tuple[object, Effect]]) -> None:
+        there = self._present(connection, [key for key, _ in checked])
+        for key, effect in checked:
+            if effect.needs is Needs.ABSENT and key in there:
+                raise present(self.shape, key, effect.event)
+            if effect.needs is Needs.PRESENT and key not in there:
+                raise missing(self.shape, key, effect.event)
+
+    def _present(self, connection: Connection, keys: Iterable[object]) -> set[object]:
+        columns = [self.target.c[name] for name in self.shape.key]
+        many = len(columns) > 1
+        at: Any = tuple_(*columns) if many else columns[0]
+        found: set[object] = set()
+        rest = iter(keys)
+        while chunk := list(islice(rest, _KEYS_AT_ONCE // len(columns))):
+            rows = connection.execute(select(*columns).where(at.in_(chunk)))
+            found.update(tuple(row) if many else row[0] for row in rows)
+        return found
+
+    def _first_missing(
+        self, connection: Connection, rows: list[tuple[Any, ...]], fold: TableFold
+    ) -> RebuildError:
+        width = len(self.shape.key)
+        keys = [row[:width] if width > 1 else row[0] for row in rows]
+        there = self._present(connection, keys)
+        key = next((key for key in keys if key not in there), keys[0])
+        return missing(self.shape, key, fold.effects[key].event)
+
+    def _run(
+        self,
+        connection: Connection,
+        statement: Statement,
+        rows: list[tuple[Any, ...]],
+        fold: TableFold,
+    ) -> int:
+        if not rows:
+            return 0
+        savepoint = connection.begin_nested()
+        try:
+            changed = statement.run(connection, rows)
+        except (DBAPIError, OverflowError):
+            savepoint.rollback()
+            self._find_refused(connection, statement, rows, fold)
+            raise
+        savepoint.commit()
+        return changed
+
+    def _find_refused(
+        self,
+        connection: Connection,
+        statement: Statement,
+        rows: list[tuple[Any, ...]],
+        fold: TableFold,
+    ) -> None:
+        """Run row by row, and raise for the first that the database refuses."""
+        width = len(self.shape.key)
+        for row in rows:
+            savepoint = connection.begin_nested()
+            try:
+                statement.run(connection, [row])
+            except (DBAPIError, OverflowError) as error:
+                savepoint.rollback()
+                key = row[:width] if width > 1 else row[0]
+                event = fold.effects[key].event
+                if statement is self._insert and self._present(connection, [key]):
+                    raise present(self.shape, key, event) from error
+                reason = error.orig if isinstance(error, DBAPIError) else error
+                raise RebuildError(
+                    f"the database refused a row of {self.shape.table.name}: {reason}",
+                    where=Where(key=self.shape.key_text(key)).within(where_of(event)),
+                    remedy="the event named is the first that touched this row in its batch; "
+                    "look at the table's constraints and at the handler",
+                ) from error
+            savepoint.commit()
+
+
+def _in_order(effects: dict[object, Effect]) -> Iterable[tuple[object, Effect]]:
+    """By key, which fills the pages of the primary key's index in order."""
+    try:
+        return sorted(effects.items(), key=itemgetter(0))
+    except TypeError:  # a key type without an order
+        return effects.items()
+
+
+def _round_trip(
+    there: Callable[[Any], Any] | None, back: Callable[[Any], Any] | None
+) -> Callable[[Any], Any]:
+    def stored(value: Any) -> Any:
+        value = there(value) if there is not None else value
+        return back(value) if back is not None else value
+
+    return stored

@@ -1,0 +1,176 @@
+"""What a handler takes: read once from its signature, then only called.
+
+Stands between an upcast event and a fold. One rule: a parameter called `event`
+is given the event, one called `rows` the rows, one called `state` the
+aggregate's state; the one other parameter, if there is one, is given the
+event's data, decoded as its annotation says. Never does I/O.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from pydantic import BaseModel
+
+from eventmig import codec, fingerprint
+from eventmig.errors import RebuildError, Where
+from eventmig.events import Event
+
+Decode = Callable[[bytes], object]
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """One function of the user's, and how it is called.
+
+    `name` is `module:function`. `takes` are its parameters' roles in their order
+    ("data", "event", "rows", "state"); `names` what it calls them. `decode` makes
+    its data from the stored bytes. `fingerprint` changes with its code and with
+    the schema of its data.
+    """
+
+    name: str
+    function: Callable[..., object]
+    takes: tuple[str, ...]
+    names: tuple[str, ...]
+    decode: Decode | None
+    fingerprint: str
+
+
+def handler_of(
+    function: Callable[..., object], *, roles: frozenset[str], needs: frozenset[str]
+) -> Handler:
+    """Read a handler's signature; `roles` it may take, of which it must take those of `needs`.
+
+    Raises `RebuildError` naming the handler when the signature fits no rule.
+    """
+    name = f"{function.__module__}:{function.__qualname__}"
+    takes: list[str] = []
+    names: list[str] = []
+    decode: Decode | None = None
+    schema: fingerprint.Plain = None
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in _POSITIONAL:
+            raise _unfit(name, f"takes {parameter}", "name each parameter, without *, ** or /")
+        role = parameter.name if parameter.name in roles else "data"
+        if role in takes:
+            raise _unfit(
+                name,
+                f"has two parameters for the data, {names[takes.index('data')]} and "
+                f"{parameter.name}",
+                f"besides {' and '.join(sorted(roles))} a handler takes one parameter",
+            )
+        if role == "data":
+            annotation = _annotation(function, name, parameter)
+            decode = _decoder(annotation, name)
+            schema = schema_of(annotation)
+        takes.append(role)
+        names.append(parameter.name)
+    missing = needs.difference(takes)
+    if missing:
+        raise _unfit(
+            name,
+            f"has no parameter called {' or '.join(sorted(missing))}",
+            "without it a handler can have no effect",
+        )
+    return Handler(
+        name=name,
+        function=function,
+        takes=tuple(takes),
+        names=tuple(names),
+        decode=decode,
+        fingerprint=fingerprint.of_value([fingerprint.of_function(function), schema]),
+    )
+
+
+def call(handler: Handler, extra: str) -> Callable[[Event, object], object]:
+    """The handler as a function of the event and the one `extra` role ("rows" or "state")."""
+    function, decode, takes = handler.function, handler.decode, handler.takes
+    if takes == ("data", "event", extra) and decode is not None:
+        return lambda event, value: function(decode(event.data), event, value)
+    if takes == (extra, "data", "event") and decode is not None:
+        return lambda event, value: function(value, decode(event.data), event)
+    if takes == ("data", extra) and decode is not None:
+        return lambda event, value: function(decode(event.data), value)
+    if takes == (extra, "data") and decode is not None:
+        return lambda event, value: function(value, decode(event.data))
+    parts: dict[str, Callable[[Event, object], object]] = {
+        "event": lambda event, value: event,
+        extra: lambda event, value: value,
+    }
+    if decode is not None:
+        parts["data"] = lambda event, value: decode(event.data)
+    order = [(name, parts[role]) for name, role in zip(handler.names, takes, strict=True)]
+    return lambda event, value: function(**{name: part(event, value) for name, part in order})
+
+
+def schema_of(annotation: object) -> fingerprint.Plain:
+    """The JSON Schema of a msgspec or pydantic type; the name of any other."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return typing.cast(fingerprint.Plain, annotation.model_json_schema())
+    if is_plain(annotation) or annotation is bytes:
+        return "plain"
+    try:
+        return typing.cast(fingerprint.Plain, msgspec.json.schema(annotation))
+    except TypeError:
+        return repr(annotation)
+
+
+def is_plain(annotation: object) -> bool:
+    """Whether an annotation asks for plain values: a dict or mapping of any kind, or anything."""
+    origin = typing.get_origin(annotation) or annotation
+    if origin in (object, typing.Any):
+        return True
+    return isinstance(origin, type) and origin in (dict, Mapping, typing.MutableMapping)
+
+
+def _annotation(function: Callable[..., object], name: str, parameter: inspect.Parameter) -> object:
+    if parameter.annotation is parameter.empty:
+        raise _unfit(
+            name,
+            f"does not say what {parameter.name} is",
+            "annotate it: a msgspec.Struct, a pydantic model, or dict",
+        )
+    # That one annotation alone: the others may name what exists for type checkers only.
+    alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    try:
+        found: object = typing.get_type_hints(alone, globalns=_globals(function))[parameter.name]
+    except NameError as error:
+        raise _unfit(
+            name,
+            f"annotates {parameter.name} with a name that is not there: {error}",
+            "define the class at the top level of the module, outside `if TYPE_CHECKING`",
+        ) from error
+    return found
+
+
+def _globals(function: Callable[..., object]) -> dict[str, object]:
+    return typing.cast("dict[str, object]", getattr(function, "__globals__", {}))
+
+
+def _decoder(annotation: object, name: str) -> Decode:
+    if annotation is bytes:
+        return bytes
+    if is_plain(annotation):
+        return codec.decode
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_validate_json
+    try:
+        return typing.cast(Decode, msgspec.json.Decoder(annotation).decode)
+    except TypeError as error:
+        raise _unfit(
+            name,
+            f"takes data as {annotation!r}, which is nothing to decode into: {error}",
+            "annotate it with a msgspec.Struct, a pydantic model, or dict",
+        ) from error
+
+
+def _unfit(name: str, what: str, remedy: str) -> RebuildError:
+    return RebuildError(f"the handler {name} {what}", where=Where(handler=name), remedy=remedy)

@@ -1,0 +1,66 @@
+"""What a rebuild tells while it runs, and what it returns. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from eventmig.events import Event
+
+Upcast: TypeAlias = Callable[[Sequence[Event]], list[Event]]
+"""Stored events to events of the release, in order; `list` where none is needed."""
+
+SourceTypes: TypeAlias = Callable[[Collection[str]], Collection[str]]
+"""Event types of the release to the stored types that can become them."""
+
+
+class Phase(StrEnum):
+    """Where a rebuild is: replaying → checking → swapped."""
+
+    REPLAYING = "replaying"
+    CHECKING = "checking"
+    SWAPPED = "swapped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildProgress:
+    """How far one read model or aggregate is; told after each commit.
+
+    `position` is a global position, `upto` the last one to be read (inclusive).
+    `events_read` of `events_expected` counts stored events, also those of earlier
+    runs when this one was `resumed`.
+    """
+
+    name: str
+    phase: Phase
+    generation: int
+    position: int
+    upto: int
+    events_read: int
+    events_expected: int
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildResult:
+    """One read model or aggregate, rebuilt and live.
+
+    `generation` is live now; `kept` the one before it, which a rollback brings back
+    (None: there was none). `rows` counts the rows per table. `restarted` says why a
+    half-built generation was thrown away, `resumed` that one was gone on with.
+    """
+
+    name: str
+    generation: int
+    kept: int | None
+    position: int
+    events_read: int
+    events_folded: int
+    rows: Mapping[str, int] = field(default_factory=dict)
+    resumed: bool = False
+    restarted: str | None = None
+
+
+Progress: TypeAlias = Callable[[RebuildProgress], None]

@@ -1,0 +1,151 @@
+"""A read model as the user declares it: tables, and handlers per event type.
+
+Declared in user code at import, read by the rebuild; does nothing by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import Table
+
+from eventmig import fingerprint
+from eventmig.errors import RebuildError
+from eventmig.rebuild.handlers import Handler, handler_of
+from eventmig.rebuild.shape import Shape, shape_of
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+class ReplayOrder(StrEnum):
+    """How much of the order of events a read model needs."""
+
+    GLOBAL = "global"  # rows depend on events of several streams, in their order
+    STREAM = "stream"  # rows depend on the order within each stream alone
+
+
+class ReadModel:
+    """SQL tables that handlers fill from events.
+
+    `version` is raised when the rows' meaning changes. `tables` are SQLAlchemy Core
+    tables with primary keys; columns have scalar defaults or none. `order` says how
+    far a replay may be parallel (all are replayed in global order today). Raises
+    `RebuildError` for tables a fold could not repeat exactly.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        version: int = 1,
+        tables: Sequence[Table],
+        order: ReplayOrder | Literal["global", "stream"] = ReplayOrder.GLOBAL,
+    ) -> None:
+        if not name or len(name) > 200:
+            raise RebuildError(f"a read model's name has 1 to 200 characters, not {len(name)}")
+        if not tables:
+            raise RebuildError(
+                f"the read model {name} has no tables", remedy="name them in tables=[…]"
+            )
+        for table in tables:
+            if table.name.startswith("eventmig_"):
+                raise RebuildError(
+                    f"the table name {table.name} is kept for eventmig itself",
+                    remedy="name the table otherwise",
+                )
+        self.name = name
+        self.version = version
+        self.tables = tuple(tables)
+        self.order = ReplayOrder(order)
+        self.shapes: tuple[Shape, ...] = tuple(shape_of(table) for table in tables)
+        self._handlers: dict[str, Handler] = {}
+
+    def on(self, *types: str) -> Callable[[F], F]:
+        """Declare the handler of these event types, as they are called in the release.
+
+        A handler's parameters: `rows` (a `Rows`), `event` if it wants it, and one
+        more for the event's data, decoded as annotated (a msgspec.Struct, a pydantic
+        model, dict). It is given nothing else: a rebuild has no side effects. Raises
+        `RebuildError` when its signature fits no rule, or a type has one already.
+        """
+
+        def declare(function: F) -> F:
+            handler = handler_of(
+                function, roles=frozenset({"event", "rows"}), needs=frozenset({"rows"})
+            )
+            for type_ in types:
+                if type_ in self._handlers:
+                    raise RebuildError(
+                        f"{self.name} has two handlers for {type_}: "
+                        f"{self._handlers[type_].name} and {handler.name}",
+                        remedy="let one handler do both",
+                    )
+                self._handlers[type_] = handler
+            return function
+
+        return declare
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """The handlers by event type; a copy."""
+        return dict(self._handlers)
+
+    @property
+    def types(self) -> frozenset[str]:
+        """The event types it handles."""
+        return frozenset(self._handlers)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over version, tables and the handlers' code and data types."""
+        return fingerprint.of_value(
+            {
+                "version": self.version,
+                "tables": [_description(table) for table in self.tables],
+                "handlers": {name: h.fingerprint for name, h in self._handlers.items()},
+            }
+        )
+
+    def __repr__(self) -> str:
+        return f"ReadModel({self.name!r}, version={self.version})"
+
+
+def _description(table: Table) -> list[fingerprint.Plain]:
+    columns: list[fingerprint.Plain] = [
+        [
+            column.name,
+            column.key,
+            repr(column.type),
+            column.nullable,
+            column.primary_key,
+            _text(getattr(column.default, "arg", None)),
+            _text(getattr(column.server_default, "arg", None)),
+        ]
+        for column in table.columns
+    ]
+    constraints = [
+        [
+            type(constraint).__name__,
+            _text(getattr(constraint, "sqltext", None)),
+            [column.name for column in getattr(constraint, "columns", ())],
+            [key.target_fullname for key in getattr(constraint, "elements", ())],
+        ]
+        for constraint in table.constraints
+    ]
+    indexes = [
+        [str(index.name), index.unique, [str(part) for part in index.expressions]]
+        for index in table.indexes
+    ]
+    return [
+        table.fullname,
+        columns,
+        sorted(constraints, key=repr),
+        sorted(indexes, key=repr),
+        sorted(f"{name}={value}" for name, value in table.dialect_kwargs.items()),
+    ]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
