@@ -73,6 +73,9 @@ class Parts:
 
 SplitResult: TypeAlias = "Sequence[tuple[str, Value]]"
 
+DataFunction: TypeAlias = Callable[[Any], Any]
+"""What users decorate; it may say `dict[str, Any]`, where the engine only promises a value."""
+
 
 @dataclass(frozen=True, slots=True)
 class SplitFunction:
@@ -205,13 +208,13 @@ def drop_event(type: str, version: int, *, why: str) -> Upcaster:
 
 def data_upcaster(
     type: str, version: int, *, to: str | None = None, to_version: int | None = None, why: str = ""
-) -> Callable[[Change], Upcaster]:
+) -> Callable[[DataFunction], Upcaster]:
     """Decorator: a pure function on the data (a dict, its own copy) is the upcaster.
 
     It returns the new data. The function's docstring is the `why`, if none is given.
     """
 
-    def make(function: Change) -> Upcaster:
+    def make(function: DataFunction) -> Upcaster:
         target = (to or type, to_version or (version + 1 if to in (None, type) else 1))
         return Upcaster(
             source=(type, version),
@@ -225,13 +228,13 @@ def data_upcaster(
 
 def split_upcaster(
     type: str, version: int, *, into: Sequence[Version], why: str = ""
-) -> Callable[[Callable[[Value], SplitResult]], Upcaster]:
+) -> Callable[[Callable[[Any], Sequence[tuple[str, Any]]]], Upcaster]:
     """Decorator: a pure function on the data returns (type, data) pairs, possibly none.
 
     `into` lists every (type, version) it can yield.
     """
 
-    def make(function: Callable[[Value], SplitResult]) -> Upcaster:
+    def make(function: Callable[[Any], Sequence[tuple[str, Any]]]) -> Upcaster:
         return Upcaster(
             source=(type, version),
             outcome=SplitFunction(function, tuple(into)),
@@ -279,10 +282,10 @@ def downcaster(
 
 def data_downcaster(
     type: str, version: int, *, to: Version | None = None, exact: bool = False
-) -> Callable[[Change], Downcaster]:
+) -> Callable[[DataFunction], Downcaster]:
     """Decorator: a pure function on the data is the way back; `exact` claims no loss."""
 
-    def make(function: Change) -> Downcaster:
+    def make(function: DataFunction) -> Downcaster:
         made = downcaster(type, version, Apply(function), to=to)
         return replace(made, loss=Loss.EXACT if exact else Loss.LOSSY)
 
@@ -311,7 +314,8 @@ def _models_of(function: Callable[[Any], Any]) -> tuple[EventSchema, EventSchema
         raise RegistryError(
             f"the annotations of {function.__qualname__} name something that is not there: {error}",
             where=Where(step=function.__qualname__),
-            remedy="import the models at module level (not under TYPE_CHECKING)",
+            remedy="define or import both models above the function, at module level "
+            "(not under TYPE_CHECKING)",
         ) from error
     after = hints.pop("return", None)
     if len(hints) != 1 or after is None:

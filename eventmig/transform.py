@@ -153,38 +153,69 @@ class StreamCache:
     """Transformed streams, kept while they are likely to be needed again.
 
     Bounded by the number of events in them; the longest unused goes first.
+    `settled` is the source position up to which drafts were written by an earlier run
+    with an earlier end of reading: a stream whose drafts up to there would now be
+    others is refused.
     """
 
-    def __init__(self, pipeline: Pipeline, read: ReadStream, *, walk: bool = False) -> None:
+    def __init__(
+        self, pipeline: Pipeline, read: ReadStream, *, walk: bool = False, settled: int = 0
+    ) -> None:
         self._pipeline = pipeline
         self._read = read
         self._walk = walk
-        self._kept: OrderedDict[str, tuple[dict[int, list[Draft]], frozenset[int]]] = OrderedDict()
+        self._settled = settled
+        self._kept: OrderedDict[str, _Transformed] = OrderedDict()
         self._size = 0
 
-    def due(self, event: Event) -> tuple[list[Draft], bool]:
-        """The drafts due at this event's position, and whether the event is a source of any."""
+    def due(self, event: Event) -> tuple[list[Draft], Draft | None]:
+        """The drafts due at this event's position, and a draft it is a source of (or None)."""
         kept = self._kept.get(event.stream)
         if kept is None:
             kept = self._transform(event.stream)
         self._kept.move_to_end(event.stream)
-        by_position, used = kept
-        return by_position.get(event.global_position, []), event.global_position in used
+        return kept.due.get(event.global_position, []), kept.became.get(event.global_position)
 
-    def _transform(self, stream: str) -> tuple[dict[int, list[Draft]], frozenset[int]]:
+    def _transform(self, stream: str) -> _Transformed:
         events = self._read(stream)
-        by_position: dict[int, list[Draft]] = {}
-        used: set[int] = set()
-        for position, draft in self._pipeline.stream(events, walk=self._walk):
-            by_position.setdefault(position, []).append(draft)
-            used.update(source.global_position for source in draft.sources)
-        kept = (by_position, frozenset(used))
+        made = self._pipeline.stream(events, walk=self._walk)
+        self._check_settled(stream, events, made)
+        kept = _Transformed({}, {}, len(events))
+        for position, draft in made:
+            kept.due.setdefault(position, []).append(draft)
+            for source in draft.sources:
+                kept.became.setdefault(source.global_position, draft)
         self._kept[stream] = kept
-        self._size += len(events)
+        self._size += kept.size
         while self._size > _KEPT_EVENTS and len(self._kept) > 1:
-            _, (_, gone) = self._kept.popitem(last=False)
-            self._size -= len(gone)
+            self._size -= self._kept.popitem(last=False)[1].size
         return kept
+
+    def _check_settled(self, stream: str, events: list[Event], made: list[Due]) -> None:
+        old = [e for e in events if e.global_position <= self._settled]
+        if not old or len(old) == len(events):
+            return
+        before = self._pipeline.stream(old, walk=self._walk)
+        after = [due for due in made if due.position <= self._settled]
+        if _essence(before) != _essence(after):
+            raise UpcastError(
+                "events appended since would change what was already written of this stream",
+                where=Where(stream=stream),
+                remedy="cancel this job and run it anew: its stream steps need the whole stream",
+            )
+
+
+class _Transformed(NamedTuple):
+    due: dict[int, list[Draft]]
+    became: dict[int, Draft]
+    size: int
+
+
+def _essence(made: list[Due]) -> list[tuple[tuple[int, ...], int, str, int, bytes]]:
+    return [
+        (_positions(d.draft), d.draft.ordinal, d.draft.type, d.draft.schema_version, d.draft.data)
+        for d in made
+    ]
 
 
 def _step_failed(step: StreamStep, first: Event, error: Exception) -> UpcastError:

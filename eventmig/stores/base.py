@@ -13,6 +13,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from sqlalchemy import Connection
 
+from eventmig.errors import StoreDamagedError
 from eventmig.events import CategoryCount, Event, NewEvent, StreamHead, TypeCount
 
 
@@ -72,6 +73,10 @@ class EventReader(Protocol):
         """The event with this id, or None."""
         ...
 
+    def examples(self, type: str, schema_version: int, limit: int) -> list[Event]:
+        """The first events of this type and schema version, at most `limit`."""
+        ...
+
     def heads(self, streams: Collection[str] | None = None) -> Iterator[StreamHead]:
         """The extent of every stream (or of those named), ordered by stream name."""
         ...
@@ -94,6 +99,18 @@ class EventReader(Protocol):
 
     def identity(self) -> str:
         """Equal for two URLs exactly when they name the same events."""
+        ...
+
+    def id_scope(self) -> str:
+        """Equal for two stores in which one event id may stand only once together."""
+        ...
+
+    def preflight(self) -> Iterator[StoreDamagedError]:
+        """What is damaged: unreadable pages, holes and repeated positions in streams."""
+        ...
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A read-only SQL connection to the store's database, one snapshot for the block."""
         ...
 
     def close(self) -> None:
@@ -137,10 +154,32 @@ class TargetTransaction(Protocol):
         """
         ...
 
+    def defer_indexes(self) -> bool:
+        """Leave the unique indexes off until `build_indexes`, if the target is empty.
+
+        True if they are off. Safe to repeat and to be killed in.
+        """
+        ...
+
+    def build_indexes(self) -> None:
+        """Build what `defer_indexes` left off; harmless otherwise.
+
+        Raises `DuplicateIdError` or `ConflictError` naming the first offender.
+        """
+        ...
+
 
 @runtime_checkable
 class JobTarget(EventReader, Protocol):
-    """A store a job can write to."""
+    """A store a job can write to. `namespace` tells its tables and streams from others
+    in the same database.
+    """
+
+    namespace: str
+
+    def discard(self) -> None:
+        """Take back what opening it made, if it holds no event; closes the store."""
+        ...
 
     def begin(self) -> AbstractContextManager[TargetTransaction]:
         """Open a write transaction; commits at the end of the block, rolls back on an error."""
@@ -151,6 +190,10 @@ class JobTarget(EventReader, Protocol):
 
         Raises `JobLockedError` at once when another process holds it.
         """
+        ...
+
+    def held(self) -> bool:
+        """Whether a process holds this target now; changes nothing."""
         ...
 
 

@@ -46,6 +46,11 @@ class Location:
     tables: str = ""
     release: str | None = None
 
+    @property
+    def namespace(self) -> str:
+        """Tells these tables and streams from others in the same file; empty for the plain ones."""
+        return self.tables + (f"@{self.release}" if self.release else "")
+
     def scope(self) -> str:
         """The same for every URL of this file and these tables, whatever the release."""
         return f"sqlite:{os.path.realpath(self.path)}?tables={self.tables}"

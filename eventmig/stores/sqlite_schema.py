@@ -116,7 +116,8 @@ class Statements:
     read_all_typed: str
     read_stream: str
     event_by_id: str
-    origins_between: str
+    examples: str
+    origins_of: str
     heads_page: str
     heads_named: str
     categories: str
@@ -182,13 +183,15 @@ def compose(tables: Tables) -> Statements:
             ORDER BY e.stream_position LIMIT :limit""",
         event_by_id=f"""SELECT {columns} FROM {mine} {origin}
             WHERE e.event_id = :event_id AND s.release IS :release""",
-        # All origins of the merged events in a page.
-        origins_between=f"""SELECT g.global_position, coalesce(o.name, s.name),
+        examples=f"""{page} AND e.type = :type AND e.schema_version = :schema_version
+            {in_order}""",
+        # All origins of these merged events.
+        origins_of=f"""SELECT g.global_position, coalesce(o.name, s.name),
                 g.origin_position, g.origin_ordinal
             FROM {origins} g CROSS JOIN {events} e ON e.global_position = g.global_position
             CROSS JOIN {streams} s ON s.stream_id = e.stream_id
             LEFT JOIN {origin_streams} o ON o.origin_stream_id = g.origin_stream
-            WHERE g.global_position BETWEEN :first AND :last
+            WHERE g.global_position IN (SELECT value FROM json_each(:positions))
             ORDER BY g.global_position, g.number""",
         # One page of stream extents: the index over streams answers it alone.
         heads_page=f"""SELECT s.name, {extent}
@@ -210,8 +213,9 @@ def compose(tables: Tables) -> Statements:
             GROUP BY e.type, e.schema_version ORDER BY e.type, e.schema_version""",
         head_position=f"""SELECT e.global_position FROM {mine}
             WHERE s.release IS :release ORDER BY e.global_position DESC LIMIT 1""",
+        # The + keeps it off the table's pages: the index over streams has all it needs.
         count=f"""SELECT count(*) FROM {mine}
-            WHERE e.global_position <= :until AND s.release IS :release""",
+            WHERE +e.global_position <= :until AND s.release IS :release""",
         last_global=f"SELECT coalesce(max(global_position), 0) FROM {events}",
         last_stream_id=f"SELECT coalesce(max(stream_id), 0) FROM {streams}",
         last_origin_stream_id=f"SELECT coalesce(max(origin_stream_id), 0) FROM {origin_streams}",

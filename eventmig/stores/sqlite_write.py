@@ -9,60 +9,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from array import array
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Final, NoReturn, cast
+from typing import Final, cast
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from eventmig.errors import (
-    ConflictError,
-    DataError,
-    DuplicateIdError,
-    StoreDamagedError,
-    StoreError,
-    Where,
-)
+from eventmig.errors import ConflictError, DataError, Where
 from eventmig.events import Event, Origin
+from eventmig.stores.sqlite_cache import NAMES_KEPT, StreamCache
 from eventmig.stores.sqlite_file import Location
+from eventmig.stores.sqlite_refusals import check_names, doubled, not_text, refused_batch
 from eventmig.stores.sqlite_schema import FIRST_POSITION, Statements, Tables
 
-_NAMES_KEPT: Final = 200_000
-_UNKNOWN: Final = -1
-
-
-class StreamCache:
-    """What one store object knows of its streams: keys by name, heads by key.
-
-    Bounded: at most 200,000 names of either kind; a head costs 8 bytes a stream.
-    Emptied whenever another connection committed, or a transaction was undone.
-    """
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.ids: dict[str, int] = {}
-        self.origin_ids: dict[str, int] = {}
-        self.heads = array("q")
-        self.all_heads_known = False
-        self.data_version = _UNKNOWN
-
-    def set_head(self, stream_id: int, position: int) -> None:
-        """Note a stream's last position."""
-        missing = stream_id + 1 - len(self.heads)
-        if missing > 0:
-            self.heads.extend([_UNKNOWN] * missing)
-        self.heads[stream_id] = position
-
-    def head(self, stream_id: int) -> int | None:
-        """A stream's last position, or None where it is not known."""
-        if stream_id < len(self.heads) and self.heads[stream_id] != _UNKNOWN:
-            return self.heads[stream_id]
-        return FIRST_POSITION - 1 if self.all_heads_known else None
+_NO_ORIGIN: Final = ("", None, None)
 
 
 class SqliteTransaction:
@@ -117,8 +78,7 @@ class SqliteTransaction:
             cache.all_heads_known = True
         else:
             rows = self._driver.execute(self._sql.heads_of_ids, {"ids": json.dumps(unknown)})
-        for stream_id, position in rows:
-            cache.set_head(stream_id, FIRST_POSITION - 1 if position is None else position)
+        cache.set_heads({key: at or FIRST_POSITION - 1 for key, at in rows})
 
     # --- events
 
@@ -127,67 +87,82 @@ class SqliteTransaction:
 
         Raises `DuplicateIdError`, `ConflictError` (a position that is taken, a
         stream of another release) and `DataError` (what SQLite's text cannot
-        hold). While the indexes are deferred the first two show in
-        `build_indexes`.
+        hold). While the indexes are deferred, ids and positions are not looked
+        at before `build_indexes`.
         """
-        last = self._last_position()
+        before = self._last_position()
         if not events:
-            return last
-        ids = self._stream_ids([event.stream for event in events])
-        cache = self._cache
-        rows: list[tuple[object, ...]] = []
-        merged: list[tuple[int, tuple[Origin, ...]]] = []
-        add = rows.append
-        position = last
-        origin_ids = self._origin_ids(events)
+            return before
+        # Column by column: each step is one loop in C.
+        _, streams, positions, ids, types, versions, data, metadata, times, origins = zip(
+            *events, strict=True
+        )
+        if "\0" in "".join(ids) or not all(ids) or any(not t or "\0" in t for t in set(types)):
+            check_names(events, self._location.url)
         try:
-            for _, stream, sp, event_id, type_, version, data, metadata, time, origins in events:
-                position += 1
-                o_stream: int | None = None
-                o_position: int | None = None
-                o_ordinal: int | None = None
-                if origins:
-                    o_name, o_position, o_ordinal = origins[0]
-                    if o_name != stream:
-                        o_stream = origin_ids[o_name]
-                    if len(origins) > 1:
-                        o_ordinal = None
-                        merged.append((position, origins))
-                add(
-                    (
-                        position,
-                        ids[stream],
-                        sp,
-                        event_id,
-                        type_,
-                        version,
-                        data.decode(),
-                        metadata if metadata is None else metadata.decode(),
-                        time,
-                        o_stream,
-                        o_position,
-                        o_ordinal,
-                    )
-                )
-            _refuse_nul(events)
-            self._driver.executemany(self._sql.insert_event, rows)
-        except UnicodeError as error:
-            raise self._not_text(events) from error
-        except sqlite3.IntegrityError as error:
-            self._refused(events, last, error)
-        for global_position, origins in merged:
-            stream = events[global_position - last - 1].stream
-            self._driver.executemany(
-                self._sql.insert_origin,
-                [
-                    (global_position, n, None if o.stream == stream else origin_ids[o.stream], *o[1:])
-                    for n, o in enumerate(origins)
-                ],
+            keys = list(map(self._stream_ids(streams).__getitem__, streams))
+            rows = zip(
+                range(before + 1, before + 1 + len(events)),
+                keys,
+                positions,
+                ids,
+                types,
+                versions,
+                map(bytes.decode, data),
+                [m if m is None else m.decode() for m in metadata],
+                times,
+                *self._lineage(streams, origins),
+                strict=True,
             )
-        for stream_id, head in {row[1]: row[2] for row in rows}.items():
-            cache.set_head(cast(int, stream_id), cast(int, head))
-        self._last_global = position
-        return position
+            self._driver.executemany(self._sql.insert_event, rows)
+            if max(map(len, origins)) > 1:
+                self._insert_merged(before, events)
+        except UnicodeError as error:
+            raise not_text(events, self._location.url) from error
+        except sqlite3.IntegrityError as error:
+            url = self._location.url
+            raise refused_batch(self._driver, self._sql, url, events, before, error) from error
+        self._cache.set_heads(dict(zip(keys, positions, strict=True)))
+        self._last_global = before + len(events)
+        return self._last_global
+
+    def _lineage(
+        self, streams: Sequence[str], origins: Sequence[tuple[Origin, ...]]
+    ) -> tuple[Iterable[int | None], Iterable[int | None], Iterable[int | None]]:
+        """The three origin columns of a batch, as `sqlite_schema` describes them."""
+        if not any(origins):
+            nothing = [None] * len(origins)
+            return nothing, nothing, nothing
+        firsts = [o[0] if o else _NO_ORIGIN for o in origins]
+        names, positions, ordinals = zip(*firsts, strict=True)
+        keys: list[int | None] = [None] * len(names)
+        if names != streams:
+            known = self._origin_ids(
+                {o.stream: None for some in origins for o in some}
+                if max(map(len, origins)) > 1
+                else dict.fromkeys(names)
+            )
+            keys = [
+                None if name == stream else known.get(name)
+                for name, stream in zip(names, streams, strict=True)
+            ]
+        several = [n if len(o) < 2 else None for n, o in zip(ordinals, origins, strict=True)]
+        return keys, positions, several
+
+    def _insert_merged(self, before: int, events: Sequence[Event]) -> None:
+        """All origins of the events that have several."""
+        merged = [
+            (n, event) for n, event in enumerate(events, before + 1) if len(event.origins) > 1
+        ]
+        known = self._origin_ids({o.stream: None for _, event in merged for o in event.origins})
+        self._driver.executemany(
+            self._sql.insert_origin,
+            [
+                (at, n, None if o.stream == event.stream else known[o.stream], *o[1:])
+                for at, event in merged
+                for n, o in enumerate(event.origins)
+            ],
+        )
 
     def truncate_after(self, global_position: int) -> int:
         """Delete this release's events after a global position; returns how many."""
@@ -223,10 +198,9 @@ class SqliteTransaction:
         try:
             for index in (self._tables.by_id, self._tables.by_stream):
                 self.connection.execute(CreateIndex(index, if_not_exists=True))
-        except Exception as error:
-            if not isinstance(getattr(error, "orig", None), sqlite3.IntegrityError):
-                raise
-            self._doubled(error)
+        except IntegrityError as error:
+            url = self._location.url
+            raise doubled(self._driver, self._sql, url, error) from error
         self.deferred = False
 
     def _indexes_missing(self) -> bool:
@@ -242,40 +216,37 @@ class SqliteTransaction:
         """The keys of all these streams; new ones are added, marked with the release."""
         self._learn_streams(streams)
         ids = self._cache.ids
-        new = [name for name in dict.fromkeys(streams) if name not in ids]
-        if new:
+        if unknown := set(streams) - ids.keys():
+            new = [name for name in dict.fromkeys(streams) if name in unknown]
             for name in new:
                 if not name or "\0" in name:
                     raise DataError(
                         f"{name!r} cannot name a stream: it is empty or holds a NUL",
-                        where=Where(store=self._location.url, stream=name),
+                        where=Where(store=self._location.url),
                         remedy="give the stream another name",
                     )
             (last,) = self._driver.execute(self._sql.last_stream_id).fetchone()
-            numbered = list(enumerate(new, last + 1))
             release = self._location.release
-            try:
-                self._driver.executemany(
-                    self._sql.insert_stream, [(n, name, release) for n, name in numbered]
-                )
-            except UnicodeEncodeError as error:
-                raise _surrogate("a stream's name", self._location.url, error) from error
-            for stream_id, name in numbered:
-                ids[name] = stream_id
-                self._cache.set_head(stream_id, FIRST_POSITION - 1)
+            self._driver.executemany(
+                self._sql.insert_stream,
+                [(key, name, release) for key, name in enumerate(new, last + 1)],
+            )
+            ids.update(zip(new, range(last + 1, last + 1 + len(new)), strict=True))
+            self._cache.set_heads({ids[name]: FIRST_POSITION - 1 for name in new})
         return ids
 
     def _learn_streams(self, streams: Iterable[str]) -> None:
+        """Look up the keys of those streams that exist and are not known yet."""
         ids = self._cache.ids
-        unknown = [name for name in dict.fromkeys(streams) if name not in ids]
+        wanted = set(streams)
+        unknown = wanted - ids.keys()
         if not unknown:
             return
-        if len(ids) + len(unknown) > _NAMES_KEPT and ids:
+        if len(ids) + len(unknown) > NAMES_KEPT:
             ids.clear()
-            unknown = list(dict.fromkeys(streams))
-        for name, stream_id, release in self._driver.execute(
-            self._sql.streams_named, {"names": json.dumps(unknown)}
-        ):
+            unknown = wanted
+        named = {"names": json.dumps(list(unknown))}
+        for name, stream_id, release in self._driver.execute(self._sql.streams_named, named):
             if release != self._location.release:
                 raise ConflictError(
                     f"the stream {name!r} is in these tables already, "
@@ -285,140 +256,25 @@ class SqliteTransaction:
                 )
             ids[name] = stream_id
 
-    def _origin_ids(self, events: Sequence[Event]) -> dict[str, int]:
-        """The keys of the origin streams that are not the event's own."""
-        cache = self._cache
-        names = dict.fromkeys(
-            origin[0] for event in events for origin in event[9] if origin[0] != event[1]
-        )
-        unknown = [name for name in names if name not in cache.origin_ids]
+    def _origin_ids(self, names: dict[str, None]) -> dict[str, int]:
+        """The keys of these origin streams; new ones are added."""
+        known = self._cache.origin_ids
+        names.pop("", None)
+        unknown = [name for name in names if name not in known]
         if unknown:
-            if len(cache.origin_ids) + len(unknown) > _NAMES_KEPT:
-                cache.origin_ids.clear()
+            if len(known) + len(unknown) > NAMES_KEPT:
+                known.clear()
                 unknown = list(names)
-            cache.origin_ids.update(
-                self._driver.execute(
-                    self._sql.origin_streams_named, {"names": json.dumps(unknown)}
-                ).fetchall()
-            )
-            new = [name for name in unknown if name not in cache.origin_ids]
+            named = {"names": json.dumps(unknown)}
+            known.update(self._driver.execute(self._sql.origin_streams_named, named).fetchall())
+            new = [name for name in unknown if name not in known]
             (last,) = self._driver.execute(self._sql.last_origin_stream_id).fetchone()
             numbered = list(enumerate(new, last + 1))
             self._driver.executemany(self._sql.insert_origin_stream, numbered)
-            cache.origin_ids.update((name, number) for number, name in numbered)
-        return cache.origin_ids
+            known.update((name, number) for number, name in numbered)
+        return known
 
     def _last_position(self) -> int:
         if self._last_global is None:
             (self._last_global,) = self._driver.execute(self._sql.last_global).fetchone()
         return cast(int, self._last_global)
-
-    # --- what was refused
-
-    def _refused(self, events: Sequence[Event], last: int, error: sqlite3.IntegrityError) -> NoReturn:
-        """Say which event of a batch the unique indexes refused."""
-        url = self._location.url
-        ids = [event.id for event in events]
-        doubled = next((i for i, n in Counter(ids).items() if n > 1), None)
-        present = self._driver.execute(
-            self._sql.ids_present, {"ids": json.dumps(ids), "until": last}
-        ).fetchone()
-        if present or doubled:
-            event_id, *place = present or (doubled, None, None, None)
-            raise DuplicateIdError(
-                f"an event with the id {event_id} is stored already"
-                if present
-                else f"the id {event_id} stands twice in one append",
-                where=Where(
-                    store=url,
-                    event_id=event_id,
-                    stream=place[0],
-                    stream_position=place[1],
-                    global_position=place[2],
-                ),
-                remedy="append each event once, under an id of its own; nothing was written",
-            ) from error
-        places = [[event.stream, event.stream_position] for event in events]
-        taken = self._driver.execute(
-            self._sql.positions_present, {"places": json.dumps(places), "until": last}
-        ).fetchone()
-        if taken is None:
-            counted = Counter((event.stream, event.stream_position) for event in events)
-            taken = next((place for place, n in counted.items() if n > 1), None)
-        if taken is None:
-            raise StoreError(
-                f"the store refused a batch of events ({error})", where=Where(store=url)
-            ) from error
-        raise self._taken(taken) from error
-
-    def _doubled(self, error: Exception) -> NoReturn:
-        """Say which event kept the unique indexes from being built."""
-        row = self._driver.execute(self._sql.doubled_id).fetchone()
-        if row is not None:
-            event_id, first, second = row
-            raise DuplicateIdError(
-                f"the id {event_id} stands at the global positions {first} and {second}",
-                where=Where(
-                    store=self._location.url, event_id=event_id, global_position=second
-                ),
-                remedy="mend the step (or the source) that gives two events one id, "
-                "then run the job anew",
-            ) from error
-        row = self._driver.execute(self._sql.doubled_position).fetchone()
-        if row is None:
-            raise StoreDamagedError(
-                f"the store's indexes cannot be built ({error})",
-                where=Where(store=self._location.url),
-                remedy="restore the store from a backup, or run the job anew",
-            ) from error
-        raise self._taken(row) from error
-
-    def _taken(self, place: tuple[str, int]) -> ConflictError:
-        return ConflictError(
-            f"the stream {place[0]!r} has an event at position {place[1]} already",
-            where=Where(store=self._location.url, stream=place[0], stream_position=place[1]),
-            remedy="number the stream's events without repeating a position",
-        )
-
-    def _not_text(self, events: Sequence[Event]) -> DataError:
-        """Say which event of a batch holds what is not UTF-8."""
-        for event in events:
-            try:
-                event.data.decode()
-                (event.metadata or b"").decode()
-                "".join((event.id, event.type)).encode()
-                for origin in event.origins:
-                    origin.stream.encode()
-            except UnicodeError as error:
-                return DataError(
-                    f"an event's data, metadata, id or type is not UTF-8 ({error.reason})",
-                    where=Where(
-                        store=self._location.url,
-                        stream=event.stream,
-                        stream_position=event.stream_position,
-                        event_id=repr(event.id)[1:-1],
-                        type=repr(event.type)[1:-1],
-                    ),
-                    remedy="store JSON text in UTF-8; wrap other bytes (base64) in a JSON string",
-                )
-        return DataError("a batch holds text that is not UTF-8")
-
-
-def _refuse_nul(events: Sequence[Event]) -> None:
-    for part, name in ((3, "id"), (4, "type")):
-        values = [event[part] for event in events]
-        if "\0" in "".join(cast("list[str]", values)) or not all(values):
-            event = next(e for e in events if not e[part] or "\0" in cast(str, e[part]))
-            raise DataError(
-                f"an event's {name} is empty or holds a NUL: {event[part]!r}",
-                where=Where(stream=event.stream, stream_position=event.stream_position),
-                remedy=f"give the event another {name}",
-            )
-
-
-def _surrogate(what: str, store: str, error: UnicodeEncodeError) -> DataError:
-    return DataError(
-        f"{what} holds a lone surrogate: {error.object!r}",
-        where=Where(store=store),
-        remedy="UTF-8 cannot carry it; mend the name where it comes from",
-    )

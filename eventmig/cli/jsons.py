@@ -1,0 +1,81 @@
+"""Results as JSON: what `--json` prints. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+
+import msgspec
+
+from eventmig.errors import EventmigError, Where
+from eventmig.events import Event
+
+
+
+def to_json(result: object) -> str:
+    """A command's result as one line of JSON."""
+    return msgspec.json.encode(_plain(result)).decode()
+
+
+def error_json(error: EventmigError) -> str:
+    """An error as one line of JSON: `{"error": {"kind", "what", "where", "remedy"}}`."""
+    content = {
+        "kind": type(error).__name__,
+        "what": error.what,
+        "where": error.where.as_dict(),
+        "remedy": error.remedy,
+    }
+    return json.dumps({"error": content}, ensure_ascii=False)
+
+
+
+def _plain(value: object) -> object:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case Enum():
+            return value.value
+        case str() | Decimal() | Path():
+            return str(value)
+        case bytes():
+            return _data(value)
+        case Where():
+            return value.as_dict()
+        case Event():
+            return _event(value)
+        case Mapping():
+            return {str(k): _plain(v) for k, v in value.items()}
+    if dataclasses.is_dataclass(value):
+        names = [f.name for f in dataclasses.fields(value)]
+        extra = [n for n in ("ready", "right", "problems", "diff") if hasattr(value, n)]
+        return {n: _plain(getattr(value, n)) for n in dict.fromkeys([*names, *extra])}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _event(event: Event) -> dict[str, object]:
+    return {
+        "global_position": event.global_position,
+        "stream": event.stream,
+        "stream_position": event.stream_position,
+        "id": event.id,
+        "type": event.type,
+        "schema_version": event.schema_version,
+        "data": _data(event.data),
+        "metadata": None if event.metadata is None else _data(event.metadata),
+        "recorded_at": event.recorded_time.isoformat(),
+        "origins": [origin._asdict() for origin in event.origins],
+    }
+
+
+def _data(data: bytes) -> object:
+    try:
+        json.loads(data)
+    except ValueError:
+        return data.decode("utf-8", "backslashreplace")
+    return msgspec.Raw(data)

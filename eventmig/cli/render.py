@@ -1,0 +1,311 @@
+"""Results as text for people, for a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from eventmig import commands
+from eventmig.check import CheckReport
+from eventmig.demo import Stage
+from eventmig.errors import EventmigError
+from eventmig.migrate.ledger import Quarantined
+from eventmig.migrate.tally import Fate, Tally
+from eventmig.ops.base import Loss
+from eventmig.plan import Plan, PlannedType, Sample
+from eventmig.rebuild import RebuildResult
+
+
+def error(found: EventmigError) -> RenderableType:
+    """An error: what happened, where, what to do."""
+    text = Text()
+    text.append("error: ", style="bold red")
+    text.append(found.what)
+    where = str(found.where)
+    if where:
+        text.append(f"\n  where:  {where}", style="dim")
+    if found.remedy:
+        text.append("\n  remedy: ")
+        text.append(found.remedy, style="green")
+    for note in getattr(found, "__notes__", []):
+        text.append(f"\n  note:   {note}")
+    return text
+
+
+def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return table
+
+
+def plan(found: Plan) -> RenderableType:
+    """A plan: what happens to which types, the steps, and samples as diffs."""
+    head = Text.assemble(
+        ("plan", "bold"),
+        f" for release {found.release}: {found.events:,} events\n",
+        f"  from {found.source}\n  to   {found.target}",
+    )
+    table = _table("type", "v", "events", "what", "steps", numbers=("v", "events"))
+    for planned in found.types:
+        table.add_row(
+            planned.type,
+            str(planned.schema_version),
+            f"{planned.events:,}",
+            Text(planned.outcome, style=_OUTCOME_STYLE.get(planned.outcome, "")),
+            _steps_of(planned),
+        )
+    parts: list[RenderableType] = [head, "", table]
+    if found.steps:
+        steps = _table("stream and store steps", "streams", "why")
+        for step in found.steps:
+            steps.add_row(step.name, step.streams, step.why)
+        parts += ["", steps]
+    for sample in found.samples:
+        parts += ["", _sample(sample)]
+    if found.problems:
+        parts += ["", Text(f"{len(found.problems)} problems would stop the job:", style="bold red")]
+        parts += [Padding(Text(problem), (0, 0, 0, 2)) for problem in found.problems]
+    counts = ", ".join(f"{found.count(o):,} {o}" for o in ("copy", "upcast", "split", "drop"))
+    parts += ["", Text(f"{counts}; nothing was written", style="dim")]
+    return Group(*parts)
+
+
+_OUTCOME_STYLE = {"upcast": "cyan", "split": "magenta", "drop": "yellow", "refuse": "bold red"}
+
+
+def _steps_of(planned: PlannedType) -> str:
+    return ", ".join(name.removeprefix(f"{planned.type} ") for name in planned.steps)
+
+
+def _sample(sample: Sample) -> RenderableType:
+    event = sample.event
+    head = Text(
+        f"{event.type} v{event.schema_version}, {event.stream} at {event.stream_position}",
+        style="bold",
+    )
+    if sample.error:
+        return Group(head, Text(sample.error, style="red"))
+    if not sample.after:
+        return Group(head, Text("- the whole event", style="yellow"))
+    lines = Text()
+    for line in sample.diff:
+        style = {"-": "red", "+": "green"}.get(line[:1], "dim")
+        lines.append(line + "\n", style=style)
+    lines.rstrip()
+    return Group(head, lines)
+
+
+def job(found: commands.JobReport) -> RenderableType:
+    """A job as it stands, with its accounting and what verification found."""
+    it = found.job
+    style = {"ready": "bold green", "failed": "bold red", "paused": "yellow"}.get(it.state, "cyan")
+    head = Text.assemble(
+        ("job ", "bold"),
+        f"{it.job_id[:8]}, release {it.release}: ",
+        (it.state.value, style),
+        f" ({it.reason})" if it.reason else "",
+        " [resumed]" if found.resumed else "",
+        " [a process works on it]" if found.running else "",
+    )
+    lines = Text(f"  from {it.source}\n  to   {found.target}")
+    parts: list[RenderableType] = [head, lines, tally(it.tally)]
+    if found.verification is not None:
+        parts.append(verification(found))
+    return Group(*parts)
+
+
+def tally(found: Tally) -> RenderableType:
+    """The accounting: one line that adds up."""
+    fates = " + ".join(
+        f"{getattr(found, fate.value):,} {fate.value}" for fate in Fate if getattr(found, fate.value)
+    )
+    text = Text(f"  {found.read:,} read = {fates or '0'}; {found.written:,} written")
+    for rule, count in sorted(found.dropped_by.items()):
+        text.append(f"\n  {count:,} dropped by {rule}", style="yellow")
+    return text
+
+
+def verification(found: commands.JobReport) -> RenderableType:
+    """What a verification compared, and the first mismatches."""
+    it = found.verification
+    assert it is not None
+    if it.right:
+        return Text(
+            f"  verified: {it.target_events:,} events derived anew and equal, "
+            f"{it.streams_hashed:,} streams hashed, 0 mismatches"
+            if it.target_events
+            else f"  verified: {it.streams_hashed:,} streams as when last verified, 0 mismatches",
+            style="green",
+        )
+    text = Text(f"  {it.mismatches:,} mismatches", style="bold red")
+    for mismatch in it.shown:
+        text.append(f"\n  - {mismatch}", style="red")
+    if it.mismatches > len(it.shown):
+        text.append(f"\n  … and {it.mismatches - len(it.shown):,} more", style="red")
+    return text
+
+
+def check(found: CheckReport) -> RenderableType:
+    """What a check found, each with what to do."""
+    parts: list[RenderableType] = []
+    for finding in found.findings:
+        text = Text.assemble(("✗ ", "bold red"), (finding.about, "bold"), f": {finding.what}")
+        text.append(f"\n  remedy: {finding.remedy}", style="green")
+        parts.append(text)
+    looked = (
+        f"{found.types} types, {found.steps} steps, {found.schemas} schemas, "
+        f"{found.examples:,} random events"
+    )
+    losses = [
+        f"{sum(1 for v in found.ways_back.values() if v is loss)} {loss.value}" for loss in Loss
+    ]
+    if found.right:
+        parts.append(Text(f"✓ sound: {looked}", style="green"))
+    else:
+        count = len(found.findings)
+        parts.append(Text(f"{count} to mend; looked at {looked}", style="red"))
+    parts.append(Text(f"  ways back: {', '.join(losses)}", style="dim"))
+    if found.unreleased:
+        parts.append(
+            Text(f"  not released yet: upcasters from {', '.join(found.unreleased)}", style="yellow")
+        )
+    return Group(*parts)
+
+
+def history(found: Sequence[commands.JobHistory]) -> RenderableType:
+    """Every job with the states it entered."""
+    if not found:
+        return Text("no job yet; begin one with `eventmig upcast`")
+    table = _table("job", "release", "state", "since", "why")
+    for entry in found:
+        for number, transition in enumerate(entry.transitions):
+            table.add_row(
+                entry.job.job_id[:8] if number == 0 else "",
+                entry.job.release if number == 0 else "",
+                transition.state.value,
+                transition.at,
+                transition.reason,
+            )
+    return table
+
+
+def current(found: commands.Current) -> RenderableType:
+    """What a store holds, and the release it is at."""
+    at = (
+        f"release {found.release} ({found.state})"
+        if found.release
+        else "no job made it: it is as applications wrote it"
+    )
+    table = _table("type", "v", "events", numbers=("v", "events"))
+    for type_, version, count in found.types:
+        table.add_row(type_, str(version), f"{count:,}")
+    return Group(Text(f"{found.store}: {found.events:,} events; {at}"), table)
+
+
+def shown(found: Sequence[commands.Shown]) -> RenderableType:
+    """Events before and after each step."""
+    parts: list[RenderableType] = []
+    for it in found:
+        event = it.event
+        parts.append(
+            Text(
+                f"{event.stream} at {event.stream_position} "
+                f"({event.id}, {event.recorded_time.isoformat()})",
+                style="bold",
+            )
+        )
+        parts.append(Padding(Text(it.before), (0, 0, 0, 2)))
+        for name, texts in it.after:
+            parts.append(Text(f"  after {name}:", style="cyan"))
+            parts += [Padding(Text(text), (0, 0, 0, 2)) for text in texts]
+            if not texts:
+                parts.append(Text("  (nothing is left of it)", style="yellow"))
+        if it.error:
+            parts.append(Text(it.error, style="red"))
+        parts.append(Text(""))
+    return Group(*parts)
+
+
+def quarantine(found: Sequence[Quarantined], *, whole: bool) -> RenderableType:
+    """The events set aside; with `whole`, their data too."""
+    if not found:
+        return Text("nothing is in quarantine", style="green")
+    if not whole:
+        table = _table("id", "stream", "at", "type", "v", "what", numbers=("at", "v"))
+        for q in found:
+            e = q.event
+            table.add_row(
+                e.id, e.stream, str(e.stream_position), e.type, str(e.schema_version), q.what
+            )
+        return table
+    parts: list[RenderableType] = []
+    for q in found:
+        parts.append(error(EventmigError(q.what, where=q.where, remedy=q.remedy)))
+        parts.append(Padding(Text(q.event.data.decode("utf-8", "backslashreplace")), (0, 0, 1, 2)))
+    return Group(*parts)
+
+
+def rebuilt(found: Sequence[RebuildResult], source: str, database: str) -> RenderableType:
+    """What a rebuild made."""
+    table = _table("name", "events", "rows", "generation", numbers=("events", "rows", "generation"))
+    for result in found:
+        rows = sum(result.rows.values())
+        table.add_row(
+            result.name, f"{result.events_folded:,}", f"{rows:,}", str(result.generation)
+        )
+    return Group(Text(f"rebuilt from {source} into {database}", style="green"), table)
+
+
+
+
+def stage(found: Stage) -> RenderableType:
+    """One stage of the demo: the command, and what it printed."""
+    head = Text.assemble(
+        ("\n$ " if found.command.startswith("eventmig") else "\n", "dim"),
+        (found.command, "bold"),
+        (f"  ({found.seconds:.1f} s)", "dim"),
+    )
+    match found.result:
+        case Plan() as it:
+            return Group(head, plan(it))
+        case commands.JobReport() as it:
+            return Group(head, job(it))
+        case commands.RebuildReport() as it:
+            return Group(head, rebuilt(it.results, it.source, it.database))
+    return head
+
+
+def demo_summary(stages: Sequence[Stage]) -> RenderableType:
+    """What the whole demo did, in a few lines with the numbers."""
+    results = [s.result for s in stages]
+    jobs = [r for r in results if isinstance(r, commands.JobReport)]
+    rebuilds = [r for r in results if isinstance(r, commands.RebuildReport)]
+    text = Text("\nin short\n", style="bold")
+    if jobs:
+        it = jobs[-1]
+        tally_ = it.job.tally
+        text.append(
+            f"  {tally_.read:,} events of the old release became {tally_.written:,} of release "
+            f"{it.job.release}: {tally_.copied:,} copied byte for byte, {tally_.upcast:,} upcast, "
+            f"{tally_.split:,} split, {tally_.merged:,} merged, {tally_.dropped:,} dropped by rule\n",
+            style="not bold",
+        )
+        if it.verification is not None:
+            text.append(
+                f"  every one derived anew and compared: {it.verification.mismatches} mismatches\n",
+                style="green",
+            )
+    for rebuild in rebuilds:
+        rows = sum(sum(r.rows.values()) for r in rebuild.results)
+        text.append(
+            f"  {len(rebuild.results)} read models and aggregates rebuilt: {rows:,} rows\n",
+            style="not bold",
+        )
+    total = sum(s.seconds for s in stages)
+    text.append(f"  {total:.1f} seconds in all; the source was only read", style="dim")
+    return text

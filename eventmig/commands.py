@@ -1,0 +1,674 @@
+"""One typed function per command: each takes a `Project`, does its work, returns a value.
+
+Nothing here prints; the command line (`cli`) and programs call the same functions.
+Progress comes through callbacks. All errors are `EventmigError`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eventmig import plan as planning
+from eventmig import scaffold
+from eventmig.check import EXAMPLES, CheckReport, check_registry_and_lock
+from eventmig.config import FILE
+from eventmig.drafts import Draft
+from eventmig.errors import (
+    EventmigError,
+    JobError,
+    NotAStoreError,
+    RebuildError,
+    UpcastError,
+    VerifyError,
+    Where,
+)
+from eventmig.events import Event
+from eventmig.export import export_jsonl
+from eventmig.files import write_atomically
+from eventmig.mapping import Mapping
+from eventmig.migrate import ledger
+from eventmig.migrate.job import OnProgress, Phase, Progress, Setting, UpcastJob
+from eventmig.migrate.ledger import Job, Quarantined, Transition
+from eventmig.migrate.states import State
+from eventmig.migrate.verify import Verification, verify_job
+from eventmig.project import Project, finished_job, job_of, opened, public, sql_engine
+from eventmig.rebuild import (
+    Aggregate,
+    ReadModel,
+    RebuildProgress,
+    RebuildResult,
+    rebuild_read_models,
+    rebuild_snapshots,
+    rollback_read_models,
+    rollback_snapshots,
+)
+from eventmig.release import Release, format_lock
+from eventmig.stores.base import EventReader, JobTarget
+from eventmig.stores.open import open_store
+from eventmig.transfer import ImportResult, import_jsonl
+from eventmig.transform import Pipeline
+from eventmig.workers import transform_in_process
+
+# init, check and release ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What `init` wrote: files, and a source store with sample events of release 1."""
+
+    files: tuple[Path, ...]
+    store: str
+    events: int
+    release: str
+
+
+FIRST_RELEASE = "2"
+
+
+def init(folder: Path) -> Started:
+    """Write a first project into an empty folder: configuration, domain, sample history.
+
+    Imports the sample events into the source store and freezes the first release, so that
+    `check`, `plan`, `upcast` and `rebuild` can be run at once. Raises `ConfigError` where a
+    file of that name is there; then nothing was written.
+    """
+    files = scaffold.init(folder)
+    project = Project.open(folder / FILE)
+    result = import_history(project, folder / "sample.jsonl")
+    release(project, FIRST_RELEASE)
+    return Started(
+        files=tuple(files),
+        store=public(project.url("source", None)),
+        events=result.events,
+        release=FIRST_RELEASE,
+    )
+
+
+def check(
+    project: Project,
+    *,
+    examples: int = EXAMPLES,
+    on_step: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Check the registry against the lock, the schemas, and random events. Writes nothing."""
+    return check_registry_and_lock(
+        project.registry, project.lock, examples=examples, on_step=on_step
+    )
+
+
+def release(project: Project, name: str) -> Release:
+    """Freeze the registry as it is now under a name, in the lock file.
+
+    Raises `ReleaseError` where the name is taken. Writes the lock file, atomically.
+    """
+    frozen = project.registry.freeze(name)
+    lock = project.lock.with_release(frozen)
+    write_atomically(project.config.lock_path, format_lock(lock))
+    return frozen
+
+
+# plan ----------------------------------------------------------------------------------------
+
+SAMPLES_EACH = 1
+
+
+def plan(
+    project: Project,
+    *,
+    release: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    naming: str | None = None,
+    samples: int = SAMPLES_EACH,
+) -> planning.Plan:
+    """What a job would do: counts per type and version, steps, samples. Writes nothing.
+
+    `samples` is how many events of each (type, version) that changes are shown.
+    """
+    frozen = project.release(release)
+    target_url = project.url("target", target, frozen.name)
+    with opened(project.url("source", source, frozen.name)) as store:
+        pipeline = project.pipeline(frozen, store, naming)
+        counts = store.type_counts()
+        chosen: list[Event] = []
+        for count in counts:
+            if not pipeline.chains.goal.arrived((count.type, count.schema_version)):
+                chosen += store.examples(count.type, count.schema_version, samples)
+        return planning.make_plan(
+            pipeline, counts, chosen, source=public(store.url), target=public(target_url)
+        )
+
+
+# the job -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport:
+    """A job as it stands, with what its verification found (None: not verified now)."""
+
+    job: Job
+    target: str
+    verification: Verification | None = None
+    resumed: bool = False
+    running: bool = False
+    source_events: int | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the job is ready to be cut over to."""
+        return self.job.state is State.READY
+
+
+def upcast(
+    project: Project,
+    *,
+    release: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    naming: str | None = None,
+    quarantine: bool = False,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    verify: bool = True,
+    on_progress: OnProgress | None = None,
+) -> JobReport:
+    """Rewrite the source's history to a release, verify it, and leave the job READY.
+
+    Reads the source; writes the target and the ledger beside it. Killed or interrupted
+    anywhere, the same call resumes. Raises `UpcastError` at an event that fails (unless
+    `quarantine` sets it aside), `VerifyError` where the target is not right.
+    """
+    frozen = project.release(release)
+    source_url = project.url("source", source, frozen.name)
+    target_url = project.url("target", target, frozen.name)
+    with opened(source_url) as reader:
+        pipeline = project.pipeline(frozen, reader, naming)
+        with _target_for(target_url, reader) as writer:
+            size = batch_size or project.config.batch_size
+            setting = _setting(project, frozen, reader, pipeline)
+            job = UpcastJob(
+                reader,
+                writer,
+                pipeline,
+                setting,
+                quarantine=quarantine,
+                batch_size=size,
+                on_progress=on_progress,
+                transforming=None
+                if (workers or project.config.workers) == 1
+                else transform_in_process(
+                    project,
+                    release=frozen.name,
+                    source=source_url,
+                    steps_done=setting.steps_done,
+                    naming=setting.naming,
+                    keep_source_ids=reader.id_scope() != writer.id_scope(),
+                    quarantine=quarantine,
+                    batch_size=size,
+                ),
+            )
+            with writer.lock():
+                resumed = job.begin_or_resume().epoch > 1
+                was_ready = job.job.state is State.READY
+                before = job.job.source_position
+                job.run()
+                report = JobReport(job=job.job, target=public(target_url), resumed=resumed)
+                if job.job.state is State.PAUSED or not verify:
+                    return report
+                if was_ready and job.job.source_position == before:
+                    return report
+                verification = _verify(job, reader, writer, pipeline, on_progress)
+                return JobReport(
+                    job=job.job,
+                    target=public(target_url),
+                    verification=verification,
+                    resumed=resumed,
+                )
+
+
+def _setting(project: Project, frozen: Release, reader: EventReader, pipeline: Pipeline) -> Setting:
+    return Setting(
+        release=frozen.name,
+        steps_done=project.steps_done(reader),
+        source_name=public(reader.url),
+        naming=pipeline.naming,
+        registry_fingerprint=project.registry.fingerprint(),
+    )
+
+
+@contextmanager
+def _target_for(url: str, source: EventReader) -> Iterator[JobTarget]:
+    """The target, made if it is not there, and taken back if nothing came of it."""
+    probe = _identity_of(url)
+    if probe is not None and probe == source.identity():
+        raise JobError(
+            "the target is the source",
+            where=Where(store=public(url)),
+            remedy="name another file, another set of tables (?tables=…), or new streams in "
+            "the same tables (?release=… with a naming such as {stream}-{release})",
+        )
+    store = open_store(url, mode="create")
+    try:
+        yield store
+    except EventmigError:
+        with store.reading() as connection:
+            begun = ledger.exists(connection) and ledger.jobs(connection)
+        if not begun:
+            store.discard()
+        raise
+    finally:
+        store.close()
+
+
+def _identity_of(url: str) -> str | None:
+    try:
+        with opened(url) as store:
+            return store.identity()
+    except NotAStoreError:
+        return None
+
+
+def _verify(
+    job: UpcastJob,
+    reader: EventReader,
+    writer: JobTarget,
+    pipeline: Pipeline,
+    on_progress: OnProgress | None,
+) -> Verification:
+    job.enter(State.VERIFYING)
+
+    def report(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(Progress(phase=Phase.VERIFYING, done=done, total=total))
+
+    found = verify_job(reader, writer, pipeline, job.job, on_progress=report)
+    if not found.right:
+        job.enter(State.FAILED, f"verification found {found.mismatches} mismatches")
+        raise VerifyError(
+            f"the target is not right: {found.mismatches} mismatches\n"
+            + "\n".join(f"  - {mismatch}" for mismatch in found.shown),
+            where=Where(store=writer.url),
+            remedy="nothing reads this target yet: end the job with `eventmig cancel` and run "
+            "it anew; if it comes back, report it",
+        )
+    job.enter(State.READY)
+    return found
+
+
+def verify(
+    project: Project,
+    *,
+    release: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    naming: str | None = None,
+    derive: bool = True,
+    on_progress: OnProgress | None = None,
+) -> JobReport:
+    """Verify a job's target again; without `derive`, only heads and recorded hashes.
+
+    Reads both sides; records stream hashes in the ledger when all is right. The report
+    holds what was found: nothing is raised for mismatches.
+    """
+    frozen = project.release(release)
+    target_url = project.url("target", target, frozen.name)
+    with (
+        opened(project.url("source", source, frozen.name)) as reader,
+        opened(target_url, "write") as writer,
+    ):
+        job = job_of(writer)
+        pipeline = project.pipeline(frozen, reader, naming or job.naming)
+
+        def report(done: int, total: int) -> None:
+            if on_progress is not None:
+                on_progress(Progress(phase=Phase.VERIFYING, done=done, total=total))
+
+        found = verify_job(reader, writer, pipeline, job, derive=derive, on_progress=report)
+        return JobReport(job=job, target=public(target_url), verification=found)
+
+
+def status(project: Project, *, release: str | None = None, target: str | None = None) -> JobReport:
+    """The target's job as it stands, and whether a process works on it now. Reads only."""
+    name = release or (project.lock.latest.name if project.lock.latest else None)
+    target_url = project.url("target", target, name)
+    with opened(target_url) as store:
+        job = job_of(store)
+        return JobReport(job=job, target=public(target_url), running=store.held())
+
+
+def cancel(project: Project, *, release: str | None = None, target: str | None = None) -> int:
+    """End the target's job and delete what it wrote; returns how many events that were.
+
+    The source and everything no job wrote stay as they are.
+    """
+    name = release or (project.lock.latest.name if project.lock.latest else None)
+    with opened(project.url("target", target, name), "write") as writer, writer.lock():
+        return _held_job(project, writer, writer).cancel()
+
+
+def _held_job(project: Project, reader: EventReader, writer: JobTarget) -> UpcastJob:
+    """The target's active job, taken over by this process. Call under the lock."""
+    found = job_of(writer)
+    frozen = project.release(found.release)
+    pipeline = project.registry.at(frozen, done=found.steps_done, naming=found.naming)
+    job = UpcastJob(
+        reader,
+        writer,
+        pipeline,
+        Setting(
+            release=found.release,
+            steps_done=found.steps_done,
+            source_name=found.source,
+            naming=found.naming,
+            registry_fingerprint=project.registry.fingerprint(),
+        ),
+    )
+    with writer.begin() as tx:
+        job.job = ledger.take_over(
+            tx.connection, found, registry_fingerprint=project.registry.fingerprint()
+        )
+    return job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobHistory:
+    """One job with every state it entered."""
+
+    job: Job
+    transitions: tuple[Transition, ...]
+
+
+def history(
+    project: Project, *, release: str | None = None, target: str | None = None
+) -> list[JobHistory]:
+    """Every job of the target's database, oldest first. Reads only."""
+    name = release or (project.lock.latest.name if project.lock.latest else None)
+    with opened(project.url("target", target, name)) as store, store.reading() as connection:
+        if not ledger.exists(connection):
+            return []
+        return [
+            JobHistory(job=job, transitions=tuple(ledger.transitions(connection, job)))
+            for job in ledger.jobs(connection)
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Current:
+    """What a store holds: the release it was upcast to (None: no job made it), and counts."""
+
+    store: str
+    release: str | None
+    state: str | None
+    events: int
+    types: tuple[tuple[str, int, int], ...]
+
+
+def current(project: Project, *, store: str | None = None) -> Current:
+    """The release a store is at, with its types, versions and counts. Reads only."""
+    name = project.lock.latest.name if project.lock.latest else None
+    url = project.url("source", store, name)
+    with opened(url) as reader:
+        job = finished_job(reader)
+        return Current(
+            store=public(url),
+            release=job.release if job else None,
+            state=job.state.value if job else None,
+            events=reader.count(),
+            types=tuple((c.type, c.schema_version, c.count) for c in reader.type_counts()),
+        )
+
+
+# show ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One stored event, and what it is after each step: (step, texts of the events then)."""
+
+    event: Event
+    before: str
+    after: tuple[tuple[str, tuple[str, ...]], ...]
+    error: str = ""
+
+
+def show(
+    project: Project,
+    what: str,
+    *,
+    store: str | None = None,
+    release: str | None = None,
+    first: int | None = None,
+    limit: int = 20,
+) -> list[Shown]:
+    """A stream or one event (by id), before and after each step. Reads only.
+
+    `first` is a stream position (inclusive). Raises `JobError` where nothing is named so.
+    """
+    frozen = project.release(release) if release or project.lock.latest else None
+    url = project.url("source", store, frozen.name if frozen else None)
+    with opened(url) as reader:
+        event = reader.event(what)
+        events = [event] if event else []
+        if not events:
+            for event in reader.read_stream(what, first=first):
+                events.append(event)
+                if len(events) == limit:
+                    break
+    if not events:
+        raise JobError(
+            f"there is no stream and no event named {what!r}",
+            where=Where(store=public(url)),
+            remedy="streams have names such as order-17; `eventmig current` shows the types",
+        )
+    chains = project.registry.at(frozen).chains if frozen else project.registry.chains
+    shown: list[Shown] = []
+    for event in events:
+        before = planning.pretty(event.type, event.schema_version, event.data)
+        try:
+            steps = chains.before_and_after(event)
+            after = tuple((n, _texts(drafts)) for n, drafts in steps)
+            shown.append(Shown(event=event, before=before, after=after))
+        except UpcastError as error:
+            shown.append(Shown(event=event, before=before, after=(), error=str(error)))
+    return shown
+
+
+def _texts(drafts: Sequence[Draft]) -> tuple[str, ...]:
+    return tuple(map(planning.pretty_draft, drafts))
+
+
+# quarantine ----------------------------------------------------------------------------------
+
+
+def quarantined(
+    project: Project, *, release: str | None = None, target: str | None = None
+) -> list[Quarantined]:
+    """The events the target's job set aside, in source order. Reads only."""
+    name = release or (project.lock.latest.name if project.lock.latest else None)
+    with opened(project.url("target", target, name)) as store, store.reading() as connection:
+        found = (
+            ledger.active_job(connection, store.namespace) if ledger.exists(connection) else None
+        )
+        return list(ledger.quarantined(connection, found)) if found else []
+
+
+def retry_quarantined(
+    project: Project,
+    *,
+    release: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[list[Quarantined], JobReport | None]:
+    """Try the events set aside again; where all pass now, copy on from before the first.
+
+    Returns those that still fail, and the report of the job that went on (None if any
+    still fails: then nothing changed).
+    """
+    frozen = project.release(release)
+    with (
+        opened(project.url("source", source, frozen.name)) as reader,
+        opened(project.url("target", target, frozen.name), "write") as writer,
+        writer.lock(),
+    ):
+        failing = _held_job(project, reader, writer).retry_quarantined()
+    if failing:
+        return failing, None
+    report = upcast(project, release=release, source=source, target=target, on_progress=on_progress)
+    return [], report
+
+
+# rebuild -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildReport:
+    """What a rebuild made, per read model and aggregate, and from which events."""
+
+    source: str
+    database: str
+    release: str
+    results: tuple[RebuildResult, ...] = field(default_factory=tuple)
+
+
+def rebuild(
+    project: Project,
+    names: Sequence[str] = (),
+    *,
+    all_: bool = False,
+    source: str | None = None,
+    read_models: str | None = None,
+    on_progress: Callable[[RebuildProgress], None] | None = None,
+) -> RebuildReport:
+    """Rebuild read models and snapshots by name, or all of them, and swap them in.
+
+    Reads `source`: the one given, else the latest release's target if a job made it
+    ready, else the configured source. Writes the read models' database.
+    """
+    chosen = _chosen(project, names, all_)
+    mark = release_mark(project)
+    source_url = source_of_rebuild(project, source)
+    name = project.lock.latest.name if project.lock.latest else None
+    database = project.config.url(
+        read_models or project.config.read_models or source_url, release=name
+    )
+    models = [p for p in chosen if isinstance(p, ReadModel)]
+    aggregates = [p for p in chosen if isinstance(p, Aggregate)]
+    with opened(source_url) as reader, sql_engine(database) as engine:
+        results: list[RebuildResult] = []
+        upcast_batch = project.registry.upcast_batch
+        if models:
+            results += rebuild_read_models(
+                models,
+                source=reader,
+                upcast=upcast_batch,
+                engine=engine,
+                release=mark,
+                source_types=project.registry.sources_of,
+                progress=on_progress,
+            )
+        if aggregates:
+            results += rebuild_snapshots(
+                aggregates,
+                source=reader,
+                upcast=upcast_batch,
+                engine=engine,
+                release=mark,
+                source_types=project.registry.sources_of,
+                progress=on_progress,
+            )
+    return RebuildReport(
+        source=public(source_url), database=public(database), release=mark, results=tuple(results)
+    )
+
+
+def rollback(
+    project: Project,
+    names: Sequence[str],
+    *,
+    all_: bool = False,
+    read_models: str | None = None,
+) -> dict[str, int]:
+    """Bring back the generation before of these read models and snapshots.
+
+    Returns each name's live generation.
+    """
+    chosen = _chosen(project, names, all_)
+    name = project.lock.latest.name if project.lock.latest else None
+    database = project.config.url(
+        read_models or project.config.read_models or source_of_rebuild(project, None), release=name
+    )
+    models = [p.name for p in chosen if isinstance(p, ReadModel)]
+    aggregates = [p.name for p in chosen if isinstance(p, Aggregate)]
+    with sql_engine(database) as engine:
+        live = rollback_read_models(models, engine=engine) if models else {}
+        return live | (rollback_snapshots(aggregates, engine=engine) if aggregates else {})
+
+
+def release_mark(project: Project) -> str:
+    """What snapshots and read models are marked with: release and registry together."""
+    name = project.lock.latest.name if project.lock.latest else "unreleased"
+    return f"{name}@{project.registry.fingerprint()}"
+
+
+def source_of_rebuild(project: Project, given: str | None) -> str:
+    """The store a rebuild reads: the one given, else a ready target, else the source."""
+    latest = project.lock.latest
+    if given is None and latest is not None and project.config.target is not None:
+        url = project.url("target", None, latest.name)
+        try:
+            with opened(url) as store:
+                if finished_job(store) is not None:
+                    return url
+        except NotAStoreError:
+            pass
+    return project.url("source", given, latest.name if latest else None)
+
+
+def _chosen(project: Project, names: Sequence[str], all_: bool) -> list[ReadModel | Aggregate[Any]]:
+    known = {p.name: p for p in project.projections}
+    unknown = [n for n in names if n not in known]
+    if unknown or not (names or all_):
+        what = f"there is no projection {unknown[0]!r}" if unknown else "nothing is named"
+        raise RebuildError(
+            f"{what} (there are: {', '.join(known) or 'none'})",
+            remedy="name some of those, or all of them: --all",
+        )
+    return list(known.values()) if all_ else [known[n] for n in dict.fromkeys(names)]
+
+
+# import and export ---------------------------------------------------------------------------
+
+
+def import_history(
+    project: Project,
+    path: Path,
+    *,
+    store: str | None = None,
+    mapping: Mapping | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> ImportResult:
+    """Append a JSON Lines file to a store, all or nothing. Creates the store if need be."""
+    name = project.lock.latest.name if project.lock.latest else None
+    url = project.url("source", store, name)
+    target = open_store(url, mode="create")
+    try:
+        return import_jsonl(
+            str(path), target, mapping or project.config.mapping(), progress=on_progress
+        )
+    except EventmigError:
+        target.discard()
+        raise
+    finally:
+        target.close()
+
+
+def export_history(project: Project, path: Path, *, store: str | None = None) -> int:
+    """Write a store's events to a JSON Lines file, atomically; returns how many."""
+    name = project.lock.latest.name if project.lock.latest else None
+    with opened(project.url("source", store, name)) as reader:
+        return export_jsonl(reader, str(path))

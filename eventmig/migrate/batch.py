@@ -1,0 +1,157 @@
+"""One batch: source events in, target events without their places out. Pure but for reading
+the streams that stream steps need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from eventmig.chains import place_of
+from eventmig.drafts import Draft
+from eventmig.errors import UpcastError, Where
+from eventmig.events import Event
+from eventmig.migrate.tally import Fate, Tally
+from eventmig.transform import Pipeline, StreamCache
+
+
+@dataclass(slots=True)
+class Transformed:
+    """What one batch of source events became.
+
+    `events` are in target order, their stream position still 0; `failed` holds each
+    event that could not be upcast, with its error. `until` is the batch's last source
+    global position.
+    """
+
+    until: int = 0
+    events: list[Event] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    failed: list[tuple[Event, UpcastError]] = field(default_factory=list)
+    size: int = 0
+
+
+class Transformer:
+    """Turns batches of source events into target events.
+
+    With `quarantine`, an event that cannot be upcast is set aside; without, its
+    `UpcastError` is raised. The first events of each type and version are upcast twice,
+    to find upcasters that do not repeat themselves.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        read_stream: Callable[[str], list[Event]],
+        *,
+        keep_source_ids: bool,
+        quarantine: bool,
+        settled: int = 0,
+    ) -> None:
+        self._pipeline = pipeline
+        self._keep_ids = keep_source_ids
+        self._quarantine = quarantine
+        self._streams = StreamCache(pipeline, read_stream, settled=settled)
+        self._stepped = bool(pipeline.stream_steps)
+        self._same_stream = not pipeline.routes and pipeline.naming == "{stream}"
+        self._tried: dict[tuple[str, int], int] = {}
+
+    def batch(self, events: list[Event]) -> Transformed:
+        """What one batch becomes; raises `UpcastError` unless failures are set aside."""
+        out = Transformed(until=events[-1].global_position)
+        tally = out.tally
+        tally.read = len(events)
+        for event in events:
+            try:
+                self._event(event, out)
+            except UpcastError as error:
+                if not self._quarantine:
+                    raise
+                tally.quarantined += 1
+                out.failed.append((event, error))
+        tally.written = len(out.events)
+        return out
+
+    def _event(self, event: Event, out: Transformed) -> None:
+        out.size += len(event.data)
+        if self._stepped and self._pipeline.needs_stream(event.stream):
+            drafts, became = self._streams.due(event)
+            made = self._placeless(drafts)
+            self._count_in_stream(event, became, out.tally)
+            out.events += made
+            return
+        drafts = self._upcast(event)
+        if len(drafts) == 1 and not drafts[0].split:
+            draft = drafts[0]
+            made = self._placeless(drafts)
+            if draft.changed:
+                out.tally.upcast += 1
+            else:
+                out.tally.copied += 1
+            out.events += made
+        elif drafts:
+            made = self._placeless(drafts)
+            out.tally.split += 1
+            out.events += made
+        else:
+            out.tally.drop(self._dropping_rule(event))
+
+    def _upcast(self, event: Event) -> list[Draft]:
+        drafts = self._pipeline.chains.upcast(event)
+        version = (event.type, event.schema_version)
+        tried = self._tried.get(version, 0)
+        if tried < _TRIED_TWICE:
+            self._tried[version] = tried + 1
+            if drafts != self._pipeline.chains.upcast(event):
+                raise UpcastError(
+                    "upcasting this event twice gave two different results",
+                    where=Where(step=self._path(event)).within(place_of(event)),
+                    remedy="an upcaster must be pure: take the time, an id or a random number "
+                    "from the event or its metadata, never from outside",
+                )
+        return drafts
+
+    def _placeless(self, drafts: list[Draft]) -> list[Event]:
+        """Target events in their streams, with ids and origins, but without positions."""
+        keep = self._keep_ids
+        stream_of = self._pipeline.target_stream
+        same = self._same_stream
+        return [
+            Event(
+                0,
+                d.sources[0].stream if same else stream_of(d),
+                0,
+                d.id(keep_source_id=keep),
+                d.type,
+                d.schema_version,
+                d.data,
+                d.metadata,
+                d.recorded_at,
+                d.origins(),
+            )
+            for d in drafts
+        ]
+
+    def _count_in_stream(self, event: Event, became: Draft | None, tally: Tally) -> None:
+        if became is None:
+            names = [s.name for s in self._pipeline.stream_steps if s.fits(event.stream)]
+            rule = self._dropping_rule(event)
+            tally.drop(rule if rule else f"stream step {' or '.join(names)}")
+        elif len(became.sources) > 1:
+            tally.merged += 1
+        elif became.split:
+            tally.split += 1
+        else:
+            tally.count(Fate.UPCAST if became.changed else Fate.COPIED)
+
+    def _dropping_rule(self, event: Event) -> str:
+        path = self._pipeline.chains.goal.path((event.type, event.schema_version))
+        if not path or path[-1].to is not None:
+            return ""
+        return f"{path[-1].name}" + (f": {path[-1].why}" if path[-1].why else "")
+
+    def _path(self, event: Event) -> str:
+        path = self._pipeline.chains.goal.path((event.type, event.schema_version))
+        return ", ".join(step.name for step in path)
+
+
+_TRIED_TWICE = 5

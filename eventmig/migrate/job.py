@@ -1,0 +1,355 @@
+"""The upcast job: source → pipeline → target, batch by batch, resumable after any crash.
+
+What it guarantees: the source is only read; a batch, its checkpoint and its share of
+the accounting commit in one transaction of the target; every target event has its
+place from the target's own heads; one job per target (a lock of the system, and an
+epoch checked in every transaction). Killed anywhere, the same call goes on from the
+last commit and ends as if nothing had happened.
+
+The loop here is the only one that does I/O; what happens to a batch is in `batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from eventmig.chains import place_of
+from eventmig.errors import EventmigError, JobError, UpcastError, Where
+from eventmig.events import Event
+from eventmig.migrate import ledger
+from eventmig.migrate.batch import Transformed, Transformer
+from eventmig.migrate.ledger import Job, Quarantined
+from eventmig.migrate.states import State
+from eventmig.stores.base import EventReader, JobTarget, TargetTransaction
+from eventmig.transform import Pipeline
+
+BATCH_SIZE = 5_000
+
+
+class Phase(StrEnum):
+    """What a progress report is about."""
+
+    CHECKING = "checking"
+    COPYING = "copying"
+    INDEXING = "indexing"
+    VERIFYING = "verifying"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a job is: `done` of `total` source events (or verified ones) in this phase."""
+
+    phase: Phase
+    done: int
+    total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Everything that makes a job this job and no other.
+
+    `source_name` is the source's URL without secrets, for the ledger and for people.
+    """
+
+    release: str
+    steps_done: tuple[str, ...]
+    source_name: str
+    naming: str
+    registry_fingerprint: str
+
+
+Transforming = Callable[[int, int, int], Iterator[Transformed]]
+"""Yields transformed batches of the source: after (exclusive), until (inclusive), and the
+position up to which an earlier run had settled what stream steps yield."""
+
+
+class UpcastJob:
+    """One job on one target, held by this process; use as `with UpcastJob(...) as job`.
+
+    Entering takes the lock and finds or begins the job; leaving lets go of it.
+    Raises `JobLockedError` where another process has it, `JobError` where the target
+    belongs to another job or holds events no job wrote.
+    """
+
+    def __init__(
+        self,
+        source: EventReader,
+        target: JobTarget,
+        pipeline: Pipeline,
+        setting: Setting,
+        *,
+        quarantine: bool = False,
+        batch_size: int = BATCH_SIZE,
+        on_progress: OnProgress | None = None,
+        transforming: Transforming | None = None,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._pipeline = pipeline
+        self._setting = setting
+        self._quarantine = quarantine
+        self._batch_size = batch_size
+        self._report = on_progress or (lambda progress: None)
+        self._transforming = transforming
+        self.job: Job
+
+    def begin_or_resume(self) -> Job:
+        """The target's active job if it is this one, else a new one. Call under the lock."""
+        self._check_pair()
+        with self._target.begin() as tx:
+            ledger.create(tx.connection)
+            job = ledger.active_job(tx.connection, self._target.namespace)
+            if job is not None:
+                self._check_same(job)
+                self.job = ledger.take_over(
+                    tx.connection, job, registry_fingerprint=self._setting.registry_fingerprint
+                )
+                return self.job
+        self._check_source()
+        with self._target.begin() as tx:
+            if self._target.count():
+                raise JobError(
+                    "the target holds events that no job wrote",
+                    where=Where(store=self._target.url),
+                    remedy="choose a target that is empty or not there yet (--target)",
+                )
+            self.job = ledger.begin_job(
+                tx.connection,
+                namespace=self._target.namespace,
+                release=self._setting.release,
+                steps_done=self._setting.steps_done,
+                source=self._setting.source_name,
+                source_identity=self._source.identity(),
+                naming=self._setting.naming,
+                registry_fingerprint=self._setting.registry_fingerprint,
+                source_until=self._source.head_position(),
+                target_position=tx.append_copied([]),
+            )
+            tx.defer_indexes()
+        return self.job
+
+    def run(self) -> Job:
+        """Copy everything up to the source's present head; returns the job as it stands then.
+
+        Reads the source, writes the target. On an event that cannot be upcast the job
+        is FAILED and the error is raised; the same call resumes.
+        """
+        head = self._source.head_position()
+        settled = 0
+        if self.job.source_position >= self.job.source_until and head > self.job.source_until:
+            settled = self.job.source_until
+            self._commit(lambda tx: ledger.extend(tx.connection, self.job, source_until=head))
+            self._enter(State.CATCHING_UP)
+        elif self.job.source_position < self.job.source_until:
+            self._enter(State.BACKFILLING)
+        if self.job.source_position < self.job.source_until:
+            try:
+                self._copy(settled)
+            except EventmigError as error:
+                self._failed(error)
+                raise
+        self._build_indexes()
+        if self.job.tally.quarantined:
+            count = self.job.tally.quarantined
+            if self.job.state is not State.PAUSED:
+                self._enter(State.PAUSED, f"{count} event{'s' if count > 1 else ''} in quarantine")
+        return self.job
+
+    def _copy(self, settled: int) -> None:
+        until = self.job.source_until
+        total = self._source.count(until=until)
+        done = self.job.tally.read
+        self._report(Progress(phase=Phase.COPYING, done=done, total=total))
+        make = self._transforming or self._in_process
+        for made in make(self.job.source_position, until, settled):
+            self.job = self._commit(lambda tx, made=made: self._write(tx, made))  # type: ignore[misc]
+            done += made.tally.read
+            self._report(Progress(phase=Phase.COPYING, done=done, total=total))
+
+    def _in_process(self, after: int, until: int, settled: int) -> Iterator[Transformed]:
+        transformer = self.transformer(settled)
+        for events in self._source.read_all(after=after, until=until, batch_size=self._batch_size):
+            yield transformer.batch(events)
+
+    def transformer(self, settled: int = 0) -> Transformer:
+        """What turns batches into target events, reading streams up to the job's end."""
+        until = self.job.source_until
+
+        def read_stream(stream: str) -> list[Event]:
+            events = self._source.read_stream(stream)
+            return [e for e in events if e.global_position <= until]
+
+        return Transformer(
+            self._pipeline,
+            read_stream,
+            keep_source_ids=self._source.id_scope() != self._target.id_scope(),
+            quarantine=self._quarantine,
+            settled=settled,
+        )
+
+    def _write(self, tx: TargetTransaction, made: Transformed) -> Job:
+        placed = place(made.events, tx)
+        target_until = tx.append_copied(placed) if placed else self.job.target_position
+        ledger.set_aside(tx.connection, self.job, map(_aside, made.failed))
+        return ledger.checkpoint(
+            tx.connection,
+            self.job,
+            source_until=made.until,
+            target_until=target_until,
+            tally=made.tally,
+        )
+
+    def _build_indexes(self) -> None:
+        self._report(Progress(phase=Phase.INDEXING, done=0, total=1))
+        with self._target.begin() as tx:
+            tx.build_indexes()
+        self._report(Progress(phase=Phase.INDEXING, done=1, total=1))
+
+    def _commit(self, work: Callable[[TargetTransaction], Job]) -> Job:
+        with self._target.begin() as tx:
+            job = work(tx)
+        self.job = job
+        return job
+
+    def _enter(self, state: State, reason: str = "") -> None:
+        if self.job.state is not state or self.job.reason != reason:
+            self._commit(lambda tx: ledger.enter(tx.connection, self.job, state, reason))
+
+    def enter(self, state: State, reason: str = "") -> Job:
+        """Put the job into a state, persisted; raises `JobError` where it may not follow."""
+        self._enter(state, reason)
+        return self.job
+
+    def _failed(self, error: EventmigError) -> None:
+        try:
+            self._enter(State.FAILED, error.what)
+        except EventmigError as second:
+            error.add_note(f"the ledger could not be told: {second.what}")
+
+    def retry_quarantined(self) -> list[Quarantined]:
+        """Try the events set aside with the present upcasters.
+
+        Returns those that still fail. When none does, the job goes back to just before
+        the first of them, so that what follows it in its stream is written after it;
+        `run` then copies from there.
+        """
+        with self._target.begin() as tx:
+            waiting = list(ledger.quarantined(tx.connection, self.job))
+        transformer = self.transformer()
+        failing: list[Quarantined] = []
+        for found in waiting:
+            try:
+                result = transformer.batch([found.event])
+            except UpcastError as error:
+                failing.append(_aside((found.event, error)))
+                continue
+            failing += map(_aside, result.failed)
+        if failing or not waiting:
+            return failing
+        first = waiting[0].event.global_position
+
+        def go_back(tx: TargetTransaction) -> Job:
+            job = ledger.rewind(tx.connection, self.job, before=first)
+            tx.truncate_after(job.target_position)
+            return ledger.enter(tx.connection, job, State.BACKFILLING, "quarantine retried")
+
+        self._commit(go_back)
+        return []
+
+    def cancel(self) -> int:
+        """End the job and delete what it wrote; returns how many events that were."""
+        deleted = 0
+
+        def end(tx: TargetTransaction) -> Job:
+            nonlocal deleted
+            job = ledger.rewind(tx.connection, self.job, before=0)
+            deleted = tx.truncate_after(job.target_position)
+            return ledger.enter(tx.connection, job, State.CANCELLED, "cancelled by command")
+
+        self._commit(end)
+        return deleted
+
+    # what must hold before anything is written ----------------------------------------------
+
+    def _check_pair(self) -> None:
+        if self._source.identity() == self._target.identity():
+            raise JobError(
+                "the target is the source",
+                where=Where(store=self._target.url),
+                remedy="name another file, another set of tables (?tables=…), or new streams in "
+                "the same tables (?release=… with a naming such as {stream}-{release})",
+            )
+        same_tables = self._source.id_scope() == self._target.id_scope()
+        if same_tables and self._pipeline.naming == "{stream}":
+            raise JobError(
+                "source and target are the same tables, and the streams keep their names",
+                where=Where(store=self._target.url),
+                remedy="give the new streams names of their own: --naming '{stream}-{release}'",
+            )
+
+    def _check_same(self, job: Job) -> None:
+        ours = {
+            "release": (job.release, self._setting.release),
+            "source": (job.source_identity, self._source.identity()),
+            "naming": (job.naming, self._setting.naming),
+        }
+        differ = [
+            f"{what}: {old} then, {new} now" for what, (old, new) in ours.items() if old != new
+        ]
+        if differ:
+            raise JobError(
+                f"this target belongs to another job ({'; '.join(differ)})",
+                where=Where(store=self._target.url),
+                remedy="run the command as it was begun, choose another --target, or end the "
+                "old job with `eventmig cancel`",
+            )
+        if job.registry_fingerprint != self._setting.registry_fingerprint:
+            self._check_mended(job)
+
+    def _check_mended(self, job: Job) -> None:
+        """Changed upcasters may go on only where nothing was written with the old ones."""
+        if job.tally.written and job.state not in (State.FAILED, State.PAUSED):
+            raise JobError(
+                "the upcasters changed since this job began",
+                where=Where(store=self._target.url),
+                remedy="finish it with the code it began with, or end it with "
+                "`eventmig cancel` and begin anew",
+            )
+
+    def _check_source(self) -> None:
+        self._report(Progress(phase=Phase.CHECKING, done=0, total=1))
+        for damage in self._source.preflight():
+            raise damage
+        self._report(Progress(phase=Phase.CHECKING, done=1, total=1))
+
+
+def place(events: Sequence[Event], tx: TargetTransaction) -> list[Event]:
+    """Give events their stream positions: the last step, from the target's own heads."""
+    heads = tx.heads({event.stream for event in events})
+    placed: list[Event] = []
+    new = tuple.__new__
+    for _, stream, _, id_, type_, version, data, metadata, recorded_at, origins in events:
+        position = heads[stream] + 1
+        heads[stream] = position
+        placed.append(
+            new(
+                Event,
+                (0, stream, position, id_, type_, version, data, metadata, recorded_at, origins),
+            )
+        )
+    return placed
+
+
+def _aside(failed: tuple[Event, UpcastError]) -> Quarantined:
+    event, error = failed
+    return Quarantined(
+        event=event,
+        what=error.what,
+        remedy=error.remedy,
+        where=error.where.within(place_of(event)),
+    )

@@ -1,0 +1,176 @@
+"""A project: the configuration with everything it names loaded, and the stores it opens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.pool import NullPool
+
+from eventmig.drift import drift
+from eventmig.config import Config, find_config, load_object
+from eventmig.errors import CheckError, ConfigError, JobError, ReleaseError, Where
+from eventmig.migrate import ledger
+from eventmig.migrate.ledger import Job
+from eventmig.migrate.states import State
+from eventmig.rebuild import Aggregate, ReadModel
+from eventmig.registry import Registry
+from eventmig.release import Lock, Release, parse_lock
+from eventmig.stores.base import EventReader, JobTarget
+from eventmig.stores.open import open_store
+from eventmig.transform import Pipeline
+
+
+@dataclass(frozen=True)
+class Project:
+    """A configuration and what it names. Loading is lazy; nothing here writes.
+
+    `registry` and `projections` may be given instead of named.
+    """
+
+    config: Config
+    given_registry: Registry | None = None
+    given_lock: Lock | None = None
+
+    @classmethod
+    def open(cls, path: Path | str | None = None) -> Project:
+        """The project of a configuration file, or of the folder one is in.
+
+        Raises `ConfigError`.
+        """
+        return cls(find_config(None if path is None else Path(path), Path.cwd()))
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The user's registry; raises `ConfigError` or `RegistryError`."""
+        if self.given_registry is not None:
+            return self.given_registry
+        return load_object(self.config, self.config.registry, key="registry", kind=Registry)
+
+    @cached_property
+    def projections(self) -> tuple[ReadModel | Aggregate[Any], ...]:
+        """The user's read models and aggregates, in order."""
+        found = load_object(self.config, self.config.projections, key="projections", kind=list)
+        for item in found:
+            if not isinstance(item, ReadModel | Aggregate):
+                raise ConfigError(
+                    f"{item!r} is neither a ReadModel nor an Aggregate",
+                    remedy="list only those in the object that `projections` names",
+                )
+        return tuple(found)
+
+    @cached_property
+    def lock(self) -> Lock:
+        """The releases frozen so far; empty where there is no lock file."""
+        if self.given_lock is not None:
+            return self.given_lock
+        path = self.config.lock_path
+        return parse_lock(path.read_text("utf-8")) if path.is_file() else Lock()
+
+    def release(self, name: str | None = None) -> Release:
+        """The release of this name, or the latest; raises `ReleaseError`."""
+        if name is not None:
+            return self.lock.get(name)
+        if self.lock.latest is None:
+            raise ReleaseError(
+                "no release is frozen yet",
+                where=Where(file=str(self.config.lock_path)),
+                remedy="freeze the registry as it is now: `eventmig release NAME`",
+            )
+        return self.lock.latest
+
+    def url(self, kind: str, given: str | None, release: str | None = None) -> str:
+        """The URL of "source", "target" or "read_models": the one given, else the configured."""
+        url = given or getattr(self.config, kind)
+        if url is None:
+            raise ConfigError(
+                f"there is no {kind.replace('_', ' ')} URL",
+                remedy=f'add {kind} = "sqlite:///…" to the configuration, or give one: '
+                f"--{kind.replace('_', '-')} URL",
+            )
+        return self.config.url(url, release=release)
+
+    def pipeline(
+        self, release: Release, source: EventReader, naming: str | None = None
+    ) -> Pipeline:
+        """What a job to a release does; refuses a registry that drifted from the release.
+
+        Raises `CheckError` naming every drift.
+        """
+        found = drift(self.registry, release)
+        if found:
+            raise CheckError(
+                f"the code is not what release {release.name} froze:\n"
+                + "\n".join(f"  - {line}" for line in found),
+                remedy="freeze a new release (`eventmig release NAME`), or put the code back",
+            )
+        return self.registry.at(
+            release, done=self.steps_done(source), naming=naming or self.config.naming
+        )
+
+    def steps_done(self, source: EventReader) -> tuple[str, ...]:
+        """Names of the stream and store steps the source's own history has behind it."""
+        job = finished_job(source)
+        if job is None:
+            return ()
+        known = {r.name: r for r in self.lock.releases}
+        made = known[job.release].steps if job.release in known else {}
+        return tuple(sorted({*job.steps_done, *made}))
+
+
+def finished_job(store: EventReader) -> Job | None:
+    """The last job that made this store's events ready, or None."""
+    namespace = getattr(store, "namespace", "")
+    with store.reading() as connection:
+        if not ledger.exists(connection):
+            return None
+        ready = [
+            job
+            for job in ledger.jobs(connection)
+            if job.namespace == namespace and job.state is State.READY
+        ]
+    return ready[-1] if ready else None
+
+
+def job_of(target: JobTarget) -> Job:
+    """The target's active job; raises `JobError` where there is none."""
+    with target.reading() as connection:
+        job = ledger.active_job(connection, target.namespace) if ledger.exists(connection) else None
+    if job is None:
+        raise JobError(
+            "no job has this target",
+            where=Where(store=target.url),
+            remedy="begin one with `eventmig upcast`",
+        )
+    return job
+
+
+@contextmanager
+def opened(url: str, mode: str = "read") -> Iterator[JobTarget]:
+    """A store for the length of a block."""
+    store = open_store(url, mode=mode)  # type: ignore[arg-type]
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def sql_engine(url: str) -> Iterator[Engine]:
+    """A SQLAlchemy engine for read models; SQLite without implicit transactions of the driver."""
+    parsed = make_url(url)
+    engine = create_engine(parsed, poolclass=NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def public(url: str) -> str:
+    """A URL without its password."""
+    return make_url(url).render_as_string(hide_password=True)

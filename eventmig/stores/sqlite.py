@@ -1,0 +1,268 @@
+"""The SQLite store: one file, no server (`EventReader`, `EventAppender`, `JobTarget`).
+
+Writes go over one SQLAlchemy connection, `BEGIN IMMEDIATE` to COMMIT; reads over
+a connection that cannot write (`sqlite_read`). The tables are in `sqlite_schema`,
+the write transaction in `sqlite_write`, what a URL names in `sqlite_file`.
+
+One store object may be read in one thread while another thread writes with it;
+a process that forks or spawns opens its own.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection, Engine, create_engine, insert
+from sqlalchemy import event as sa_event
+from sqlalchemy.pool import QueuePool
+
+from eventmig.errors import (
+    ConflictError,
+    DataError,
+    JobLockedError,
+    NotAStoreError,
+    ReadOnlyError,
+    StoreError,
+    Where,
+)
+from eventmig.events import Event, NewEvent
+from eventmig.stores.base import Expected
+from eventmig.stores.sqlite_cache import StreamCache
+from eventmig.stores.sqlite_errors import translated
+from eventmig.stores.sqlite_file import Location, check_file, connect_writer
+from eventmig.stores.sqlite_read import SqliteReader
+from eventmig.stores.sqlite_schema import FIRST_POSITION, FORMAT
+from eventmig.stores.sqlite_write import SqliteTransaction
+
+Mode: TypeAlias = Literal["read", "write", "create"]
+"""Read only; write to what exists; create what is missing and write."""
+
+
+class SqliteStore(SqliteReader):
+    """An event store in a SQLite file. Open it with `open_store`; close it.
+
+    `first_position` is 1. Raises `NotAStoreError`, `StoreDamagedError` or
+    `StoreError` (a newer format) when it is opened; "create" makes the file and
+    the tables where they are missing, the other modes never do.
+    """
+
+    def __init__(self, location: Location, *, mode: Mode) -> None:
+        super().__init__(location)
+        self.mode: Mode = mode
+        self._cache = StreamCache()
+        self._engine: Engine | None = None
+        self._created_file = self._created_tables = False
+        try:
+            if mode == "create":
+                self._create()
+            check_file(location)
+            self._check_tables()
+        except BaseException:
+            self.close()
+            if self._created_file:
+                self._remove_files()
+            raise
+
+    # --- writing
+
+    def append(self, stream: str, events: Sequence[NewEvent], *, expected: Expected) -> list[Event]:
+        """Append in one transaction; return the events as stored.
+
+        Ids default to UUIDv4, times to now. Raises `ConflictError` when the
+        stream is not at `expected`, `DuplicateIdError` when an id is there
+        already, `DataError` for what cannot be stored; then nothing was written.
+        """
+        with self.begin() as transaction:
+            if transaction.deferred:
+                raise StoreError(
+                    "a job is filling this store",
+                    where=Where(store=self.url, stream=stream),
+                    remedy="let the job end (`eventmig upcast` resumes it), then append",
+                )
+            head = transaction.heads([stream])[stream]
+            self._expect(stream, head, expected)
+            first_global = transaction.append_copied([]) + 1
+            now = time.time_ns() // 1_000
+            stored = [
+                Event(
+                    first_global + n,
+                    stream,
+                    head + 1 + n,
+                    str(uuid.uuid4()) if new.id is None else new.id,
+                    new.type,
+                    self._version(stream, new),
+                    new.data,
+                    new.metadata,
+                    now if new.recorded_at is None else new.recorded_at,
+                )
+                for n, new in enumerate(events)
+            ]
+            transaction.append_copied(stored)
+        return stored
+
+    @contextmanager
+    def begin(self) -> Iterator[SqliteTransaction]:
+        """Open a write transaction (`BEGIN IMMEDIATE`): commit at the end, else roll back.
+
+        Raises the store's errors in place of the driver's, also for statements
+        the block runs on `connection`. One at a time per store object.
+        """
+        if self.mode == "read":
+            raise ReadOnlyError(
+                "the store was opened for reading only",
+                where=Where(store=self.url),
+                remedy='open it with mode="write"',
+            )
+        try:
+            with (
+                translated(self.url),
+                self._writing().connect() as connection,
+                connection.begin(),
+            ):
+                yield SqliteTransaction(
+                    connection,
+                    location=self.location,
+                    tables=self._tables,
+                    sql=self._sql,
+                    cache=self._cache,
+                )
+        except BaseException:
+            self._cache.clear()
+            raise
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this target (file, tables, release) for one job.
+
+        A lock of the operating system on a file beside the store: it ends with
+        the process, however that dies. Raises `JobLockedError` at once.
+        """
+        path = self.location.lock_path()
+        held = FileLock(path)
+        try:
+            held.acquire(timeout=0)
+        except Timeout as error:
+            raise JobLockedError(
+                "another job works on this target",
+                where=Where(store=self.url, file=str(path)),
+                remedy="wait for it (`eventmig status` shows it) or stop that process; "
+                "the lock ends with it, there is no file to delete",
+            ) from error
+        except OSError as error:
+            raise ReadOnlyError(
+                f"the lock file cannot be made: {error.strerror}",
+                where=Where(store=self.url, file=str(path)),
+                remedy="give this user write permission on the folder of the store",
+            ) from error
+        try:
+            self._cache.clear()
+            yield
+        finally:
+            held.release()
+
+    def held(self) -> bool:
+        """Whether a process holds this target now; changes nothing."""
+        path = self.location.lock_path()
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def discard(self) -> None:
+        """Take back what opening with "create" made, if it holds no event; closes the store."""
+        unused = self._created_tables and self.head_position() == 0
+        if unused and not self._created_file:
+            with self.begin() as transaction:
+                self._tables.metadata.drop_all(transaction.connection)
+        self.close()
+        if unused and self._created_file:
+            self._remove_files()
+
+    def close(self) -> None:
+        """Close every connection; harmless twice."""
+        super().close()
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def __enter__(self) -> SqliteStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- below
+
+    def _writing(self) -> Engine:
+        if self._engine is None:
+            # One connection, kept: its page cache and `data_version` are the job's.
+            self._engine = create_engine(
+                "sqlite://",
+                creator=lambda: connect_writer(self.location, create=self.mode == "create"),
+                poolclass=QueuePool,
+                pool_size=1,
+                max_overflow=0,
+            )
+            sa_event.listen(self._engine, "begin", _begin_immediate)
+        return self._engine
+
+    def _create(self) -> None:
+        path = self.location.path
+        if path.exists() and path.stat().st_size:
+            check_file(self.location)
+        self._created_file = not path.exists()
+        if self._created_file and not path.parent.is_dir():
+            raise NotAStoreError(
+                f"there is no folder {path.parent}",
+                where=Where(store=self.url),
+                remedy="make the folder first, or name another path",
+            )
+        with translated(self.url), self._writing().connect() as connection, connection.begin():
+            have = connection.dialect.has_table(connection, self._tables.mark.name)
+            if not have:
+                self._tables.metadata.create_all(connection)
+                connection.execute(insert(self._tables.mark).values(format=FORMAT))
+                self._created_tables = True
+
+    def _remove_files(self) -> None:
+        path = self.location.path
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+    def _expect(self, stream: str, head: int, expected: Expected) -> None:
+        if isinstance(expected, int):
+            met = head == expected
+        else:
+            met = expected is not None or head < FIRST_POSITION
+        if met:
+            return
+        actual = f"at position {head}" if head >= FIRST_POSITION else "not there"
+        wanted = "no such stream" if expected is None else f"position {expected}"
+        raise ConflictError(
+            f"the stream {stream!r} is {actual}; the writer expected {wanted}",
+            where=Where(store=self.url, stream=stream, stream_position=head),
+            remedy="read the stream again, decide again, append again",
+        )
+
+    def _version(self, stream: str, new: NewEvent) -> int:
+        if new.schema_version < 1:
+            raise DataError(
+                f"the schema version {new.schema_version} is below 1",
+                where=Where(store=self.url, stream=stream, type=new.type),
+                remedy="count schema versions from 1",
+            )
+        return new.schema_version
+
+
+# The recipe of SQLAlchemy's page on SQLite, "Using SQLAlchemy to emit BEGIN in
+# lieu of SQLite's transaction control".
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,281 @@
+"""Reading a SQLite store (`EventReader`): pages of events, heads, counts.
+
+Over one connection that cannot write; each page is one short read, so that the
+log can be checkpointed between them. Writing is in `sqlite`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from threading import RLock
+from typing import Final, TypeAlias
+
+from sqlalchemy import Connection, create_engine, select
+from sqlalchemy import event as sa_event
+from sqlalchemy.pool import NullPool
+
+from eventmig.errors import NotAStoreError, StoreDamagedError, StoreError, Where
+from eventmig.events import CategoryCount, Event, Origin, StreamHead, TypeCount
+from eventmig.stores.base import Capability
+from eventmig.stores.sqlite_check import damages
+from eventmig.stores.sqlite_errors import translated
+from eventmig.stores.sqlite_file import Location, connect_reader
+from eventmig.stores.sqlite_schema import (
+    FIRST_POSITION,
+    FORMAT,
+    MARK,
+    compose,
+    define_tables,
+    quote,
+)
+
+_PAGE_BYTES: Final = 16 * 1024 * 1024
+_LAST: Final = 2**63 - 1
+_HEADS_PAGE: Final = 10_000
+_STREAM_PAGE: Final = 1_000
+
+_Bound: TypeAlias = Mapping[str, "int | str | None"]
+
+
+class SqliteReader:
+    """The reading half of `SqliteStore`; several threads may share one."""
+
+    first_position: int = FIRST_POSITION
+    capabilities: frozenset[Capability] = frozenset(Capability)
+
+    def __init__(self, location: Location) -> None:
+        self.url = location.url
+        self.namespace = location.namespace
+        self.location = location
+        self._tables = define_tables(location.tables)
+        self._sql = compose(self._tables)
+        self._guard = RLock()
+        self._reader: sqlite3.Connection | None = None
+
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
+    ) -> Iterator[list[Event]]:
+        """Batches in global order: `after` exclusive, `until` inclusive.
+
+        None reads to the head as it is when the first batch is read. A batch
+        ends early at 16 MiB of data. Each batch is one short read.
+        """
+        last = self.head_position() if until is None else until
+        sql = self._sql.read_all if types is None else self._sql.read_all_typed
+        bound: dict[str, int | str | None] = {
+            "until": last,
+            "limit": batch_size,
+            "release": self.location.release,
+        }
+        if types is not None:
+            bound["types"] = json.dumps(list(types))
+        while after < last and (batch := self._page(sql, {**bound, "after": after})):
+            yield batch
+            after = batch[-1].global_position
+
+    def read_stream(
+        self, stream: str, *, first: int | None = None, last: int | None = None
+    ) -> Iterator[Event]:
+        """One stream's events in order; `first` and `last` are inclusive stream positions."""
+        following = FIRST_POSITION if first is None else first
+        bound: dict[str, int | str | None] = {
+            "stream": stream,
+            "release": self.location.release,
+            "last": _LAST if last is None else last,
+            "limit": _STREAM_PAGE,
+        }
+        while page := self._page(self._sql.read_stream, {**bound, "first": following}):
+            yield from page
+            following = page[-1].stream_position + 1
+
+    def event(self, event_id: str) -> Event | None:
+        """The event with this id, or None."""
+        found = self._page(
+            self._sql.event_by_id, {"event_id": event_id, "release": self.location.release}
+        )
+        return found[0] if found else None
+
+    def examples(self, type: str, schema_version: int, limit: int) -> list[Event]:
+        """The first events of this type and schema version, at most `limit`."""
+        bound = {
+            **self._until(None),
+            "after": 0,
+            "limit": limit,
+            "type": type,
+            "schema_version": schema_version,
+        }
+        return self._page(self._sql.examples, bound)
+
+    def heads(self, streams: Collection[str] | None = None) -> Iterator[StreamHead]:
+        """The extent of every stream that has events (or of those named), by stream name."""
+        bound: dict[str, int | str | None] = {"release": self.location.release}
+        if streams is not None:
+            bound["names"] = json.dumps(list(streams))
+            yield from map(StreamHead._make, self._rows(self._sql.heads_named, bound))
+            return
+        after = ""
+        bound["limit"] = _HEADS_PAGE
+        while page := self._rows(self._sql.heads_page, {**bound, "after": after}):
+            yield from map(StreamHead._make, page)
+            after = page[-1][0]
+
+    def categories(self) -> list[CategoryCount]:
+        """Categories with their counts of streams and events, ordered by name."""
+        bound = {"release": self.location.release}
+        return [CategoryCount._make(row) for row in self._rows(self._sql.categories, bound)]
+
+    def type_counts(self, *, until: int | None = None) -> list[TypeCount]:
+        """Events per type and schema version up to a global position (inclusive), ordered."""
+        rows = self._rows(self._sql.type_counts, self._until(until))
+        return [TypeCount._make(row) for row in rows]
+
+    def head_position(self) -> int:
+        """The last global position; 0 for an empty store."""
+        rows = self._rows(self._sql.head_position, {"release": self.location.release})
+        return int(rows[0][0]) if rows else 0
+
+    def count(self, *, until: int | None = None) -> int:
+        """How many events lie at or before a global position."""
+        return int(self._rows(self._sql.count, self._until(until))[0][0])
+
+    def identity(self) -> str:
+        """Equal for two URLs exactly when they name the same events (symlinks resolved)."""
+        return self.location.identity()
+
+    def id_scope(self) -> str:
+        """Equal for two stores whose event ids must differ: the same tables of one file."""
+        return self.location.scope()
+
+    def preflight(self) -> Iterator[StoreDamagedError]:
+        """What is damaged: pages, holes and repeated positions in streams. Reads only."""
+        with self._guard, translated(self.url):
+            yield from list(damages(self._connected(), self.location, self._sql))
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only SQLAlchemy connection to the file: one snapshot for the block."""
+        engine = create_engine(
+            "sqlite://", creator=lambda: connect_reader(self.location), poolclass=NullPool
+        )
+        sa_event.listen(engine, "begin", _begin)
+        with translated(self.url), engine.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close the connection; harmless twice."""
+        with self._guard:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+    # --- below
+
+    def _page(self, sql: str, bound: _Bound) -> list[Event]:
+        """One page of events, shorter where it would pass 16 MiB."""
+        page: list[Event] = []
+        add, new = page.append, tuple.__new__
+        size = 0
+        merged = False
+        origins: tuple[Origin, ...]
+        with self._guard, translated(self.url):
+            connection = self._connected()
+            cursor = connection.execute(sql, bound)
+            try:
+                for (
+                    gp,
+                    stream,
+                    sp,
+                    eid,
+                    type_,
+                    version,
+                    data,
+                    meta,
+                    at,
+                    o_name,
+                    o_sp,
+                    o_n,
+                ) in cursor:
+                    if o_sp is None:
+                        origins = ()
+                    else:
+                        merged = merged or o_n is None
+                        origins = (new(Origin, (stream if o_name is None else o_name, o_sp, o_n)),)
+                    add(new(Event, (gp, stream, sp, eid, type_, version, data, meta, at, origins)))
+                    size += len(data)
+                    if size > _PAGE_BYTES:
+                        break
+            finally:
+                cursor.close()  # ends the read, so that the log can be checkpointed
+            return self._with_all_origins(connection, page) if merged else page
+
+    def _with_all_origins(self, connection: sqlite3.Connection, page: list[Event]) -> list[Event]:
+        origins: dict[int, list[Origin]] = {}
+        merged = [e.global_position for e in page if e.origins and e.origins[0].ordinal is None]
+        bound = {"positions": json.dumps(merged)}
+        for position, *origin in connection.execute(self._sql.origins_of, bound):
+            origins.setdefault(position, []).append(Origin._make(origin))
+        return [
+            event._replace(origins=tuple(origins[event.global_position]))
+            if event.global_position in origins
+            else event
+            for event in page
+        ]
+
+    # A row is what its statement selects; its columns are named there.
+    def _rows(self, sql: str, bound: _Bound) -> list[tuple]:  # type: ignore[type-arg]
+        with self._guard, translated(self.url):
+            return self._connected().execute(sql, bound).fetchall()
+
+    def _until(self, until: int | None) -> _Bound:
+        return {
+            "until": _LAST if until is None else until,
+            "release": self.location.release,
+        }
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._reader is None:
+            self._reader = connect_reader(self.location)
+        return self._reader
+
+    def _check_tables(self) -> None:
+        with self._guard, translated(self.url):
+            names = {n for (n,) in self._connected().execute("SELECT name FROM sqlite_master")}
+            mark = self._tables.mark
+            if mark.name not in names:
+                others = sorted(n.removesuffix(MARK) for n in names if n.endswith(MARK))
+                raise NotAStoreError(
+                    f"{self.location.path} holds no event store"
+                    + (f" with tables={self.location.tables}" if self.location.tables else ""),
+                    where=Where(store=self.url),
+                    remedy=f"it has one with {' or '.join(f'?tables={o}' for o in others)}"
+                    if any(others)
+                    else "name an event store; `eventmig import` makes one from JSON Lines",
+                )
+            sql = str(select(mark.c.format).compile())
+            row = self._connected().execute(sql).fetchone()
+            if row is None or row[0] > FORMAT:
+                raise StoreError(
+                    "the store was written by a newer eventmig: its format is "
+                    f"{row and row[0]}, this one knows {FORMAT}",
+                    where=Where(store=self.url),
+                    remedy="install the newer eventmig",
+                )
+            missing = {str(t.name) for t in self._tables.metadata.tables.values()} - names
+            if missing:
+                raise StoreDamagedError(
+                    f"the store lacks the tables {', '.join(map(quote, sorted(missing)))}",
+                    where=Where(store=self.url),
+                    remedy="restore the store from a backup",
+                )
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

@@ -1,0 +1,221 @@
+"""A second process that reads the source and upcasts, while this one writes.
+
+SQLite has one writer and Python one interpreter lock: a thread gains nothing, a process
+does. The child loads the same configuration, makes sure that it has the same registry,
+and sends transformed batches over a pipe, marshalled; a few are under way at a time. It
+reads only, and ends when its parent does: by the pipe that nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import marshal
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from eventmig import errors
+from eventmig.config import FILE, find_config
+from eventmig.errors import ConfigError, EventmigError, JobError, UpcastError, Where
+from eventmig.events import Event, Origin
+from eventmig.migrate.batch import Transformed, Transformer
+from eventmig.migrate.job import Transforming
+from eventmig.migrate.tally import Tally
+from eventmig.project import Project, opened
+from eventmig.release import format_lock, parse_lock
+
+_UNDER_WAY = 3
+_CHILD = "from eventmig.workers import child_main; child_main()"
+
+
+def transform_in_process(
+    project: Project,
+    *,
+    release: str,
+    source: str,
+    steps_done: tuple[str, ...],
+    naming: str,
+    keep_source_ids: bool,
+    quarantine: bool,
+    batch_size: int,
+) -> Transforming:
+    """What yields transformed batches from a second process; the arguments are a job's own."""
+    if project.given_registry is not None:
+        raise ConfigError(
+            "a second worker can only load a registry that the configuration names",
+            remedy=f'name it in {FILE} (registry = "module:object"), or use one worker',
+        )
+
+    def make(after: int, until: int, settled: int) -> Iterator[Transformed]:
+        order = {
+            "config": project.config.model_dump(mode="json", by_alias=True)
+            | {"folder": str(project.config.folder)},
+            "lock": format_lock(project.lock),
+            "release": release,
+            "source": source,
+            "steps_done": list(steps_done),
+            "naming": naming,
+            "keep_source_ids": keep_source_ids,
+            "quarantine": quarantine,
+            "batch_size": batch_size,
+            "after": after,
+            "until": until,
+            "settled": settled,
+            "registry_fingerprint": project.registry.fingerprint(),
+            "path": [p for p in sys.path if p],
+        }
+        yield from _from_child(order)
+
+    return make
+
+
+# in the parent -------------------------------------------------------------------------------
+
+
+def _from_child(order: dict[str, Any]) -> Iterator[Transformed]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    received: queue.Queue[bytes | None] = queue.Queue(_UNDER_WAY)
+    stopped = threading.Event()
+    reader = threading.Thread(target=_receive, args=(child.stdout, received, stopped), daemon=True)
+    try:
+        with contextlib.suppress(BrokenPipeError), child.stdin:
+            child.stdin.write(json.dumps(order).encode())
+        reader.start()
+        while (message := received.get()) is not None:
+            kind, content = marshal.loads(message)
+            if kind == "error":
+                raise _error(content)
+            if kind == "end":
+                return
+            yield _unpacked(content)
+        raise JobError(
+            f"the second worker ended early (exit code {child.wait()})",
+            remedy="run the same command again: it resumes; if it comes back, use --workers 1",
+        )
+    finally:
+        stopped.set()
+        child.kill()
+        child.wait()
+        if reader.is_alive():
+            reader.join()
+        child.stdout.close()
+
+
+def _receive(pipe: BinaryIO, received: queue.Queue[bytes | None], stopped: threading.Event) -> None:
+    def put(message: bytes | None) -> None:
+        while not stopped.is_set():
+            try:
+                return received.put(message, timeout=0.2)
+            except queue.Full:
+                continue
+
+    while not stopped.is_set():
+        size = pipe.read(8)
+        message = pipe.read(int.from_bytes(size, "big")) if len(size) == 8 else b""
+        if not message or len(message) < int.from_bytes(size, "big"):
+            return put(None)
+        put(message)
+
+
+def _unpacked(content: tuple[Any, ...]) -> Transformed:
+    until, size, tally, rows, failed = content
+    new = tuple.__new__
+    return Transformed(
+        until=until,
+        size=size,
+        tally=Tally(**tally),
+        events=[new(Event, (*row[:-1], tuple(new(Origin, o) for o in row[-1]))) for row in rows],
+        failed=[(Event(*row), _upcast_error(fault)) for row, fault in failed],
+    )
+
+
+def _error(fault: tuple[str, str, dict[str, Any], str]) -> EventmigError:
+    name, what, where, remedy = fault
+    kind = getattr(errors, name, EventmigError)
+    error: EventmigError = kind(what, where=Where(**where), remedy=remedy)
+    return error
+
+
+def _upcast_error(fault: tuple[str, str, dict[str, Any], str]) -> UpcastError:
+    error = _error(fault)
+    assert isinstance(error, UpcastError)
+    return error
+
+
+# in the child --------------------------------------------------------------------------------
+
+
+def child_main() -> None:
+    """The child: its order on standard input, its batches on standard output."""
+    out = sys.stdout.buffer
+    sys.stdout = sys.stderr
+    order = json.load(sys.stdin)
+    sys.path[:] = order["path"]
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        try:
+            for made in _transformed(order):
+                _send(out, ("batch", _packed(made)))
+            _send(out, ("end", None))
+        except EventmigError as error:
+            _send(out, ("error", _fault(error)))
+
+
+def _transformed(order: dict[str, Any]) -> Iterator[Transformed]:
+    config = find_config(None, Path(order["config"]["folder"]))
+    config = type(config).model_validate(order["config"])
+    project = Project(config, given_lock=parse_lock(order["lock"]))
+    if project.registry.fingerprint() != order["registry_fingerprint"]:
+        raise JobError(
+            "the second worker loaded another registry",
+            remedy="did the code change just now? run the same command again: it resumes",
+        )
+    pipeline = project.registry.at(
+        project.release(order["release"]), done=order["steps_done"], naming=order["naming"]
+    )
+    with opened(order["source"]) as source:
+
+        def read_stream(stream: str) -> list[Event]:
+            events = source.read_stream(stream)
+            return [e for e in events if e.global_position <= order["until"]]
+
+        transformer = Transformer(
+            pipeline,
+            read_stream,
+            keep_source_ids=order["keep_source_ids"],
+            quarantine=order["quarantine"],
+            settled=order["settled"],
+        )
+        for events in source.read_all(
+            after=order["after"], until=order["until"], batch_size=order["batch_size"]
+        ):
+            yield transformer.batch(events)
+
+
+def _packed(made: Transformed) -> tuple[Any, ...]:
+    rows = [(*event[:-1], tuple(map(tuple, event[-1]))) for event in made.events]
+    failed = [(tuple(event)[:-1], _fault(error)) for event, error in made.failed]
+    return (made.until, made.size, asdict(made.tally), rows, failed)
+
+
+def _fault(error: EventmigError) -> tuple[str, str, dict[str, Any], str]:
+    return (type(error).__name__, error.what, error.where.as_dict(), error.remedy)
+
+
+def _send(out: BinaryIO, message: tuple[str, Any]) -> None:
+    packed = marshal.dumps(message)
+    out.write(len(packed).to_bytes(8, "big"))
+    out.write(packed)
+    out.flush()
