@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Never
+from typing import NamedTuple, Never
 
 from eventmig import codec
 from eventmig.codec import Value
@@ -30,6 +30,20 @@ from eventmig.steps import Dropped, Part, Parts, Rewrite, SplitFunction, Upcaste
 
 Upcast = Callable[[Event], list[Draft]]
 """One event to the drafts that stand for it (none, one, or several)."""
+
+NewData = Callable[[Event], bytes]
+"""One event to its new data, validated."""
+
+
+class Simple(NamedTuple):
+    """A chain that leaves one event one event: where it ends, and its new data.
+
+    `new_data` is None where the event stays as it is.
+    """
+
+    type: str
+    schema_version: int
+    new_data: NewData | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,25 +100,29 @@ class Chains:
 
     def __init__(self, goal: Goal) -> None:
         self.goal = goal
-        self._compiled: dict[Version, Upcast | None] = {}
+        self._compiled: dict[Version, Simple | Upcast] = {}
 
     def upcast(self, event: Event) -> list[Draft]:
         """The drafts that stand for one event; raises `UpcastError` naming the step."""
-        version = (event.type, event.schema_version)
-        try:
-            chain = self._compiled[version]
-        except KeyError:
-            chain = self.compiled(version, event)
-        return [unchanged(event)] if chain is None else chain(event)
+        chain = self.chain(event)
+        if not isinstance(chain, Simple):
+            return chain(event)
+        type_, version, new_data = chain
+        if new_data is None:
+            return [unchanged(event)]
+        data = new_data(event)
+        return [Draft((event,), type_, version, data, event.metadata, event.recorded_at)]
 
-    def compiled(self, version: Version, event: Event) -> Upcast | None:
-        """The chain from a version on as one function; None where nothing changes."""
-        if version not in self._compiled:
+    def chain(self, event: Event) -> Simple | Upcast:
+        """The compiled chain for events of this one's type and version."""
+        version = (event.type, event.schema_version)
+        chain = self._compiled.get(version)
+        if chain is None:
             try:
-                self._compiled[version] = self._compile(version)
+                chain = self._compiled[version] = self._compile(version)
             except NewerEventError as error:
                 raise _at(error, event) from None
-        return self._compiled[version]
+        return chain
 
     def walk(self, event: Event) -> list[Draft]:
         """The same as `upcast`, step by step and validated at every version."""
@@ -112,33 +130,32 @@ class Chains:
 
     # compiled reading ------------------------------------------------------------------
 
-    def _compile(self, version: Version) -> Upcast | None:
+    def _compile(self, version: Version) -> Simple | Upcast:
         steps = self.goal.path(version)
         if not steps:
-            return None
+            return Simple(*version, None)
         rewrites = steps if steps[-1].to is not None else steps[:-1]
         ops = tuple(op for step in rewrites for op in _ops(step))
         end = version if not rewrites else rewrites[-1].to
         assert end is not None
         if steps[-1].to is not None:
-            return self._compile_rewrite(ops, end)
+            return Simple(*end, self._compile_rewrite(ops, end))
         return self._compile_last(ops, end, steps[-1])
 
-    def _compile_rewrite(self, ops: tuple[Op, ...], end: Version) -> Upcast:
-        type_, number = end
+    def _compile_rewrite(self, ops: tuple[Op, ...], end: Version) -> NewData:
         schema = self.goal.schemas.get(end)
         validate = schema.validate if schema else _accept
         rewrite = compile_ops(ops) if ops else _same
 
-        def upcast(event: Event) -> list[Draft]:
+        def new_data(event: Event) -> bytes:
             try:
                 data = rewrite(event.data, event)
                 validate(data)
             except Exception as error:
                 self._explain(event, error)
-            return [Draft((event,), type_, number, data, event.metadata, event.recorded_at)]
+            return data
 
-        return upcast
+        return new_data
 
     def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
         rewrite = compile_ops(ops) if ops else _same
@@ -259,7 +276,7 @@ class Chains:
             shown.append((step.name, drafts))
 
     def _explain(self, event: Event, error: Exception) -> Never:
-        """Raise the error of the step that failed, found by walking; the first one's if none does."""
+        """Raise the error of the step that failed, found by walking (else the one given)."""
         try:
             self.walk(event)
         except UpcastError as found:

@@ -28,7 +28,9 @@ Members: TypeAlias = "dict[str, Value | Raw]"
 
 def _exact_float(text: str) -> float | Decimal:
     number = float(text)
-    return number if repr(number) == text else Decimal(text)
+    if repr(number) == text or _encoder.encode(number) == text.encode():  # 1e+22 or 1e22
+        return number
+    return Decimal(text)
 
 
 _decoder: Final = cast("msgspec.json.Decoder[Value]", msgspec.json.Decoder(float_hook=_exact_float))
@@ -242,7 +244,8 @@ def _check(value: object, path: str) -> None:
     if value is None or isinstance(value, str | bool | int):
         return
     if isinstance(value, float | Decimal):
-        if not math.isfinite(value):
+        finite = math.isfinite(value) if isinstance(value, float) else value.is_finite()
+        if not finite:
             _refuse(f"{value} is not a JSON number", path)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):

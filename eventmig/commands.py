@@ -6,6 +6,7 @@ Progress comes through callbacks. All errors are `EventmigError`s.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -211,7 +212,7 @@ def upcast(
                     batch_size=size,
                 ),
             )
-            with writer.lock():
+            with writer.lock(), calm_collector():
                 resumed = job.begin_or_resume().epoch > 1
                 was_ready = job.job.state is State.READY
                 before = job.job.source_position
@@ -228,6 +229,23 @@ def upcast(
                     verification=verification,
                     resumed=resumed,
                 )
+
+
+@contextmanager
+def calm_collector() -> Iterator[None]:
+    """Fewer runs of the garbage collector: batches hold many values and no cycles.
+
+    Measured: a quarter of the time of decoding (docs/performance.md).
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _setting(project: Project, frozen: Release, reader: EventReader, pipeline: Pipeline) -> Setting:
@@ -655,16 +673,10 @@ def import_history(
     """Append a JSON Lines file to a store, all or nothing. Creates the store if need be."""
     name = project.lock.latest.name if project.lock.latest else None
     url = project.url("source", store, name)
-    target = open_store(url, mode="create")
-    try:
+    with opened(url, "create") as target:
         return import_jsonl(
             str(path), target, mapping or project.config.mapping(), progress=on_progress
         )
-    except EventmigError:
-        target.discard()
-        raise
-    finally:
-        target.close()
 
 
 def export_history(project: Project, path: Path, *, store: str | None = None) -> int:

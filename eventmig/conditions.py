@@ -48,7 +48,8 @@ class OneOf:
 @dataclass(frozen=True, slots=True)
 class Contains:
     """The member is a list that holds at least one of the values; with `key`, each
-    item's member of that name is compared instead of the item."""
+    item's member of that name is compared instead of the item.
+    """
 
     path: Path
     values: tuple[Constant, ...]

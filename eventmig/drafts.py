@@ -97,7 +97,7 @@ class Draft(NamedTuple):
 
     def origins(self) -> tuple[Origin, ...]:
         """Where it came from, in source order."""
-        return tuple(Origin(s.stream, s.stream_position, self.ordinal) for s in self.sources)
+        return tuple([Origin(s.stream, s.stream_position, self.ordinal) for s in self.sources])
 
 
 def unchanged(event: Event) -> Draft:

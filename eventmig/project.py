@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.pool import NullPool
 
-from eventmig.drift import drift
 from eventmig.config import Config, find_config, load_object
+from eventmig.drift import drift
 from eventmig.errors import CheckError, ConfigError, JobError, ReleaseError, Where
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Job

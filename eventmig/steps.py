@@ -43,7 +43,8 @@ class Rewrite:
 @dataclass(frozen=True, slots=True)
 class Part:
     """One of the events a split makes: its type and version, ops on a copy of the
-    original's data, and the condition under which it is made at all."""
+    original's data, and the condition under which it is made at all.
+    """
 
     to: Version
     ops: tuple[Op, ...]

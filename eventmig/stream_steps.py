@@ -219,7 +219,8 @@ class MoveAttribute:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reorder:
     """Each event of type `move` that comes after an event of type `before` (with equal
-    `by`) goes directly before the first of those; their own order stays."""
+    `by`) goes directly before the first of those; their own order stays.
+    """
 
     move: str
     before: str

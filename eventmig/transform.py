@@ -27,7 +27,7 @@ from eventmig.stream_steps import StreamStep
 ReadStream = Callable[[str], list[Event]]
 """Reads one source stream whole, up to the job's end of reading."""
 
-_KEPT_EVENTS = 50_000
+_KEPT_EVENTS = 100_000
 
 
 class Due(NamedTuple):

@@ -115,19 +115,19 @@ def _from_child(order: dict[str, Any]) -> Iterator[Transformed]:
 
 
 def _receive(pipe: BinaryIO, received: queue.Queue[bytes | None], stopped: threading.Event) -> None:
-    def put(message: bytes | None) -> None:
+    message: bytes | None = b""
+    while message is not None and not stopped.is_set():
+        size = pipe.read(8)
+        length = int.from_bytes(size, "big")
+        message = pipe.read(length) if len(size) == 8 else None
+        if message is not None and len(message) < length:
+            message = None
         while not stopped.is_set():
             try:
-                return received.put(message, timeout=0.2)
+                received.put(message, timeout=0.2)
+                break
             except queue.Full:
                 continue
-
-    while not stopped.is_set():
-        size = pipe.read(8)
-        message = pipe.read(int.from_bytes(size, "big")) if len(size) == 8 else b""
-        if not message or len(message) < int.from_bytes(size, "big"):
-            return put(None)
-        put(message)
 
 
 def _unpacked(content: tuple[Any, ...]) -> Transformed:

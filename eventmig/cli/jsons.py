@@ -15,7 +15,6 @@ from eventmig.errors import EventmigError, Where
 from eventmig.events import Event
 
 
-
 def to_json(result: object) -> str:
     """A command's result as one line of JSON."""
     return msgspec.json.encode(_plain(result)).decode()

@@ -1,15 +1,16 @@
 """One batch: source events in, target events without their places out. Pure but for reading
-the streams that stream steps need."""
+the streams that stream steps need.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from eventmig.chains import place_of
+from eventmig.chains import Simple, place_of
 from eventmig.drafts import Draft
 from eventmig.errors import UpcastError, Where
-from eventmig.events import Event
+from eventmig.events import Event, Origin, part_id
 from eventmig.migrate.tally import Fate, Tally
 from eventmig.transform import Pipeline, StreamCache
 
@@ -72,43 +73,64 @@ class Transformer:
         return out
 
     def _event(self, event: Event, out: Transformed) -> None:
+        stream = event.stream
         out.size += len(event.data)
-        if self._stepped and self._pipeline.needs_stream(event.stream):
+        if self._stepped and self._pipeline.needs_stream(stream):
             drafts, became = self._streams.due(event)
             made = self._placeless(drafts)
             self._count_in_stream(event, became, out.tally)
             out.events += made
             return
-        drafts = self._upcast(event)
-        if len(drafts) == 1 and not drafts[0].split:
-            draft = drafts[0]
-            made = self._placeless(drafts)
-            if draft.changed:
-                out.tally.upcast += 1
-            else:
-                out.tally.copied += 1
-            out.events += made
-        elif drafts:
-            made = self._placeless(drafts)
+        chain = self._pipeline.chains.chain(event)
+        version = (event.type, event.schema_version)
+        tried = self._tried.get(version, 0)
+        if tried < _TRIED_TWICE:
+            self._tried[version] = tried + 1
+            self._try_twice(event)
+        if isinstance(chain, Simple):
+            self._simple(event, chain, out)
+            return
+        drafts = chain(event)
+        made = self._placeless(drafts)
+        if drafts:
             out.tally.split += 1
             out.events += made
         else:
             out.tally.drop(self._dropping_rule(event))
 
-    def _upcast(self, event: Event) -> list[Draft]:
-        drafts = self._pipeline.chains.upcast(event)
-        version = (event.type, event.schema_version)
-        tried = self._tried.get(version, 0)
-        if tried < _TRIED_TWICE:
-            self._tried[version] = tried + 1
-            if drafts != self._pipeline.chains.upcast(event):
-                raise UpcastError(
-                    "upcasting this event twice gave two different results",
-                    where=Where(step=self._path(event)).within(place_of(event)),
-                    remedy="an upcaster must be pure: take the time, an id or a random number "
-                    "from the event or its metadata, never from outside",
-                )
-        return drafts
+    def _simple(self, event: Event, chain: Simple, out: Transformed) -> None:
+        """One event that stays one: most of any history, so no draft is made for it."""
+        _, stream, position, id_, _, _, data, metadata, recorded_at, _ = event
+        type_, version, new_data = chain
+        if new_data is not None:
+            data = new_data(event)
+        target = stream
+        if not self._same_stream:
+            draft = Draft((event,), type_, version, data, metadata, recorded_at)
+            target = self._pipeline.target_stream(draft)
+        if not self._keep_ids:
+            id_ = part_id(id_, 0)
+        origins = (_new(Origin, (stream, position, 0)),)
+        out.events.append(
+            _new(
+                Event,
+                (0, target, 0, id_, type_, version, data, metadata, recorded_at, origins),
+            )
+        )
+        if new_data is None:
+            out.tally.copied += 1
+        else:
+            out.tally.upcast += 1
+
+    def _try_twice(self, event: Event) -> None:
+        upcast = self._pipeline.chains.upcast
+        if upcast(event) != upcast(event):
+            raise UpcastError(
+                "upcasting this event twice gave two different results",
+                where=Where(step=self._path(event)).within(place_of(event)),
+                remedy="an upcaster must be pure: take the time, an id or a random number "
+                "from the event or its metadata, never from outside",
+            )
 
     def _placeless(self, drafts: list[Draft]) -> list[Event]:
         """Target events in their streams, with ids and origins, but without positions."""
@@ -155,3 +177,4 @@ class Transformer:
 
 
 _TRIED_TWICE = 5
+_new = tuple.__new__

@@ -1,9 +1,9 @@
 """Ops: declarative changes to an event's data. An op is a value, not a closure.
 
 It can be printed, compared, hashed into a fingerprint, and read in several ways:
-`up` (slow, obvious, pure, on the classes themselves; `ops.compiled` has the fast one), down (`inverse`,
-another op), and schema (`ops.schema`). A reading is a function over
-these classes in a module of its own; SQL will be the next one.
+`up` (slow, obvious, pure, on the classes themselves; `ops.compiled` has the fast
+one), down (`inverse`, another op), and schema (`ops.schema`). A reading is a
+function over these classes in a module of its own; SQL will be the next one.
 
 Rules that hold for every op:
 

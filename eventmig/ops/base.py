@@ -62,6 +62,7 @@ class BaseOp:
 
 
 def fail(what: str, path: Path, remedy: str) -> OpError:
+    """An `OpError` that names a path."""
     return OpError(what, where=Where(path=text(path)), remedy=remedy)
 
 

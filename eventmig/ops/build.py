@@ -138,7 +138,7 @@ def combine(*paths: PathLike, to: PathLike, separator: str) -> Combine:
 
 def append(path: PathLike, value: object, *, unique: bool = True, create: bool = False) -> Append:
     """A constant at the end of a list, by default only where it lacks it. Way back: lossy."""
-    return Append(parse(path), Constant.of(value), unique, create)
+    return Append(_member(path) if create else parse(path), Constant.of(value), unique, create)
 
 
 def remove(path: PathLike, value: object, *, drop_empty: bool = False) -> Remove:

@@ -2,6 +2,7 @@
 
 A path of one part, the usual one, is looked up without walking.
 """
+# ruff: noqa: D103 - each function is the fast form of the op it takes
 
 from __future__ import annotations
 

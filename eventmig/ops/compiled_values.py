@@ -1,4 +1,5 @@
 """Ops on one value as functions that edit in place; see `compiled`."""
+# ruff: noqa: D103 - each function is the fast form of the op it takes
 
 from __future__ import annotations
 

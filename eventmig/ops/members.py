@@ -72,7 +72,7 @@ class Default(BaseOp):
 
 @dataclass(frozen=True, slots=True)
 class Put(BaseOp):
-    """A member set to a constant, whatever was there; with `was`, that is put back on the way down."""
+    """A member set to a constant, whatever was there; the way back puts `was` there, if given."""
 
     loss_class: ClassVar[Loss] = Loss.LOSSY
     path: Path

@@ -17,11 +17,11 @@ from eventmig.paths import ABSENT, Part, Path
 
 def child(parent: Any, part: Part) -> Any:
     """What stands at one part of a path, opened; ABSENT where there is nothing."""
-    if type(part) is str:
+    if isinstance(part, str):
         if type(parent) is not dict:
             return ABSENT
         found = parent.get(part, ABSENT)
-    elif type(parent) is list and 0 <= part < len(parent):  # type: ignore[operator]
+    elif type(parent) is list and 0 <= part < len(parent):
         found = parent[part]
     else:
         return ABSENT
@@ -41,9 +41,9 @@ def walk(root: Any, path: Path) -> Any:
 
 def holds(parent: Any, part: Part) -> bool:
     """Whether there is something at one part of a path; opens nothing."""
-    if type(part) is str:
+    if isinstance(part, str):
         return type(parent) is dict and part in parent
-    return type(parent) is list and 0 <= part < len(parent)  # type: ignore[operator]
+    return type(parent) is list and 0 <= part < len(parent)
 
 
 def settled(value: Any) -> Any:

@@ -35,9 +35,11 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    inspect,
     select,
     update,
 )
+from sqlalchemy.schema import CreateTable
 
 from eventmig.errors import JobLostError
 from eventmig.rebuild.statements import insert_into
@@ -98,7 +100,6 @@ snapshots = Table(
     Column("events_folded", BigInteger, nullable=False),
     Column("fingerprint", String(40), nullable=False),
     Column("state", Text, nullable=False),
-    sqlite_with_rowid=False,
 )
 
 
@@ -154,7 +155,8 @@ class Hold:
 
 def take(connection: Connection, kind: Kind, name: str) -> Hold:
     """Become the one writer of a subject (writes; makes the tables where they are not there)."""
-    metadata.create_all(connection)
+    for table in metadata.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
     row = {"kind": kind.value, "name": name, "epoch": 0}
     connection.execute(
         insert_into(rebuilds, connection.dialect).values(row).on_conflict_do_nothing()
@@ -163,6 +165,11 @@ def take(connection: Connection, kind: Kind, name: str) -> Hold:
     connection.execute(update(rebuilds).where(*mine).values(epoch=rebuilds.c.epoch + 1))
     epoch = connection.execute(select(rebuilds.c.epoch).where(*mine)).scalar_one()
     return Hold(kind=kind, name=name, epoch=epoch)
+
+
+def is_there(connection: Connection) -> bool:
+    """Whether anything was ever rebuilt in this database (reads)."""
+    return inspect(connection).has_table(generations.name)
 
 
 def generation(connection: Connection, kind: Kind, name: str, state: State) -> Generation | None:

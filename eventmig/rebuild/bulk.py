@@ -8,8 +8,8 @@ transaction; never begins or commits one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
-from operator import itemgetter
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
@@ -29,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from eventmig.errors import RebuildError, Where
-from eventmig.rebuild.faults import missing, present, where_of
-from eventmig.rebuild.rows import Effect, Needs, Outcome, TableFold
+from eventmig.rebuild.faults import NO_CAUSE, Cause, missing, present, where_caused
+from eventmig.rebuild.fold import Effect, Needs, Outcome, TableFold
 from eventmig.rebuild.shape import Shape
 from eventmig.rebuild.statements import Statement, insert_into, parameter
 
@@ -100,18 +100,25 @@ class TableWriter:
         merged: dict[Signature, list[tuple[Any, ...]]] = {}
         checked: list[tuple[object, Effect]] = []
         many = len(self.shape.key) > 1
-        for key, effect in _in_order(fold.effects):
-            at: tuple[Any, ...] = key if many else (key,)  # type: ignore[assignment]
+        at: Any
+        key: Any
+        # Keys as tuples: `zip` makes one of each key that is a value alone.
+        keys: Iterable[Any] = fold.sums if many else zip(fold.sums, strict=True)
+        sums = zip(keys, fold.sums.values(), strict=True)
+        if len(fold.signatures) == 1:  # the usual case, without a look at each row
+            (only,) = fold.signatures
+            merged[(), only] = [(*at, *adds.values()) for at, adds in sums]
+        else:
+            for at, adds in sums:
+                merged.setdefault(((), tuple(adds)), []).append((*at, *adds.values()))
+        for key, effect in fold.effects.items():
+            at = key if many else (key,)
             outcome, needs = effect.outcome, effect.needs
             if outcome is Outcome.MERGE:
                 group = merged if needs is Needs.NOTHING else updated
                 values, adds = effect.values, effect.adds
                 signature = (tuple(values), tuple(adds))
-                row = (*at, *values.values(), *adds.values())
-                try:
-                    group[signature].append(row)
-                except KeyError:
-                    group[signature] = [row]
+                group.setdefault(signature, []).append((*at, *values.values(), *adds.values()))
                 continue
             if outcome is Outcome.DELETED:
                 deleted.append(at)
@@ -191,9 +198,9 @@ class TableWriter:
         there = self._present(connection, [key for key, _ in checked])
         for key, effect in checked:
             if effect.needs is Needs.ABSENT and key in there:
-                raise present(self.shape, key, effect.event)
+                raise present(self.shape, key, effect.cause)
             if effect.needs is Needs.PRESENT and key not in there:
-                raise missing(self.shape, key, effect.event)
+                raise missing(self.shape, key, effect.cause)
 
     def _present(self, connection: Connection, keys: Iterable[object]) -> set[object]:
         columns = [self.target.c[name] for name in self.shape.key]
@@ -213,7 +220,7 @@ class TableWriter:
         keys = [row[:width] if width > 1 else row[0] for row in rows]
         there = self._present(connection, keys)
         key = next((key for key in keys if key not in there), keys[0])
-        return missing(self.shape, key, fold.effects[key].event)
+        return missing(self.shape, key, _cause(fold, key))
 
     def _run(
         self,
@@ -224,6 +231,8 @@ class TableWriter:
     ) -> int:
         if not rows:
             return 0
+        with suppress(TypeError):  # a key type without an order
+            rows.sort()  # fills the pages of the primary key's index in order
         savepoint = connection.begin_nested()
         try:
             changed = statement.run(connection, rows)
@@ -250,25 +259,22 @@ class TableWriter:
             except (DBAPIError, OverflowError) as error:
                 savepoint.rollback()
                 key = row[:width] if width > 1 else row[0]
-                event = fold.effects[key].event
+                cause = _cause(fold, key)
                 if statement is self._insert and self._present(connection, [key]):
-                    raise present(self.shape, key, event) from error
+                    raise present(self.shape, key, cause) from error
                 reason = error.orig if isinstance(error, DBAPIError) else error
                 raise RebuildError(
                     f"the database refused a row of {self.shape.table.name}: {reason}",
-                    where=Where(key=self.shape.key_text(key)).within(where_of(event)),
-                    remedy="the event named is the first that touched this row in its batch; "
-                    "look at the table's constraints and at the handler",
+                    where=Where(key=self.shape.key_text(key)).within(where_caused(cause)),
+                    remedy="the event named, if any, is the first that touched this row in its "
+                    "batch; look at the table's constraints and at the handler",
                 ) from error
             savepoint.commit()
 
 
-def _in_order(effects: dict[object, Effect]) -> Iterable[tuple[object, Effect]]:
-    """By key, which fills the pages of the primary key's index in order."""
-    try:
-        return sorted(effects.items(), key=itemgetter(0))
-    except TypeError:  # a key type without an order
-        return effects.items()
+def _cause(fold: TableFold, key: object) -> Cause:
+    effect = fold.effects.get(key)
+    return NO_CAUSE if effect is None else effect.cause
 
 
 def _round_trip(

@@ -6,10 +6,16 @@ Pure; used by the folds, the bulk write and the loops.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from eventmig.errors import EventmigError, RebuildError, Where
 from eventmig.events import Event
 from eventmig.rebuild.shape import Shape
+
+Cause: TypeAlias = tuple[int, str]
+"""An event that changed a row, as little as is kept: global position and type."""
+
+NO_CAUSE: Cause = (0, "")
 
 _MEND = (
     "mend the handler and run the same command again; the live tables are as before, and "
@@ -21,10 +27,8 @@ _MEND_DATA = (
 )
 
 
-def where_of(event: Event | None) -> Where:
-    """The place of an event in its history; empty for None."""
-    if event is None:
-        return Where()
+def where_of(event: Event) -> Where:
+    """The place of an event in its history."""
     return Where(
         stream=event.stream,
         stream_position=event.stream_position,
@@ -35,17 +39,22 @@ def where_of(event: Event | None) -> Where:
     )
 
 
-def handler_error(
-    error: Exception, event: Event, handlers: Mapping[str, str], state: str | None = None
-) -> RebuildError:
+def where_caused(cause: Cause) -> Where:
+    """The place of a row's first event, as far as it was kept; see `replay` for the rest."""
+    position, type_ = cause
+    return Where(global_position=position, type=type_) if cause != NO_CAUSE else Where()
+
+
+def handler_error(error: Exception, event: Event, handlers: Mapping[str, str]) -> RebuildError:
     """What was raised while `event` was handled, as a `RebuildError` with its place.
 
-    `handlers` are the handlers' names by event type. An eventmig error keeps its own
-    place (the first event that touched a row), the event's is added to it.
+    `handlers` are the handlers' names by event type. An eventmig error that names
+    another event (the first that touched a row) keeps its place.
     """
     place = where_of(event)
     if isinstance(error, EventmigError):
-        where = error.where if error.where.event_id else error.where.within(place)
+        elsewhere = error.where.global_position not in (None, event.global_position)
+        where = error.where if elsewhere else error.where.within(place)
         return RebuildError(
             error.what, where=with_handler(where, handlers), remedy=error.remedy or _MEND
         )
@@ -62,20 +71,20 @@ def with_handler(where: Where, handlers: Mapping[str, str]) -> Where:
     return where.within(Where(handler=handlers.get(where.type or "")))
 
 
-def missing(shape: Shape, key: object, event: Event | None) -> RebuildError:
-    """A change to a row that is not there; `event` asked for it."""
+def missing(shape: Shape, key: object, cause: Cause) -> RebuildError:
+    """A change to a row that is not there; `cause` asked for it."""
     return RebuildError(
         f"patch of a row of {shape.table.name} that is not there",
-        where=Where(key=shape.key_text(key)).within(where_of(event)),
+        where=Where(key=shape.key_text(key)).within(where_caused(cause)),
         remedy="use upsert where a row may be missing, give the columns that have neither NULL "
         "nor a default, or see why the event that makes the row is not handled",
     )
 
 
-def present(shape: Shape, key: object, event: Event | None) -> RebuildError:
-    """An insert of a row that is there; `event` asked for it."""
+def present(shape: Shape, key: object, cause: Cause) -> RebuildError:
+    """An insert of a row that is there; `cause` asked for it."""
     return RebuildError(
         f"insert of a row of {shape.table.name} that is there already",
-        where=Where(key=shape.key_text(key)).within(where_of(event)),
+        where=Where(key=shape.key_text(key)).within(where_caused(cause)),
         remedy="use upsert where a row may be there, or see why the event comes twice",
     )

@@ -40,10 +40,10 @@ def held(engine: Engine, kind: Kind, names: Collection[str]) -> Iterator[None]:
 
 
 def _file(engine: Engine) -> str | None:
-    path = engine.url.database
-    if not path or path == ":memory:" or "mode=memory" in str(engine.url):
-        return None
-    return path.removeprefix("file:").split("?")[0]
+    """The file of a SQLite database; None for one in memory."""
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("PRAGMA database_list")
+        return next((str(row[2]) for row in rows if row[1] == "main" and row[2]), None)
 
 
 @contextmanager

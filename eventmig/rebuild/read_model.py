@@ -125,7 +125,7 @@ def _description(table: Table) -> list[fingerprint.Plain]:
         ]
         for column in table.columns
     ]
-    constraints = [
+    constraints: list[fingerprint.Plain] = [
         [
             type(constraint).__name__,
             _text(getattr(constraint, "sqltext", None)),
@@ -134,7 +134,7 @@ def _description(table: Table) -> list[fingerprint.Plain]:
         ]
         for constraint in table.constraints
     ]
-    indexes = [
+    indexes: list[fingerprint.Plain] = [
         [str(index.name), index.unique, [str(part) for part in index.expressions]]
         for index in table.indexes
     ]

@@ -57,7 +57,7 @@ def rebuild_read_models(
     release: str,
     source_types: SourceTypes | None = None,
     upto: int | None = None,
-    batch_size: int = 50_000,
+    batch_size: int = 200_000,
     max_rows: int = 100_000,
     progress: Progress | None = None,
 ) -> list[RebuildResult]:
@@ -223,27 +223,31 @@ def _swap_in(connection: Connection, one: _Built) -> int | None:
             swap.drop(connection, table, oldest.number)
         bookkeeping.remove(connection, hold, oldest.number)
     live = bookkeeping.generation(connection, _KIND, hold.name, State.LIVE)
-    before = _adopted(connection, one.model, live)
-    if before:
-        number = 0 if live is None else live.number
-        parked = [swap.park(connection, table, number) for table in before]
-        if live is None:
-            made = replace(new, number=0, state=State.KEPT, tables=tuple(parked), fingerprint="")
-            bookkeeping.add(connection, hold, replace(made, position=0, events_read=0))
+    before = _live_tables(connection, one.model, live)
+    number = 0 if live is None else live.number
+    parked = [swap.park(connection, table, number) for table in before]
+    if parked and live is None:  # tables that were there before eventmig
+        found = Generation(number=0, state=State.KEPT, fingerprint="", release="", source="")
+        bookkeeping.add(connection, hold, found)
+    if parked:
         bookkeeping.become(connection, hold, number, State.KEPT, parked)
+    elif live is not None:
+        bookkeeping.remove(connection, hold, number)
     swap.publish(connection, one.shadow, new.number)
     bookkeeping.become(connection, hold, new.number, State.LIVE)
-    return number if before else None
+    return number if parked else None
 
 
-def _adopted(connection: Connection, model: ReadModel, live: Generation | None) -> list[KeptTable]:
+def _live_tables(
+    connection: Connection, model: ReadModel, live: Generation | None
+) -> list[KeptTable]:
     """The tables that lose their live names: the live generation's, and any others so named."""
-    known = [] if live is None else list(live.tables)
-    names = {(table.schema, table.name) for table in known}
+    tables = [] if live is None else [KeptTable(name=t.name, schema=t.schema) for t in live.tables]
     for table in model.tables:
-        if (table.schema, table.name) not in names and swap.exists(connection, table):
-            known.append(KeptTable(name=table.name, schema=table.schema))
-    return known
+        named = KeptTable(name=table.name, schema=table.schema)
+        if named not in tables:
+            tables.append(named)
+    return [table for table in tables if swap.exists(connection, table)]
 
 
 def _refuse_foreign_tables(connection: Connection, model: ReadModel) -> None:

@@ -7,23 +7,25 @@ transactions: no lock is held while user code runs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, Table
 
-from eventmig.errors import RebuildError
+from eventmig.errors import RebuildError, Where
 from eventmig.events import Event
 from eventmig.rebuild import bookkeeping
 from eventmig.rebuild.bookkeeping import Generation, Hold
 from eventmig.rebuild.bulk import TableWriter
-from eventmig.rebuild.faults import handler_error, with_handler
+from eventmig.rebuild.collector import collector_paused
+from eventmig.rebuild.faults import handler_error, where_of, with_handler
+from eventmig.rebuild.fold import TableFold
 from eventmig.rebuild.handlers import call
 from eventmig.rebuild.progress import Upcast
 from eventmig.rebuild.read_model import ReadModel
-from eventmig.rebuild.rows import Rows, TableFold
+from eventmig.rebuild.rows import Rows
 from eventmig.rebuild.shadow import Shadow
-from eventmig.stores.base import EventReader
+from eventmig.stores.base import EventReader, all_events
 
 READ_AT_ONCE = 5_000
 """Stored events read and decoded at a time; a batch is several of these."""
@@ -91,37 +93,88 @@ def replay(
         types=plan.types,
         batch_size=min(plan.batch_size, READ_AT_ONCE),
     )
-    for stored in batches:
-        event: Event | None = None
-        events = plan.upcast(stored)
-        folded = 0
-        try:
-            for event in events:
-                handler = handle.get(event.type)
-                if handler is not None:
-                    rows.event = event
-                    handler(event, rows)
-                    folded += 1
-        except Exception as error:
-            if event is None:
-                raise
-            raise handler_error(error, event, names) from error
-        finally:
-            connection.rollback()  # what `get` began by reading
-        at = replace(
-            at,
-            position=stored[-1].global_position,
-            events_read=at.events_read + len(stored),
-            events_folded=at.events_folded + folded,
-        )
-        pending += len(stored)
-        if pending >= plan.batch_size or sum(len(f.effects) for _, f in writers) > plan.max_rows:
-            _commit(connection, hold, at, writers, names, plan.max_rows)
-            pending = 0
+    try:
+        with collector_paused() as let_run:
+            for stored in batches:
+                events = plan.upcast(stored)
+                try:
+                    folded = _fold(events, handle, rows, names)
+                except RebuildError:
+                    _try_writing(connection, hold, writers)
+                    raise
+                finally:
+                    connection.rollback()  # what `get` began by reading
+                at = replace(
+                    at,
+                    position=stored[-1].global_position,
+                    events_read=at.events_read + len(stored),
+                    events_folded=at.events_folded + folded,
+                )
+                pending += len(stored)
+                if pending < plan.batch_size and sum(map(len, folds.values())) <= plan.max_rows:
+                    continue
+                _commit(connection, hold, at, writers, plan.max_rows)
+                pending = 0
+                with let_run():
+                    yield at
+            if pending:
+                _commit(connection, hold, at, writers, plan.max_rows)
+        if pending:
             yield at
-    if pending:
-        _commit(connection, hold, at, writers, names, plan.max_rows)
-        yield at
+    except RebuildError as error:
+        error.where = with_handler(_whole(error.where, plan), names)
+        raise
+
+
+def _fold(
+    events: Sequence[Event],
+    handle: Mapping[str, Callable[[Event, object], object]],
+    rows: Rows,
+    names: Mapping[str, str],
+) -> int:
+    """Call the handlers of these events; returns how many had one."""
+    event: Event | None = None
+    folded = 0
+    try:
+        for event in events:
+            handler = handle.get(event.type)
+            if handler is not None:
+                rows.event = event
+                handler(event, rows)
+                folded += 1
+    except Exception as error:
+        if event is None:
+            raise
+        raise handler_error(error, event, names) from error
+    return folded
+
+
+def _try_writing(
+    connection: Connection, hold: Hold, writers: list[tuple[TableWriter, TableFold]]
+) -> None:
+    """Raise for what the batch did wrong before the event that failed, if anything.
+
+    A patch of a row that is not there shows when it is written; an insert of the same
+    row after it fails at once, and would be named for the patch's fault.
+    """
+    connection.rollback()
+    with connection.begin() as transaction:
+        try:
+            hold.fence(connection)  # begins a transaction where the driver begins late
+            for writer, fold in writers:
+                writer.write(connection, fold)
+        finally:
+            transaction.rollback()
+
+
+def _whole(where: Where, plan: Replay) -> Where:
+    """A place of which only position and type were kept, read again from the source."""
+    position = where.global_position
+    if position is None or where.event_id is not None:
+        return where
+    stored = all_events(plan.source.read_all(after=position - 1, until=position, batch_size=1))
+    found = next(iter(plan.upcast(list(stored))), None)
+    return where if found is None else where.within(where_of(found))
 
 
 def _commit(
@@ -129,25 +182,19 @@ def _commit(
     hold: Hold,
     at: Generation,
     writers: list[tuple[TableWriter, TableFold]],
-    names: dict[str, str],
     max_rows: int,
 ) -> None:
-    try:
-        with connection.begin():
-            hold.fence(connection)
-            bookkeeping.checkpoint(
-                connection,
-                hold,
-                at.number,
-                position=at.position,
-                events_read=at.events_read,
-                events_folded=at.events_folded,
-            )
-            for writer, fold in writers:
-                writer.write(connection, fold)
-        with connection.begin():
-            for _, fold in writers:
-                fold.settle(max_rows)
-    except RebuildError as error:
-        error.where = with_handler(error.where, names)
-        raise
+    with connection.begin():
+        hold.fence(connection)
+        bookkeeping.checkpoint(
+            connection,
+            hold,
+            at.number,
+            position=at.position,
+            events_read=at.events_read,
+            events_folded=at.events_folded,
+        )
+        for writer, fold in writers:
+            writer.write(connection, fold)
+    for _, fold in writers:
+        fold.settle(max_rows)

@@ -1,148 +1,33 @@
-"""Row operations, folded in memory: many operations on one row become one effect.
+"""Row operations, as handlers state them.
 
-Stands between the handlers and the bulk write. Operations on one key are taken
-in event order, and what they come to is kept as one `Effect`: what the row must
-have been before (`needs`), and what becomes of it (`outcome`). Reads the
-database only for `get`; writes nothing.
-
-    operation      on a row not touched yet         on a row touched in this batch
-    insert         needs ABSENT, outcome ROW        after a delete: ROW; else an error
-    upsert         outcome MERGE (set)              set
-    increment      outcome MERGE (add)              add
-    patch          needs PRESENT, outcome MERGE     set; after a delete an error
-    delete         outcome DELETED                  DELETED (`needs` stays)
+Stands between the handlers and the fold: checks what an operation names, and
+takes it into its table's effects in event order. Reads the database only for
+`get`; writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
-from enum import IntEnum
 from typing import Any, TypeAlias
 
 from sqlalchemy import Table
 
 from eventmig.errors import RebuildError, Where
 from eventmig.events import Event
-from eventmig.rebuild.faults import missing, present
+from eventmig.rebuild.faults import NO_CAUSE, Cause, missing, present
+from eventmig.rebuild.fold import Effect, Needs, Outcome, TableFold
 from eventmig.rebuild.shape import Number, Shape
 
 Key: TypeAlias = object
-"""A row's key: a mapping {column: value}, the value alone where one column is the
+"""A row's key: a dict {column: value}, the value alone where one column is the
 key, or a tuple in the order of the primary key."""
 
 Row: TypeAlias = Mapping[str, Any]
 """A row's columns; Any, because what a column holds is known to its SQL type alone."""
 
-
-class Needs(IntEnum):
-    """What an effect asks of the row as it was before the batch."""
-
-    NOTHING = 0
-    ABSENT = 1
-    PRESENT = 2
-
-
-class Outcome(IntEnum):
-    """What becomes of the row: some columns change, the whole row is known, or it is gone."""
-
-    MERGE = 0
-    ROW = 1
-    DELETED = 2
-
-
-_MERGE, _ROW, _DELETED = Outcome
+_ROW, _DELETED, _MERGE = Outcome.ROW, Outcome.DELETED, Outcome.MERGE
 _NOTHING, _ABSENT, _PRESENT = Needs
-
-
-class Effect:
-    """What a batch does to one row.
-
-    `values`: the columns set (MERGE) or the whole row without its key, in the
-    shape's order (ROW). `adds`: what is added to columns (MERGE only). `event`: the
-    first event that touched the row in this batch.
-    """
-
-    __slots__ = ("adds", "event", "needs", "outcome", "values")
-
-    def __init__(
-        self,
-        needs: Needs,
-        outcome: Outcome,
-        values: dict[str, Any],
-        adds: dict[str, Any],
-        event: Event | None,
-    ) -> None:
-        self.needs = needs
-        self.outcome = outcome
-        self.values = values
-        self.adds = adds
-        self.event = event
-
-
-class TableFold:
-    """One table's effects of the current batch, by key.
-
-    `known` are rows (None: absent) as the database holds them, from earlier reads;
-    `fetch` reads one; `stored` gives a value as it would come back from the database.
-    """
-
-    __slots__ = ("effects", "fetch", "known", "pick", "reads", "shape", "stored")
-
-    def __init__(
-        self,
-        shape: Shape,
-        fetch: Callable[[object], dict[str, Any] | None],
-        stored: Mapping[str, Callable[[Any], Any]],
-    ) -> None:
-        self.shape = shape
-        self.pick = shape.pick
-        self.effects: dict[object, Effect] = {}
-        self.known: dict[object, dict[str, Any] | None] = {}
-        self.fetch = fetch
-        self.stored = stored
-        self.reads = False
-
-    def before(self, key: object) -> dict[str, Any] | None:
-        """The row as it was before this batch, or None; reads the database once."""
-        if key in self.known:
-            return self.known[key]
-        self.reads = True
-        row = self.known[key] = self.fetch(key)
-        return row
-
-    def now(self, key: object) -> dict[str, Any] | None:
-        """The row as it is after the operations so far, or None."""
-        effect = self.effects.get(key)
-        if effect is None:
-            return self.before(key)
-        if effect.outcome is _DELETED:
-            return None
-        shape = self.shape
-        names = dict(zip(shape.key, shape.key_values(key), strict=True))
-        if effect.outcome is _ROW:
-            row = names | effect.values
-        else:
-            before = self.before(key)
-            if before is None and effect.needs is _PRESENT:
-                raise missing(shape, key, effect.event)
-            row = (names | shape.defaults if before is None else before) | effect.values
-            for name, amount in effect.adds.items():
-                row[name] = amount if row[name] is None else row[name] + amount
-        for name, stored in self.stored.items():
-            if row[name] is not None:
-                row[name] = stored(row[name])
-        return row
-
-    def settle(self, limit: int) -> None:
-        """The batch is written: forget its effects; keep at most `limit` rows that were read."""
-        if len(self.known) > limit:
-            self.known.clear()
-        else:
-            for key, effect in self.effects.items() if self.reads else ():
-                if key in self.known or effect.outcome is _ROW:
-                    self.known[key] = self.now(key)
-        self.effects.clear()
 
 
 class Rows:
@@ -173,20 +58,31 @@ class Rows:
             at = fold.pick(key) if key.__class__ is dict else key
         except KeyError:
             raise self._unfit(table, key) from None
-        effect = fold.effects.get(at)
-        if effect is None:
-            self._check(fold, at, key, amounts)
+        sums = fold.sums.get(at)
+        if sums is not None:
             for name, amount in amounts.items():
-                self._number(fold, at, name, amount)
-            needs = _NOTHING if fold.shape.required <= amounts.keys() else _PRESENT
-            fold.effects[at] = Effect(needs, _MERGE, {}, amounts, self.event)
+                if name in sums:
+                    sums[name] += amount
+                else:
+                    self._widen(fold, at, sums, name, amount)
             return
-        adds = effect.adds
+        if at.__class__ is not fold.key_type or fold.width > 1 or key.__class__ is dict:
+            self._check_key(fold, at, key)
+        names = tuple(amounts)
+        needs = fold.names.get(names)
+        if needs is None:
+            needs = self._needs(fold, at, names)
         for name, amount in amounts.items():
-            if name in adds:
-                adds[name] += amount
-            else:
-                self._add(fold, at, effect, name, amount, amounts)
+            if amount.__class__ is not int:
+                self._number(fold, at, name, amount)
+        effect = fold.effects.get(at) if fold.effects else None
+        if effect is not None:
+            self._add(fold, at, effect, amounts)
+        elif needs is _NOTHING:
+            fold.sums[at] = amounts
+            fold.signatures.add(names)
+        else:
+            fold.effects[at] = Effect(_PRESENT, _MERGE, {}, amounts, self._cause())
 
     def insert(self, table: Table, /, key: Key, **values: object) -> None:
         """A new row; columns not named get their default, else NULL.
@@ -196,11 +92,11 @@ class Rows:
         fold, at, effect = self._find(table, key, values)
         row = self._whole(fold, at, values)
         if effect is None:
-            fold.effects[at] = Effect(_ABSENT, _ROW, row, {}, self.event)
+            fold.effects[at] = Effect(_ABSENT, _ROW, row, {}, self._cause())
         elif effect.outcome is _DELETED:
             effect.outcome, effect.values = _ROW, row
         else:
-            raise present(fold.shape, at, self.event)
+            raise present(fold.shape, at, self._cause())
 
     def upsert(self, table: Table, /, key: Key, **values: object) -> None:
         """Set columns; a row that is missing is made, the other columns from their defaults.
@@ -209,8 +105,8 @@ class Rows:
         """
         fold, at, effect = self._find(table, key, values)
         if effect is None:
-            needs = _NOTHING if fold.shape.required <= values.keys() else _PRESENT
-            fold.effects[at] = Effect(needs, _MERGE, values, {}, self.event)
+            needs = self._needs(fold, at, tuple(values))
+            fold.effects[at] = Effect(needs, _MERGE, values, {}, self._cause())
         elif effect.outcome is _DELETED:
             effect.outcome, effect.values = _ROW, self._whole(fold, at, values)
         else:
@@ -223,9 +119,9 @@ class Rows:
         """
         fold, at, effect = self._find(table, key, values)
         if effect is None:
-            fold.effects[at] = Effect(_PRESENT, _MERGE, values, {}, self.event)
+            fold.effects[at] = Effect(_PRESENT, _MERGE, values, {}, self._cause())
         elif effect.outcome is _DELETED:
-            raise missing(fold.shape, at, self.event)
+            raise missing(fold.shape, at, self._cause())
         else:
             self._set(effect, values)
 
@@ -233,7 +129,7 @@ class Rows:
         """Delete a row; a row that is missing stays missing."""
         fold, at, effect = self._find(table, key, {})
         if effect is None:
-            fold.effects[at] = Effect(_NOTHING, _DELETED, {}, {}, self.event)
+            fold.effects[at] = Effect(_NOTHING, _DELETED, {}, {}, self._cause())
         else:
             effect.outcome, effect.values, effect.adds = _DELETED, {}, {}
 
@@ -255,22 +151,39 @@ class Rows:
             at = fold.pick(key) if key.__class__ is dict else key
         except KeyError:
             raise self._unfit(table, key) from None
-        effect = fold.effects.get(at)
-        if effect is None or not values.keys() <= fold.shape.defaults.keys():
-            self._check(fold, at, key, values)
-        return fold, at, effect
+        if at.__class__ is not fold.key_type or fold.width > 1 or key.__class__ is dict:
+            self._check_key(fold, at, key)
+        if not values.keys() <= fold.shape.defaults.keys():
+            self._needs(fold, at, tuple(values))
+        return fold, at, fold.effect(at, self._cause())
 
-    def _check(self, fold: TableFold, at: object, key: Key, names: Collection[str]) -> None:
+    def _cause(self) -> Cause:
+        event = self.event
+        return NO_CAUSE if event is None else (event.global_position, event.type)
+
+    def _check_key(self, fold: TableFold, at: object, key: Key) -> None:
         shape = fold.shape
+        if isinstance(key, dict) and len(key) != fold.width:
+            raise self._error(fold, at, _key_of(shape, key), _LOOK)
+        if fold.width == 1 and at.__class__ is fold.key_type:
+            return
         fault = shape.key_fault(at)
-        if fault is not None or (isinstance(key, dict) and len(key) != len(shape.key)):
-            raise self._error(fold, at, fault or _key_of(shape, key), _LOOK)
+        if fault is not None:
+            raise self._error(fold, at, fault, _LOOK)
+
+    def _needs(self, fold: TableFold, at: object, names: tuple[str, ...]) -> Needs:
+        """What a change of these columns needs of the row; looks at the names but once."""
+        found = fold.names.get(names)
+        if found is not None:
+            return found
+        shape = fold.shape
         for name in names:
             if name not in shape.defaults:
                 what = "in its key; a key cannot change" if name in shape.key else "not there"
-                raise self._error(
-                    fold, at, f"the column {shape.table.name}.{name} is {what}", _LOOK
-                )
+                what = f"the column {shape.table.name}.{name} is {what}"
+                raise self._error(fold, at, what, _LOOK)
+        fold.names[names] = _NOTHING if shape.required <= set(names) else _PRESENT
+        return fold.names[names]
 
     def _whole(self, fold: TableFold, at: object, values: dict[str, Any]) -> dict[str, Any]:
         absent = fold.shape.required - values.keys()
@@ -290,26 +203,25 @@ class Rows:
             for name in values:
                 effect.adds.pop(name, None)
 
-    def _add(
-        self,
-        fold: TableFold,
-        at: object,
-        effect: Effect,
-        name: str,
-        amount: Number,
-        amounts: dict[str, Number],
-    ) -> None:
-        if name not in fold.shape.defaults:
-            self._check(fold, at, at, amounts)
-        self._number(fold, at, name, amount)
+    def _add(self, fold: TableFold, at: object, effect: Effect, amounts: dict[str, Number]) -> None:
         if effect.outcome is _DELETED:
             self._whole(fold, at, amounts)
             effect.outcome, effect.values = _ROW, dict(fold.shape.defaults)
-        if effect.outcome is _ROW or name in effect.values:
-            before = effect.values[name]
-            effect.values[name] = amount if before is None else before + amount
-        else:
-            effect.adds[name] = amount
+        values, adds = effect.values, effect.adds
+        for name, amount in amounts.items():
+            if effect.outcome is _ROW or name in values:
+                before = values[name]
+                values[name] = amount if before is None else before + amount
+            else:
+                adds[name] = adds[name] + amount if name in adds else amount
+
+    def _widen(
+        self, fold: TableFold, at: object, sums: dict[str, Any], name: str, amount: Number
+    ) -> None:
+        self._needs(fold, at, (name,))
+        self._number(fold, at, name, amount)
+        sums[name] = amount
+        fold.signatures.add(tuple(sums))
 
     def _number(self, fold: TableFold, at: object, name: str, amount: object) -> None:
         if isinstance(amount, bool) or not isinstance(amount, int | float | Decimal):

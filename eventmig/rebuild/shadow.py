@@ -20,6 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.schema import CreateTable
+from sqlalchemy.sql import quoted_name
 
 LONGEST_NAME = 63
 """Bytes of an identifier in PostgreSQL; SQLite has no such limit, and keeps to this one."""
@@ -69,11 +70,13 @@ class Shadow:
             targets = shadows if dialect == "postgresql" else {}
             self._keys[table] = [
                 _foreign_key(key, shadow, targets, live)
-                for key in sorted(table.foreign_key_constraints, key=lambda key: key.column_keys)
+                for key in sorted(
+                    table.foreign_key_constraints, key=lambda key: tuple(key.column_keys)
+                )
             ]
             if dialect == "postgresql":
                 for index in shadow.indexes:
-                    index.name = parked_name(str(index.name), generation)
+                    index.name = quoted_name(parked_name(str(index.name), generation), quote=None)
                 for constraint in shadow.constraints:
                     named = isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint)
                     if named and constraint.name:

@@ -22,7 +22,7 @@ from eventmig.rebuild.bookkeeping import KeptTable
 from eventmig.rebuild.shadow import Shadow, parked_name
 
 
-def exists(connection: Connection, table: Table) -> bool:
+def exists(connection: Connection, table: Table | KeptTable) -> bool:
     """Whether a table of this name is there."""
     return inspect(connection).has_table(table.name, schema=table.schema)
 

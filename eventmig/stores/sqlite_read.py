@@ -183,7 +183,7 @@ class SqliteReader:
         page: list[Event] = []
         add, new = page.append, tuple.__new__
         size = 0
-        merged = False
+        merged: list[int] = []
         origins: tuple[Origin, ...]
         with self._guard, translated(self.url):
             connection = self._connected()
@@ -206,7 +206,8 @@ class SqliteReader:
                     if o_sp is None:
                         origins = ()
                     else:
-                        merged = merged or o_n is None
+                        if o_n is None:
+                            merged.append(gp)
                         origins = (new(Origin, (stream if o_name is None else o_name, o_sp, o_n)),)
                     add(new(Event, (gp, stream, sp, eid, type_, version, data, meta, at, origins)))
                     size += len(data)
@@ -214,11 +215,12 @@ class SqliteReader:
                         break
             finally:
                 cursor.close()  # ends the read, so that the log can be checkpointed
-            return self._with_all_origins(connection, page) if merged else page
+            return self._with_all_origins(connection, page, merged) if merged else page
 
-    def _with_all_origins(self, connection: sqlite3.Connection, page: list[Event]) -> list[Event]:
+    def _with_all_origins(
+        self, connection: sqlite3.Connection, page: list[Event], merged: list[int]
+    ) -> list[Event]:
         origins: dict[int, list[Origin]] = {}
-        merged = [e.global_position for e in page if e.origins and e.origins[0].ordinal is None]
         bound = {"positions": json.dumps(merged)}
         for position, *origin in connection.execute(self._sql.origins_of, bound):
             origins.setdefault(position, []).append(Origin._make(origin))

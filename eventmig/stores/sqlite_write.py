@@ -216,7 +216,7 @@ class SqliteTransaction:
         """The keys of all these streams; new ones are added, marked with the release."""
         self._learn_streams(streams)
         ids = self._cache.ids
-        if unknown := set(streams) - ids.keys():
+        if unknown := set(streams).difference(ids):
             new = [name for name in dict.fromkeys(streams) if name in unknown]
             for name in new:
                 if not name or "\0" in name:
@@ -239,7 +239,7 @@ class SqliteTransaction:
         """Look up the keys of those streams that exist and are not known yet."""
         ids = self._cache.ids
         wanted = set(streams)
-        unknown = wanted - ids.keys()
+        unknown = wanted.difference(ids)  # not `- ids.keys()`: that walks over all known names
         if not unknown:
             return
         if len(ids) + len(unknown) > NAMES_KEPT:

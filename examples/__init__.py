@@ -1,0 +1,1 @@
+"""Runnable stories: real histories upcast, verified and compared with what they became."""
