@@ -26,7 +26,7 @@ from eventmig.ops.base import Op
 from eventmig.ops.compiled import compile_ops
 from eventmig.ops.control import run
 from eventmig.schemas import EventSchema
-from eventmig.steps import Dropped, Part, Parts, Rewrite, SplitFunction, Upcaster, Version
+from eventmig.steps import Parts, Rewrite, SplitFunction, Upcaster, Version
 
 Upcast = Callable[[Event], list[Draft]]
 """One event to the drafts that stand for it (none, one, or several)."""
@@ -348,13 +348,3 @@ def _failed(event: Event, step: Upcaster | None, error: Exception) -> UpcastErro
         remedy="mend the upcaster (it must take every stored event), try it with "
         "`eventmig show`, then run the same command again",
     )
-
-
-def parts_of(step: Upcaster) -> tuple[Part, ...]:
-    """The parts of a declarative split, else none."""
-    return step.outcome.parts if isinstance(step.outcome, Parts) else ()
-
-
-def is_drop(step: Upcaster) -> bool:
-    """Whether the step drops its events."""
-    return isinstance(step.outcome, Dropped)

@@ -7,22 +7,26 @@ only randomness is hypothesis, with a fixed seed.
 
 from __future__ import annotations
 
+import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import HypothesisWarning, Unsatisfiable
 from hypothesis_jsonschema import from_schema
 
 from eventmig import codec
 from eventmig.chains import Chains, Goal
 from eventmig.codec import Value
+from eventmig.conditions import Condition
 from eventmig.drift import drift
 from eventmig.errors import DataError, UpcastError
 from eventmig.events import Event
-from eventmig.ops.base import Loss
+from eventmig.ops.base import Loss, Op
 from eventmig.ops.schema import differences, schema_after
 from eventmig.registry import Registry
 from eventmig.release import Lock
@@ -115,16 +119,16 @@ def _effects(registry: Registry, step: Upcaster) -> list[Finding]:
     before = registry.schemas.get(step.source)
     if before is None:
         return []
-    ends: list[tuple[Version, Any]] = []
+    ends: list[tuple[Version, tuple[Op, ...], Condition | None]] = []
     match step.outcome:
         case Rewrite(ops):
-            ends = [(step.to, ops)] if step.to else []
+            ends = [(step.to, ops, None)] if step.to else []
         case Parts(parts):
-            ends = [(part.to, part.ops) for part in parts]
+            ends = [(part.to, part.ops, part.when) for part in parts]
     found: list[Finding] = []
-    for to, ops in ends:
+    for to, ops, when in ends:
         after = registry.schemas.get(to)
-        effect = schema_after(ops, before.json_schema)
+        effect = schema_after(ops, before.json_schema, when=when)
         if after is None or effect is None:
             continue
         found += [
@@ -134,7 +138,7 @@ def _effects(registry: Registry, step: Upcaster) -> list[Finding]:
                 f"{after.name}: {line}",
                 remedy="change the ops or the model, so that the one yields the other",
             )
-            for line in differences(effect, after.json_schema)
+            for line in differences(after.json_schema, effect)
         ]
     return found
 
@@ -223,7 +227,7 @@ def _first_failure(
             raise _FoundError
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_files_of_hypothesis():
             warnings.simplefilter("ignore", HypothesisWarning)
             run()
     except _FoundError:
@@ -231,6 +235,17 @@ def _first_failure(
     except Unsatisfiable:
         return None
     return None
+
+
+@contextmanager
+def _no_files_of_hypothesis() -> Iterator[None]:
+    """Let hypothesis keep what it caches out of the user's folder."""
+    with tempfile.TemporaryDirectory(prefix="eventmig-check-") as folder:
+        set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            set_hypothesis_home_dir(None)
 
 
 class _FoundError(Exception):

@@ -577,6 +577,7 @@ def rebuild(
     models = [p for p in chosen if isinstance(p, ReadModel)]
     aggregates = [p for p in chosen if isinstance(p, Aggregate)]
     with opened(source_url) as reader, sql_engine(database) as engine:
+        _check_steps_done(project, reader)
         results: list[RebuildResult] = []
         upcast_batch = project.registry.upcast_batch
         if models:
@@ -602,6 +603,19 @@ def rebuild(
     return RebuildReport(
         source=public(source_url), database=public(database), release=mark, results=tuple(results)
     )
+
+
+def _check_steps_done(project: Project, reader: EventReader) -> None:
+    """A rebuild upcasts event by event: stream and store steps must be behind the source."""
+    latest = project.lock.latest
+    missing = set(latest.steps if latest else ()) - set(project.steps_done(reader))
+    if missing:
+        raise RebuildError(
+            f"this store has not been through {', '.join(sorted(missing))}",
+            where=Where(store=public(reader.url)),
+            remedy="stream and store steps need a job: run `eventmig upcast`, and rebuild from "
+            "its target",
+        )
 
 
 def rollback(

@@ -66,7 +66,7 @@ class Conversion:
         if self.name.removesuffix(" (back)") in NAMED:
             return self.name
         parts = [fingerprint.of_function(f) for f in (self.forward, self.back) if f]
-        return fingerprint.of_value([self.name, *parts])
+        return fingerprint.of_value([self.name, self.exact, *parts])
 
 
 def _short(value: Value) -> str:

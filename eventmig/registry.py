@@ -8,10 +8,10 @@ built.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from eventmig import fingerprint
-from eventmig.chains import Chains, Goal, is_drop
+from eventmig.chains import Chains, Goal
 from eventmig.drafts import Draft, renumber
 from eventmig.errors import RegistryError, UpcastError, Where
 from eventmig.events import Event
@@ -19,7 +19,7 @@ from eventmig.registry_checks import Parts, check_registry
 from eventmig.release import Release
 from eventmig.routes import Route
 from eventmig.schemas import EventSchema
-from eventmig.steps import Downcaster, Rewrite, Upcaster, Version
+from eventmig.steps import Downcaster, Upcaster, Version
 from eventmig.stream_steps import StreamStep
 from eventmig.transform import Pipeline
 
@@ -177,7 +177,8 @@ class Registry:
         missing = release.steps.keys() - {s.name for s in self._parts.named_steps}
         if missing - skip:
             raise RegistryError(
-                f"release {release.name} has steps the registry lacks: {', '.join(sorted(missing))}",
+                f"release {release.name} has steps the registry lacks: "
+                f"{', '.join(sorted(missing))}",
                 remedy="put them back, or upcast to a later release",
             )
         return Pipeline(
@@ -185,10 +186,8 @@ class Registry:
         )
 
     def sources_of(self, types: Iterable[str]) -> set[str]:
-        """The stored types whose events can become one of these types, themselves included."""
+        """The stored types whose events can become one of these types by their own chains."""
         wanted = set(types)
-        for step in self.stream_steps:
-            wanted |= _types_of(step)
         grown = True
         while grown:
             more = {
@@ -276,20 +275,3 @@ def _placed(draft: Draft, event: Event) -> Event:
         draft.recorded_at,
         event.origins,
     )
-
-
-def _types_of(step: StreamStep) -> set[str]:
-    names: set[str] = set()
-    for attribute in ("types", "source", "target", "move", "before"):
-        found = getattr(step.change, attribute, ())
-        names |= {found} if isinstance(found, str) else set(cast("Sequence[str]", found))
-    return names
-
-
-def describe(step: Upcaster) -> str:
-    """One line for people: what the step is and does."""
-    why = f" ({step.why})" if step.why else ""
-    if is_drop(step):
-        return f"{step.name}{why}"
-    kind = "ops" if isinstance(step.outcome, Rewrite) else "split"
-    return f"{step.name}: {kind}: {step.outcome}{why}"

@@ -43,7 +43,8 @@ class Route:
         for found in _FIELD.findall(self.to):
             if found not in known and not found.startswith("data."):
                 raise RegistryError(
-                    f"the template {self.to!r} uses {{{found}}}, which {self.streams!r} does not name",
+                    f"the template {self.to!r} uses {{{found}}}, which {self.streams!r} does not "
+                    "name",
                     where=Where(step=self.name),
                     remedy="use the pattern's own fields, {data.…}, {type} or {stream}",
                 )

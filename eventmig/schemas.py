@@ -19,6 +19,7 @@ import pydantic
 from eventmig import codec, fingerprint
 from eventmig.codec import Value
 from eventmig.errors import OpError, RegistryError, ValidationError, Where
+from eventmig.ops.shapes import inlined
 
 JsonSchema: TypeAlias = "Mapping[str, Any]"
 ModelClass: TypeAlias = "type[Any]"
@@ -91,8 +92,8 @@ class EventSchema:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits; unchanged by titles, descriptions, and the order of members."""
-        return fingerprint.of_value(cast(fingerprint.Plain, _essence(self.json_schema)))
+        """16 hex digits; unchanged by names of classes, titles, descriptions, and order."""
+        return fingerprint.of_value(cast(fingerprint.Plain, _essence(inlined(self.json_schema))))
 
     @cached_property
     def validate(self) -> Callable[[bytes], None]:
@@ -219,6 +220,5 @@ def _lost(before: Value, after: Value, path: str) -> str:
             if lost := _lost(item, after[index], f"{path}[{index}]"):
                 return lost
     elif isinstance(before, Decimal) and isinstance(after, int | float | Decimal):
-        if Decimal(codec.encode(after).decode()) != before:
-            return path
+        return "" if Decimal(codec.encode(after).decode()) == before else path
     return ""

@@ -134,8 +134,9 @@ class Merge:
             gone.update(group)
             return
         first = drafts[group[0]]
+        others = " and ".join(t for t in self.types if t != first.type)
         raise OpError(
-            f"{first.type} has no matching {' and '.join(t for t in self.types if t != first.type)}",
+            f"{first.type} has no matching {others}",
             where=_where(first.sources[0]),
             remedy="say what becomes of such events: unfinished=KEEP or DROP",
         )

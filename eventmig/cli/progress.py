@@ -76,6 +76,7 @@ def _on_bars(bars: Progress) -> Report:
 
 def _in_lines(console: Console) -> Report:
     begun: dict[str, tuple[float, int]] = {}
+    ended: set[tuple[str, int]] = set()
     last = time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
@@ -83,7 +84,11 @@ def _in_lines(console: Console) -> Report:
         moment = time.monotonic()
         start, first = begun.setdefault(what, (moment, done))
         finished = total > 1 and done >= total
-        if total == 1 or (not finished and moment - last < _LINE_EVERY_S):
+        if total == 1 or (what, total) in ended:
+            return
+        if finished:
+            ended.add((what, total))
+        elif moment - last < _LINE_EVERY_S:
             return
         last = moment
         seconds = moment - start

@@ -43,8 +43,8 @@ def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     return table
 
 
-def plan(found: Plan) -> RenderableType:
-    """A plan: what happens to which types, the steps, and samples as diffs."""
+def plan(found: Plan, *, samples: int | None = None) -> RenderableType:
+    """A plan: what happens to which types, the steps, and samples as diffs (the first few)."""
     head = Text.assemble(
         ("plan", "bold"),
         f" for release {found.release}: {found.events:,} events\n",
@@ -65,8 +65,10 @@ def plan(found: Plan) -> RenderableType:
         for step in found.steps:
             steps.add_row(step.name, step.streams, step.why)
         parts += ["", steps]
-    for sample in found.samples:
+    for sample in found.samples[:samples]:
         parts += ["", _sample(sample)]
+    if samples is not None and len(found.samples) > samples:
+        parts += ["", Text(f"… and {len(found.samples) - samples} more samples", style="dim")]
     if found.problems:
         parts += ["", Text(f"{len(found.problems)} problems would stop the job:", style="bold red")]
         parts += [Padding(Text(problem), (0, 0, 0, 2)) for problem in found.problems]
@@ -263,6 +265,9 @@ def rebuilt(found: Sequence[RebuildResult], source: str, database: str) -> Rende
 
 
 
+_DEMO_SAMPLES = 4
+
+
 def stage(found: Stage) -> RenderableType:
     """One stage of the demo: the command, and what it printed."""
     head = Text.assemble(
@@ -272,7 +277,7 @@ def stage(found: Stage) -> RenderableType:
     )
     match found.result:
         case Plan() as it:
-            return Group(head, plan(it))
+            return Group(head, plan(it, samples=_DEMO_SAMPLES))
         case commands.JobReport() as it:
             return Group(head, job(it))
         case commands.RebuildReport() as it:

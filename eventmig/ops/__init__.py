@@ -13,7 +13,8 @@ Rules that hold for every op:
   `OpError` naming the path. `put` and `default` say in their name that they do.
 - `inverse()` is the op that takes the result back. `loss` says how well:
   EXACT (`down(up(x)) == x` for every x that `up` accepts), LOSSY (down yields
-  valid data, but not all that was there), ABSENT (there is no way back).
+  data of the form before, but not all that was there, and may refuse some),
+  ABSENT (there is no way back).
 
 Build them with the functions of this package (`ops.rename`, `ops.add`, …).
 """

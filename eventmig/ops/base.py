@@ -13,7 +13,12 @@ from eventmig.paths import Path, text
 
 
 class Loss(StrEnum):
-    """How much of the data before a step its way back restores."""
+    """How much of the data before a step its way back restores.
+
+    EXACT: all of it, whatever `up` took. LOSSY: data of the form before, not all that
+    was there; it may refuse (`OpError`) data that `up` took without changing it.
+    ABSENT: there is no way back.
+    """
 
     EXACT = "exact"
     LOSSY = "lossy"
@@ -58,7 +63,7 @@ class BaseOp:
         return self.loss_class
 
     def fingerprint(self) -> str:
-        return fingerprint.of_value(repr(self))
+        return fingerprint.of_value(ascii(self))  # what `repr` escapes differs between Pythons
 
 
 def fail(what: str, path: Path, remedy: str) -> OpError:

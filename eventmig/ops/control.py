@@ -123,7 +123,7 @@ class Apply(BaseOp):
 
     def fingerprint(self) -> str:
         parts = [fingerprint.of_function(f) for f in (self.function, self.back) if f]
-        return fingerprint.of_value(["apply", *parts])
+        return fingerprint.of_value(["apply", self.exact, *parts])
 
     def __str__(self) -> str:
         return f"apply {self.function.__qualname__}"

@@ -55,15 +55,20 @@ _TEXT: dict[str, Any] = {"type": "string"}
 _NULL: dict[str, Any] = {"type": "null"}
 
 
-def schema_after(ops: Sequence[Op], schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def schema_after(
+    ops: Sequence[Op], schema: Mapping[str, Any], *, when: Condition | None = None
+) -> Mapping[str, Any] | None:
     """The JSON Schema of what the ops make of data that is valid under `schema`.
+
+    With `when`, of the data that condition holds for.
 
     None where nobody can tell: a function (`apply`) is among the ops. What a
     conversion of the user's own yields counts as anything. `{"not": {}}` where the
     ops refuse everything. Local `$ref`s are inlined, recursive ones stay.
     """
     try:
-        after = shown(_after(ops, inlined(schema)))
+        before = inlined(schema)
+        after = shown(_after(ops, before if when is None else _narrowed(before, when, True)))
     except _Unknown:
         return None
     definitions = {k: schema[k] for k in ("$defs", "definitions") if k in schema}

@@ -129,16 +129,16 @@ def _merged(alts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     whole = {alt["type"] for alt in alts if len(alt) == 1}
     if "number" in whole:
         whole.add("integer")
-    listed = [alt for alt in alts if alt.keys() == {"type", "enum"} and alt["type"] not in whole]
+    listed = [alt for alt in alts if alt.keys() == {"type", "enum"}]
     grouped = {g["type"]: g for g in _by_kind(v for alt in listed for v in alt["enum"])}
     result: list[dict[str, Any]] = []
     for alt in alts:
-        if alt in listed:
+        if alt["type"] in whole:
+            wider = "number" if "number" in whole and alt["type"] == "integer" else alt["type"]
+            alt = {"type": wider}
+        elif alt.keys() == {"type", "enum"}:
             alt = grouped[alt["type"]]
-        elif alt["type"] in whole:
-            alt = {"type": "number" if "number" in whole and alt["type"] == "integer"
-                   else alt["type"]}  # fmt: skip
-        if alt not in result:
+        if not any(codec.same(alt, known) for known in result):
             result.append(alt)
     return result
 
@@ -271,7 +271,7 @@ def at(schema: Schema, path: Path, change: Callable[[Schema], Schema]) -> Schema
             whole = Object.of(alt)
             slot = whole.slot(part)
             new = at(slot.schema, rest, change) if slot.schema is not False else False
-            if new == slot.schema:
+            if codec.same(new, slot.schema):  # not ==, to which 0 and false are the same
                 alts.append(alt)
             elif new is not False or not slot.always:
                 whole.put(part, new, slot.always)
@@ -279,7 +279,7 @@ def at(schema: Schema, path: Path, change: Callable[[Schema], Schema]) -> Schema
         elif alt["type"] == "array" and not isinstance(part, str):
             items = items_of(alt)
             new = at(items, rest, change) if items is not False else False
-            alts.append(alt if new == items else array(union([items, new])))
+            alts.append(alt if codec.same(new, items) else array(union([items, new])))
         else:
             alts.append(alt)
     return union(alts)

@@ -82,7 +82,7 @@ class TableWriter:
             implementation = self.target.c[name].type.dialect_impl(self._dialect)
             there = implementation.bind_processor(self._dialect)
             back = implementation.result_processor(self._dialect, None)
-            if there is not None or back is not None:
+            if back is not None:  # without it the driver gives values back as they were
                 found[name] = _round_trip(there, back)
         return found
 
@@ -278,10 +278,6 @@ def _cause(fold: TableFold, key: object) -> Cause:
 
 
 def _round_trip(
-    there: Callable[[Any], Any] | None, back: Callable[[Any], Any] | None
+    there: Callable[[Any], Any] | None, back: Callable[[Any], Any]
 ) -> Callable[[Any], Any]:
-    def stored(value: Any) -> Any:
-        value = there(value) if there is not None else value
-        return back(value) if back is not None else value
-
-    return stored
+    return back if there is None else lambda value: back(there(value))

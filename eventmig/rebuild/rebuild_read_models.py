@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy.exc import IntegrityError
 
 from eventmig.errors import RebuildError, Where
 from eventmig.rebuild import bookkeeping, swap
@@ -205,13 +206,19 @@ def _counts(connection: Connection, shadow: Shadow) -> dict[str, int]:
 
 
 def _swap(connection: Connection, built: Sequence[_Built]) -> list[int | None]:
-    with connection.begin():
-        for one in built:
-            one.hold.fence(connection)
-        for one in built:
-            swap.finish_loading(connection, one.shadow)
-        with swap.names_alone(connection):
-            return [_swap_in(connection, one) for one in built]
+    try:
+        with connection.begin():
+            for one in built:
+                one.hold.fence(connection)
+            for one in built:
+                swap.finish_loading(connection, one.shadow)
+            with swap.names_alone(connection):
+                return [_swap_in(connection, one) for one in built]
+    except IntegrityError as error:
+        raise RebuildError(
+            f"the rebuilt rows break a constraint or a unique index: {error.orig}",
+            remedy="see which handler makes these rows; the live tables are as before",
+        ) from error
 
 
 def _swap_in(connection: Connection, one: _Built) -> int | None:

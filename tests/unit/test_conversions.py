@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventmig import codec, fingerprint, ops
@@ -18,7 +18,9 @@ from eventmig.errors import OpError
 from tests.unit.json_and_ops import TEXTS, values
 
 EXACT = [one for one in NAMED.values() if one.exact]
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 texts = st.one_of(
+    numbers.map(str),
     st.sampled_from(TEXTS),
     st.from_regex(r"-?[0-9]{1,4}(\.[0-9]{1,3})?([eE][+-]?[0-9])?", fullmatch=True),
     st.datetimes().map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ")),
@@ -62,7 +64,8 @@ def test_a_named_conversion(name: str, before: Value, after: Value) -> None:
         ("text_to_hundredths", ["12.5", "12", "-0.00", "01.00", "1e2"]),
         ("number_to_hundredths", [1.005, "1"]),
         ("json_text_to_value", ['{"a": 1}', "{", '{"a":1,"a":1}', 1]),
-        ("time_to_epoch_seconds", ["2026-01-31T12:00:00+00:00", "2026-01-31", "x", "2026-13-01T00:00:00Z"]),
+        ("time_to_epoch_seconds", ["2026-01-31T12:00:00+00:00", "2026-01-31", "x"]),
+        ("time_to_epoch_seconds", ["2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z"]),
         ("time_to_iso", ["yesterday", 5]),
         ("lower", [1]),
     ],
@@ -74,21 +77,18 @@ def test_what_a_conversion_refuses(name: str, refused: list[Value]) -> None:
 
 
 @pytest.mark.parametrize("conversion", EXACT, ids=lambda one: one.name)
-@given(st.data())
+@given(st.lists(st.one_of(texts, numbers, values), min_size=10, max_size=30))
 @settings(max_examples=60)
-def test_an_exact_conversion_is_exact(conversion: Conversion, data: st.DataObject) -> None:
-    wanted = st.one_of(
-        texts, texts, st.integers(), st.floats(allow_nan=False, allow_infinity=False), values
-    )
-    before = data.draw(wanted)
+def test_an_exact_conversion_is_exact(conversion: Conversion, some: list[Value]) -> None:
     back = conversion.inverse()
     assert back is not None
-    try:
-        after = conversion.apply(before)
-    except OpError:
-        assume(False)
-        raise
-    assert codec.same(back.apply(after), before)
+    for first, second in ((conversion, back), (back, conversion)):
+        for before in some:
+            try:
+                after = first.apply(before)
+            except OpError:
+                continue
+            assert codec.same(second.apply(after), before)
 
 
 def test_the_way_back_of_the_way_back_is_the_way_there() -> None:
@@ -141,11 +141,6 @@ def test_another_meaning_is_another_fingerprint(other: str) -> None:
     assert fingerprint.of_function(function(other)) != fingerprint.of_function(function(PLAIN))
     one, two = ops.conversion("own", function(other)), ops.conversion("own", function(PLAIN))
     assert ops.convert("a", one).fingerprint() != ops.convert("a", two).fingerprint()
-
-
-def test_two_lambdas_on_one_line_differ() -> None:
-    one, two = ops.apply(lambda data: data), ops.apply(lambda data: [data])
-    assert one.fingerprint() != two.fingerprint()
 
 
 def test_what_an_op_holds_counts() -> None:

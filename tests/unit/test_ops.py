@@ -78,9 +78,10 @@ EXACT, LOSSY, ABSENT = Loss.EXACT, Loss.LOSSY, Loss.ABSENT
         (ops.add_line("a", "two"), {"a": "one"}, {"a": "one\ntwo"}, LOSSY),
         (ops.add_line("a", "one"), {}, {"a": "one"}, LOSSY),
         # each, when, apply
-        (ops.each("a", ops.rename("b", "c")), {"a": [{"b": 1}, {}]}, {"a": [{"c": 1}, {}]}, EXACT),
-        (ops.each("a", ops.convert("", "integer_to_text")), {"a": [1, 2]}, {"a": ["1", "2"]}, EXACT),
-        (ops.each("a", ops.wrap(""), ops.each("", ops.wrap(""))), {"a": [1]}, {"a": [[[1]]]}, EXACT),
+        (ops.each("a", ops.rename("b", "c")), {"a": [{"b": 1}]}, {"a": [{"c": 1}]}, EXACT),
+        (ops.each("a", ops.convert("", "integer_to_text")), {"a": [1]}, {"a": ["1"]}, EXACT),
+        (ops.each("a", ops.wrap(""), ops.each("", ops.wrap(""))), {"a": [1]}, {"a": [[[1]]]},
+         EXACT),
         (ops.each("a", ops.wrap("")), {}, {}, EXACT),
         (ops.when(ops.equals("a", 1), ops.wrap("b")), {"a": 1, "b": 2}, {"a": 1, "b": [2]}, EXACT),
         (ops.when(ops.equals("a", 1), ops.wrap("b")), {"a": 2, "b": 2}, {"a": 2, "b": 2}, EXACT),

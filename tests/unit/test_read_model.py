@@ -650,6 +650,26 @@ def test_a_row_that_points_nowhere_stops_the_swap(engine: Engine) -> None:
     assert rows_of(engine, parents) == [("c", "c")]
 
 
+def test_rows_that_break_a_unique_index_stop_the_swap(engine: Engine) -> None:
+    table = Table(
+        "once",
+        MetaData(),
+        Column("k", String, primary_key=True),
+        Column("v", Integer),
+        Index("once_by_v", "v", unique=True),
+    )
+    model = ReadModel("once", tables=[table])
+
+    @model.on("OrderPlaced")
+    def placed(order: OrderPlaced, rows: Rows) -> None:
+        rows.upsert(table, key=order.day, v=order.cents // 7)
+
+    rebuild(model, engine, MemorySource(orders(1)))
+    with pytest.raises(RebuildError, match="break a constraint or a unique index"):
+        rebuild(model, engine, MemorySource(orders(3)))
+    assert rows_of(engine, table) == [("day-0", 0)]
+
+
 def test_a_row_the_database_refuses_names_event_handler_and_row(engine: Engine) -> None:
     model, _, _ = shop()
     with pytest.raises(RebuildError, match="not_negative") as raised:

@@ -27,7 +27,6 @@ from tests.unit.json_and_ops import (
     with_data,
 )
 
-N = int(__import__("os").environ.get("N", "1"))
 
 scalar_schemas: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     (
@@ -149,7 +148,7 @@ def _plain(value: Value) -> Any:
 
 
 @given(described() | examples())
-@settings(max_examples=800 * N, suppress_health_check=list(HealthCheck))
+@settings(max_examples=800, suppress_health_check=list(HealthCheck))
 def test_what_the_ops_make_is_valid_under_the_schema_after(
     example: tuple[Mapping[str, Any], Program, Value],
 ) -> None:
