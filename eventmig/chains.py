@@ -66,17 +66,27 @@ class Goal:
         return number == current if current is not None else type_ not in self.retired
 
     def step_from(self, version: Version) -> Upcaster | None:
-        """The next step, or None where the goal is reached; raises `NewerEventError`."""
+        """The next step, or None where the goal is reached.
+
+        Raises `NewerEventError`, or `UpcastError` for a version below all that are known.
+        """
         if self.arrived(version):
             return None
         type_, number = version
         newest = max(self.current.get(type_, 0), self.retired.get(type_, 0))
         step = self.steps.get(version)
-        if number > newest or step is None:
+        where = Where(type=type_, schema_version=number)
+        if number > newest:
             raise NewerEventError(
                 f"{type_} v{number} is newer than what is known (v{newest})",
-                where=Where(type=type_, schema_version=number),
+                where=where,
                 remedy="deploy the release that wrote it, or upcast to that release",
+            )
+        if step is None:
+            raise UpcastError(
+                f"no upcaster starts at {type_} v{number}",
+                where=where,
+                remedy="write the upcaster for the events of that version",
             )
         return step
 
@@ -94,8 +104,9 @@ class Goal:
 class Chains:
     """Every chain towards one goal, compiled when first needed.
 
-    `walk` is the slow, obvious reading: op by op on whole values, each version
-    validated. The verifier uses it, so as not to trust the compiled one.
+    `walk` is the slow, obvious reading: op by op on whole values. The verifier uses it, so
+    as not to trust the compiled one. Both validate where the chain ends; only to explain
+    a failure each version on the way is validated, too.
     """
 
     def __init__(self, goal: Goal) -> None:
@@ -120,13 +131,13 @@ class Chains:
         if chain is None:
             try:
                 chain = self._compiled[version] = self._compile(version)
-            except NewerEventError as error:
+            except UpcastError as error:
                 raise _at(error, event) from None
         return chain
 
     def walk(self, event: Event) -> list[Draft]:
-        """The same as `upcast`, step by step and validated at every version."""
-        return self._walk(unchanged(event))
+        """The same as `upcast`, step by step."""
+        return self._walk(unchanged(event), whole=False)
 
     # compiled reading ------------------------------------------------------------------
 
@@ -160,12 +171,19 @@ class Chains:
     def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
         rewrite = compile_ops(ops) if ops else _same
         ends = self._ends(last)
+        validates = {
+            to: schema.validate
+            for to in last.targets
+            if (schema := self.goal.schemas.get(to)) and self.goal.arrived(to)
+        }
 
         def upcast(event: Event) -> list[Draft]:
             drafts: list[Draft] = []
             try:
                 data = rewrite(event.data, event)
                 for to, part in ends(data, event):
+                    if to in validates:
+                        validates[to](part)
                     before = event._replace(type=to[0], schema_version=to[1], data=part)
                     drafts += self.upcast(before)
             except Exception as error:
@@ -204,7 +222,8 @@ class Chains:
 
     # the slow, obvious reading -----------------------------------------------------------
 
-    def _walk(self, draft: Draft) -> list[Draft]:
+    def _walk(self, draft: Draft, *, whole: bool) -> list[Draft]:
+        """`whole`: validate at every version on the way, not only at the end."""
         event = draft.sources[0]
         step: Upcaster | None = None
         try:
@@ -218,13 +237,13 @@ class Chains:
             ]
             for made in drafts:
                 schema = self.goal.schemas.get(made.version)
-                if schema is not None:
+                if schema is not None and (whole or self.goal.arrived(made.version)):
                     schema.validate(made.data)
         except UpcastError as error:
             raise _at(error, event) from None
         except Exception as error:
             raise _failed(event, step, error) from error
-        out = [after for made in drafts for after in self._walk(made)]
+        out = [after for made in drafts for after in self._walk(made, whole=whole)]
         if step.to is None:
             out = [d._replace(ordinal=n, split=True) for n, d in enumerate(out)]
         return out
@@ -278,7 +297,7 @@ class Chains:
     def _explain(self, event: Event, error: Exception) -> Never:
         """Raise the error of the step that failed, found by walking (else the one given)."""
         try:
-            self.walk(event)
+            self._walk(unchanged(event), whole=True)
         except UpcastError as found:
             raise found from error
         if isinstance(error, UpcastError):

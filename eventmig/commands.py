@@ -19,7 +19,6 @@ from eventmig.check import EXAMPLES, CheckReport, check_registry_and_lock
 from eventmig.config import FILE
 from eventmig.drafts import Draft
 from eventmig.errors import (
-    EventmigError,
     JobError,
     NotAStoreError,
     RebuildError,
@@ -32,11 +31,27 @@ from eventmig.export import export_jsonl
 from eventmig.files import write_atomically
 from eventmig.mapping import Mapping
 from eventmig.migrate import ledger
-from eventmig.migrate.job import OnProgress, Phase, Progress, Setting, UpcastJob
+from eventmig.migrate.job import (
+    OnProgress,
+    Phase,
+    Progress,
+    Setting,
+    UpcastJob,
+    cancel_job,
+    check_source,
+)
 from eventmig.migrate.ledger import Job, Quarantined, Transition
 from eventmig.migrate.states import State
 from eventmig.migrate.verify import Verification, verify_job
-from eventmig.project import Project, finished_job, job_of, opened, public, sql_engine
+from eventmig.project import (
+    Project,
+    active_job,
+    finished_job,
+    job_of,
+    opened,
+    public,
+    sql_engine,
+)
 from eventmig.rebuild import (
     Aggregate,
     ReadModel,
@@ -101,13 +116,15 @@ def check(
     )
 
 
-def release(project: Project, name: str) -> Release:
+def release(project: Project, name: str, *, amend: bool = False) -> Release:
     """Freeze the registry as it is now under a name, in the lock file.
 
-    Raises `ReleaseError` where the name is taken. Writes the lock file, atomically.
+    `amend` freezes the latest release anew, under its own name: for an upcaster that was
+    mended before any job to the release was ready. Raises `ReleaseError` where the name
+    is taken, or is not the latest to amend. Writes the lock file, atomically.
     """
     frozen = project.registry.freeze(name)
-    lock = project.lock.with_release(frozen)
+    lock = project.lock.amended(frozen) if amend else project.lock.with_release(frozen)
     write_atomically(project.config.lock_path, format_lock(lock))
     return frozen
 
@@ -188,7 +205,7 @@ def upcast(
     target_url = project.url("target", target, frozen.name)
     with opened(source_url) as reader:
         pipeline = project.pipeline(frozen, reader, naming)
-        with _target_for(target_url, reader) as writer:
+        with _target_for(target_url, reader, on_progress) as writer:
             size = batch_size or project.config.batch_size
             setting = _setting(project, frozen, reader, pipeline)
             job = UpcastJob(
@@ -254,40 +271,46 @@ def _setting(project: Project, frozen: Release, reader: EventReader, pipeline: P
         steps_done=project.steps_done(reader),
         source_name=public(reader.url),
         naming=pipeline.naming,
-        registry_fingerprint=project.registry.fingerprint(),
+        registry_fingerprint=frozen.fingerprint(),
     )
 
 
 @contextmanager
-def _target_for(url: str, source: EventReader) -> Iterator[JobTarget]:
-    """The target, made if it is not there, and taken back if nothing came of it."""
-    probe = _identity_of(url)
-    if probe is not None and probe == source.identity():
-        raise JobError(
-            "the target is the source",
-            where=Where(store=public(url)),
-            remedy="name another file, another set of tables (?tables=…), or new streams in "
-            "the same tables (?release=… with a naming such as {stream}-{release})",
-        )
+def _target_for(
+    url: str, source: EventReader, on_progress: OnProgress | None
+) -> Iterator[JobTarget]:
+    """The target, made if it is not there, and taken back if nothing came of it.
+
+    For a new job the source is checked first, before anything is written.
+    """
+    begun = _has_job(url, source)
+    if not begun:
+        check_source(source, on_progress)
     store = open_store(url, mode="create")
     try:
         yield store
-    except EventmigError:
-        with store.reading() as connection:
-            begun = ledger.exists(connection) and ledger.jobs(connection)
-        if not begun:
+    except BaseException:
+        if not begun and not _has_job(url, source):
             store.discard()
         raise
     finally:
         store.close()
 
 
-def _identity_of(url: str) -> str | None:
+def _has_job(url: str, source: EventReader) -> bool:
+    """Whether a job is recorded for this target. Raises `JobError` for the source itself."""
     try:
         with opened(url) as store:
-            return store.identity()
+            if store.identity() == source.identity():
+                raise JobError(
+                    "the target is the source",
+                    where=Where(store=public(url)),
+                    remedy="name another file, another set of tables (?tables=…), or new streams "
+                    "in the same tables (?release=… with a naming such as {stream}-{release})",
+                )
+            return active_job(store) is not None
     except NotAStoreError:
-        return None
+        return False
 
 
 def _verify(
@@ -330,15 +353,23 @@ def verify(
     """Verify a job's target again; without `derive`, only heads and recorded hashes.
 
     Reads both sides; records stream hashes in the ledger when all is right. The report
-    holds what was found: nothing is raised for mismatches.
+    holds what was found: nothing is raised for mismatches. Raises `JobLockedError` while
+    a job works on the target.
     """
     frozen = project.release(release)
     target_url = project.url("target", target, frozen.name)
     with (
         opened(project.url("source", source, frozen.name)) as reader,
         opened(target_url, "write") as writer,
+        writer.lock(),
     ):
         job = job_of(writer)
+        if job.release != frozen.name:
+            raise JobError(
+                f"this target is of release {job.release}, not of {frozen.name}",
+                where=Where(store=writer.url),
+                remedy=f"say --release {job.release}, or name another target",
+            )
         pipeline = project.pipeline(frozen, reader, naming or job.naming)
 
         def report(done: int, total: int) -> None:
@@ -365,31 +396,7 @@ def cancel(project: Project, *, release: str | None = None, target: str | None =
     """
     name = release or (project.lock.latest.name if project.lock.latest else None)
     with opened(project.url("target", target, name), "write") as writer, writer.lock():
-        return _held_job(project, writer, writer).cancel()
-
-
-def _held_job(project: Project, reader: EventReader, writer: JobTarget) -> UpcastJob:
-    """The target's active job, taken over by this process. Call under the lock."""
-    found = job_of(writer)
-    frozen = project.release(found.release)
-    pipeline = project.registry.at(frozen, done=found.steps_done, naming=found.naming)
-    job = UpcastJob(
-        reader,
-        writer,
-        pipeline,
-        Setting(
-            release=found.release,
-            steps_done=found.steps_done,
-            source_name=found.source,
-            naming=found.naming,
-            registry_fingerprint=project.registry.fingerprint(),
-        ),
-    )
-    with writer.begin() as tx:
-        job.job = ledger.take_over(
-            tx.connection, found, registry_fingerprint=project.registry.fingerprint()
-        )
-    return job
+        return cancel_job(writer, job_of(writer))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -508,9 +515,7 @@ def quarantined(
     """The events the target's job set aside, in source order. Reads only."""
     name = release or (project.lock.latest.name if project.lock.latest else None)
     with opened(project.url("target", target, name)) as store, store.reading() as connection:
-        found = (
-            ledger.active_job(connection, store.namespace) if ledger.exists(connection) else None
-        )
+        found = active_job(store)
         return list(ledger.quarantined(connection, found)) if found else []
 
 
@@ -533,10 +538,21 @@ def retry_quarantined(
         opened(project.url("target", target, frozen.name), "write") as writer,
         writer.lock(),
     ):
-        failing = _held_job(project, reader, writer).retry_quarantined()
+        naming = job_of(writer).naming
+        pipeline = project.pipeline(frozen, reader, naming)
+        job = UpcastJob(reader, writer, pipeline, _setting(project, frozen, reader, pipeline))
+        job.begin_or_resume()
+        failing = job.retry_quarantined()
     if failing:
         return failing, None
-    report = upcast(project, release=release, source=source, target=target, on_progress=on_progress)
+    report = upcast(
+        project,
+        release=release,
+        source=source,
+        target=target,
+        naming=naming,
+        on_progress=on_progress,
+    )
     return [], report
 
 

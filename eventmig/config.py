@@ -89,10 +89,14 @@ class Config(pydantic.BaseModel):
             url = url.replace("{release}", release)
         try:
             parsed = make_url(url)
-        except ArgumentError as error:
+        except (ArgumentError, ValueError) as error:
+            if "://" in url or "@" in url:  # may hold a password: never shown
+                raise ConfigError(
+                    "a store's URL cannot be read",
+                    remedy="write it as sqlite:///history.db (escape @ and : in passwords)",
+                ) from error
             raise ConfigError(
-                f"{url!r} is not a URL",
-                remedy=f"did you mean sqlite:///{url}?" if "://" not in url else "see the docs",
+                f"{url!r} is not a URL", remedy=f"did you mean sqlite:///{url}?"
             ) from error
         database = parsed.database
         if parsed.get_backend_name() == "sqlite" and database and not Path(database).is_absolute():

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 from eventmig import codec, fingerprint
 from eventmig.codec import Value
@@ -130,8 +131,10 @@ def _value_to_json_text(value: Value) -> Value:
 
 _TIME = re.compile(
     r"(\d{4})[-/](\d\d)[-/](\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?)?"
-    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?\Z"
+    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?\Z",
+    re.ASCII,
 )
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_time(text: str) -> datetime:
@@ -155,7 +158,8 @@ def parse_time(text: str) -> datetime:
 
 
 def _time_to_utc_text(value: Value) -> Value:
-    return parse_time(_text(value)).strftime("%Y-%m-%d %H:%M:%S")
+    moment = parse_time(_text(value)).replace(microsecond=0)
+    return moment.isoformat(sep=" ").removesuffix("+00:00")
 
 
 def _time_to_iso(value: Value) -> Value:
@@ -165,7 +169,7 @@ def _time_to_iso(value: Value) -> Value:
 
 def _time_to_epoch_seconds(value: Value) -> Value:
     text = _text(value)
-    seconds = int(parse_time(text).timestamp())
+    seconds = (parse_time(text) - _EPOCH) // timedelta(seconds=1)
     if _epoch_seconds_to_time(seconds) != text:
         raise ValueError("only times like 2026-01-31T12:00:00Z can be taken back exactly")
     return seconds
@@ -174,7 +178,8 @@ def _time_to_epoch_seconds(value: Value) -> Value:
 def _epoch_seconds_to_time(value: Value) -> Value:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"it is of type {codec.kind(value)}, not integer")
-    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: its %Y has no leading zeros on some systems.
+    return (_EPOCH + timedelta(seconds=value)).isoformat().replace("+00:00", "Z")
 
 
 _TWO_PLACES = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]{2}\Z")
@@ -197,10 +202,16 @@ def _hundredths_to_text(value: Value) -> Value:
 def _number_to_hundredths(value: Value) -> Value:
     if codec.kind(value) not in {"integer", "number"}:
         raise ValueError(f"it is of type {codec.kind(value)}, not number")
-    cents = Decimal(codec.encode(value).decode()) * 100
-    if cents != cents.to_integral_value():
+    number = Decimal(codec.encode(value).decode())
+    if number.adjusted() > _MOST_DIGITS or int(number.as_tuple().exponent) < -_MOST_DIGITS:
+        raise ValueError("it has too many digits for an amount")
+    cents = Fraction(number) * 100  # not Decimal, whose product is rounded to 28 digits
+    if cents.denominator != 1:
         raise ValueError("it has more than two decimals")
-    return int(cents)
+    return cents.numerator
+
+
+_MOST_DIGITS = 1_000
 
 
 def _hundredths_to_number(value: Value) -> Value:

@@ -53,6 +53,8 @@ class Draft(NamedTuple):
             or self.data is not source.data
             or self.type != source.type
             or self.schema_version != source.schema_version
+            or self.metadata != source.metadata
+            or self.recorded_at != source.recorded_at
         )
 
     def values(self) -> Value:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from eventmig.config import Config, find_config, load_object
@@ -70,7 +71,7 @@ class Project:
         if self.given_lock is not None:
             return self.given_lock
         path = self.config.lock_path
-        return parse_lock(path.read_text("utf-8")) if path.is_file() else Lock()
+        return parse_lock(path.read_bytes()) if path.is_file() else Lock()
 
     def release(self, name: str | None = None) -> Release:
         """The release of this name, or the latest; raises `ReleaseError`."""
@@ -107,7 +108,9 @@ class Project:
             raise CheckError(
                 f"the code is not what release {release.name} froze:\n"
                 + "\n".join(f"  - {line}" for line in found),
-                remedy="freeze a new release (`eventmig release NAME`), or put the code back",
+                remedy="put the code back, or freeze a new release (`eventmig release NAME`); "
+                f"`eventmig release {release.name} --amend` is for a release that no job has "
+                "finished yet",
             )
         return self.registry.at(
             release, done=self.steps_done(source), naming=naming or self.config.naming
@@ -117,6 +120,13 @@ class Project:
         """Names of the stream and store steps the source's own history has behind it."""
         job = finished_job(source)
         if job is None:
+            begun = active_job(source)
+            if begun is not None:
+                raise JobError(
+                    f"the source is the target of a job that is {begun.state.value}, not ready",
+                    where=Where(store=source.url),
+                    remedy="finish that job first (`eventmig upcast` resumes it)",
+                )
             return ()
         known = {r.name: r for r in self.lock.releases}
         made = known[job.release].steps if job.release in known else {}
@@ -125,22 +135,20 @@ class Project:
 
 def finished_job(store: EventReader) -> Job | None:
     """The last job that made this store's events ready, or None."""
+    job = active_job(store)
+    return job if job is not None and job.state is State.READY else None
+
+
+def active_job(store: EventReader) -> Job | None:
+    """The job that has this store as its target and is not ended, or None."""
     namespace = getattr(store, "namespace", "")
     with store.reading() as connection:
-        if not ledger.exists(connection):
-            return None
-        ready = [
-            job
-            for job in ledger.jobs(connection)
-            if job.namespace == namespace and job.state is State.READY
-        ]
-    return ready[-1] if ready else None
+        return ledger.active_job(connection, namespace) if ledger.exists(connection) else None
 
 
 def job_of(target: JobTarget) -> Job:
     """The target's active job; raises `JobError` where there is none."""
-    with target.reading() as connection:
-        job = ledger.active_job(connection, target.namespace) if ledger.exists(connection) else None
+    job = active_job(target)
     if job is None:
         raise JobError(
             "no job has this target",
@@ -163,8 +171,13 @@ def opened(url: str, mode: str = "read") -> Iterator[JobTarget]:
 @contextmanager
 def sql_engine(url: str) -> Iterator[Engine]:
     """A SQLAlchemy engine for read models; SQLite without implicit transactions of the driver."""
-    parsed = make_url(url)
-    engine = create_engine(parsed, poolclass=NullPool)
+    try:
+        engine = create_engine(make_url(url), poolclass=NullPool)
+    except (ArgumentError, ImportError) as error:
+        raise ConfigError(
+            f"this database cannot be used: {error}",
+            remedy="write sqlite:///views.db, or install the driver of that database",
+        ) from error
     try:
         yield engine
     finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eventmig import fingerprint
 from eventmig.chains import Chains, Goal
 from eventmig.drafts import Draft, renumber
 from eventmig.errors import RegistryError, UpcastError, Where
@@ -201,15 +200,7 @@ class Registry:
 
     def fingerprint(self) -> str:
         """16 hex digits over everything that decides what an upcast yields."""
-        release = self.freeze("")
-        return fingerprint.of_value(
-            [
-                dict(release.types),
-                dict(release.schemas),
-                dict(release.upcasters),
-                dict(release.steps),
-            ]
-        )
+        return self.freeze("").fingerprint()
 
 
 def _flat(steps: Iterable[Step | Sequence[Step]]) -> list[Step]:
@@ -253,9 +244,13 @@ def _release_goal(parts: Parts, release: Release) -> Goal:
                 where=Where(type=type_, schema_version=version),
                 remedy="deploy the code of that release or a later one",
             )
-    retired = {t: v for t, v in newest.items() if t not in release.types}
+    steps = {v: s for v, s in parts.upcasters.items() if _text(v) in release.upcasters}
+    retired: dict[str, int] = {}
+    for type_, version in steps:
+        if type_ not in release.types:
+            retired[type_] = max(version, retired.get(type_, 0))
     return Goal(
-        steps=parts.upcasters,
+        steps=steps,
         schemas=parts.schemas,
         current=dict(release.types),
         retired=retired,

@@ -186,7 +186,7 @@ def _gaps(parts: Parts) -> Iterable[str]:
                 f"from v{first - 1}, or start the type at v1"
             )
         for version in range(first, newest[type_]):
-            if (type_, version) in parts.upcasters:
+            if (type_, version + 1) in targets:
                 continue
             later = [v for v in known if v > version and (type_, v) in parts.upcasters]
             what = "gap" if later else "unreachable version"

@@ -7,12 +7,15 @@ reads like a changelog. Pure: text in, text out.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from eventmig import fingerprint
 from eventmig.errors import ReleaseError
 
 FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,11 @@ class Release:
     schemas: Mapping[str, str] = field(default_factory=dict)
     upcasters: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, str] = field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that decides what an upcast to it yields."""
+        parts = (self.types, self.schemas, self.upcasters, self.steps)
+        return fingerprint.of_value([dict(part) for part in parts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +64,27 @@ class Lock:
 
     def with_release(self, release: Release) -> Lock:
         """This lock and one release more; raises `ReleaseError` where the name is taken."""
+        if not _NAME.fullmatch(release.name):
+            raise ReleaseError(
+                f"{release.name!r} cannot be a release's name: it stands in URLs and file names",
+                remedy="use letters, digits, '.', '_' and '-', as in 2026.11",
+            )
         if any(r.name == release.name for r in self.releases):
             raise ReleaseError(
                 f"the release {release.name!r} is frozen already",
-                remedy="choose another name; a frozen release never changes",
+                remedy="choose another name (or `--amend` it, while no job to it is ready)",
             )
         return Lock((*self.releases, release))
+
+    def amended(self, release: Release) -> Lock:
+        """This lock with its latest release frozen anew; raises `ReleaseError` for another name."""
+        latest = self.latest
+        if latest is None or latest.name != release.name:
+            raise ReleaseError(
+                f"only the latest release can be amended ({latest.name if latest else 'none'})",
+                remedy="freeze a new one: `eventmig release NAME`",
+            )
+        return Lock((*self.releases[:-1], release))
 
 
 def format_lock(lock: Lock) -> str:
@@ -79,7 +102,7 @@ def format_lock(lock: Lock) -> str:
     return json.dumps({"format": FORMAT, "releases": releases}, indent=2, ensure_ascii=False) + "\n"
 
 
-def parse_lock(text: str) -> Lock:
+def parse_lock(text: str | bytes) -> Lock:
     """The lock file's content; raises `ReleaseError` where it is not one."""
     try:
         content = json.loads(text)

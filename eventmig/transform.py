@@ -13,13 +13,14 @@ draft that stands before it in the stream. Nothing is remembered over a restart.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from eventmig.chains import Chains, place_of
 from eventmig.drafts import Draft
-from eventmig.errors import OpError, UpcastError, Where
+from eventmig.errors import ConfigError, DataError, OpError, UpcastError, Where
 from eventmig.events import Event
 from eventmig.routes import Route
 from eventmig.stream_steps import StreamStep
@@ -52,7 +53,7 @@ class Pipeline:
         self.chains = chains
         self.stream_steps = tuple(stream_steps)
         self.routes = tuple(routes)
-        self.naming = naming
+        self.naming = _checked_naming(naming)
         self.release = release
 
     def needs_stream(self, stream: str) -> bool:
@@ -95,7 +96,15 @@ class Pipeline:
         if len(made) == 1 and made[0].data is draft.data and made[0].version == draft.version:
             schema = self.chains.goal.schemas.get(draft.version)
             if schema is not None and draft.data is not source.data:
-                schema.validate(draft.data)
+                try:
+                    schema.validate(draft.data)
+                except DataError as error:
+                    where = Where(type=draft.type, schema_version=draft.schema_version)
+                    raise UpcastError(
+                        error.what,
+                        where=where.within(error.where).within(place_of(source)),
+                        remedy="mend the stream step that made it, or the model",
+                    ) from error
             return [draft]
         return [
             draft._replace(
@@ -128,7 +137,24 @@ class Pipeline:
                 break
         if self.naming == "{stream}":
             return stream
-        return self.naming.replace("{stream}", stream).replace("{release}", self.release)
+        fields = {"{stream}": stream, "{release}": self.release}
+        return _NAMING_FIELD.sub(lambda found: fields[found[0]], self.naming)
+
+
+_NAMING_FIELD = re.compile(r"\{[^{}]*\}")
+
+
+def _checked_naming(naming: str) -> str:
+    unknown = set(_NAMING_FIELD.findall(naming)) - {"{stream}", "{release}"}
+    if unknown or "{stream}" not in naming:
+        what = "has no {stream}: all streams would become one"
+        if unknown:
+            what = f"uses {', '.join(sorted(unknown))}, which it does not know"
+        raise ConfigError(
+            f"the naming {naming!r} {what}",
+            remedy="name new streams by {stream} and {release}, as in {stream}-{release}",
+        )
+    return naming
 
 
 def with_ordinals(drafts: Sequence[Draft]) -> list[Draft]:
@@ -165,15 +191,23 @@ class StreamCache:
         self._read = read
         self._walk = walk
         self._settled = settled
-        self._kept: OrderedDict[str, _Transformed] = OrderedDict()
+        self._kept: OrderedDict[str, _Transformed | UpcastError] = OrderedDict()
         self._size = 0
 
     def due(self, event: Event) -> tuple[list[Draft], Draft | None]:
-        """The drafts due at this event's position, and a draft it is a source of (or None)."""
+        """The drafts due at this event's position, and a draft it is a source of (or None).
+
+        Raises `UpcastError` for every event of a stream that cannot be transformed.
+        """
         kept = self._kept.get(event.stream)
         if kept is None:
-            kept = self._transform(event.stream)
+            try:
+                kept = self._transform(event.stream)
+            except UpcastError as error:
+                kept = self._kept[event.stream] = error
         self._kept.move_to_end(event.stream)
+        if isinstance(kept, UpcastError):
+            raise kept.with_traceback(None)
         return kept.due.get(event.global_position, []), kept.became.get(event.global_position)
 
     def _transform(self, stream: str) -> _Transformed:
@@ -188,7 +222,8 @@ class StreamCache:
         self._kept[stream] = kept
         self._size += kept.size
         while self._size > _KEPT_EVENTS and len(self._kept) > 1:
-            self._size -= self._kept.popitem(last=False)[1].size
+            _, oldest = self._kept.popitem(last=False)
+            self._size -= 0 if isinstance(oldest, UpcastError) else oldest.size
         return kept
 
     def _check_settled(self, stream: str, events: list[Event], made: list[Due]) -> None:
@@ -221,7 +256,7 @@ def _essence(made: list[Due]) -> list[tuple[tuple[int, ...], int, str, int, byte
 def _step_failed(step: StreamStep, first: Event, error: Exception) -> UpcastError:
     place = getattr(error, "where", Where())
     where = Where(step=step.name).within(place).within(Where(stream=first.stream))
-    if isinstance(error, OpError):
+    if isinstance(error, DataError):
         return UpcastError(error.what, where=where, remedy=error.remedy)
     return UpcastError(
         f"the stream step raised {type(error).__name__}: {error}",

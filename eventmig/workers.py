@@ -17,11 +17,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from eventmig import errors
-from eventmig.config import FILE, find_config
+from eventmig.config import FILE, Config
 from eventmig.errors import ConfigError, EventmigError, JobError, UpcastError, Where
 from eventmig.events import Event, Origin
 from eventmig.migrate.batch import Transformed, Transformer
@@ -174,8 +173,7 @@ def child_main() -> None:
 
 
 def _transformed(order: dict[str, Any]) -> Iterator[Transformed]:
-    config = find_config(None, Path(order["config"]["folder"]))
-    config = type(config).model_validate(order["config"])
+    config = Config.model_validate(order["config"])
     project = Project(config, given_lock=parse_lock(order["lock"]))
     if project.registry.fingerprint() != order["registry_fingerprint"]:
         raise JobError(

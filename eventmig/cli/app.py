@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import click
 import typer
 from rich.console import Console, RenderableType
 
@@ -512,10 +511,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     global _session
     _session = _Session()
     try:
-        app(args=None if argv is None else list(argv), prog_name="eventmig", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return int(stop.exit_code)
-    except click.ClickException as wrong:
+        code = app(
+            args=None if argv is None else list(argv), prog_name="eventmig", standalone_mode=False
+        )
+    except _WrongArguments as wrong:
         wrong.show(sys.stderr)
         return ExitCode.USAGE
     except EventmigError as error:
@@ -523,10 +522,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             _session.out.out(error_json(error), highlight=False)
         _session.err.print(render.error(error), soft_wrap=True)
         return exit_code(error)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
+        code = ExitCode.INTERRUPTED
+    if code == ExitCode.INTERRUPTED:
         _session.err.print(
             "\ninterrupted; everything up to the last batch is kept, and the same command resumes",
             style="yellow",
         )
-        return ExitCode.INTERRUPTED
-    return ExitCode.DONE
+    return int(code or ExitCode.DONE)
+
+
+# What typer raises for any wrong argument. It gives a public name to a subclass alone.
+_WrongArguments: Any = typer.BadParameter.__base__

@@ -24,7 +24,8 @@ MEANING = {
     ExitCode.FOUND: "the command worked and found something: check findings, a plan with "
     "problems, mismatches, events in quarantine",
     ExitCode.USAGE: "a wrong argument or option",
-    ExitCode.INPUT: "the configuration, the registry, the lock file or an imported file is not right",
+    ExitCode.INPUT: "the configuration, the registry, the lock file or an imported file is not "
+    "right",
     ExitCode.STOPPED: "a store, job or rebuild could not go on; nothing is half done, and the "
     "same command resumes",
     ExitCode.LOCKED: "another process has the target, or took it over",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from eventmig.chains import place_of
-from eventmig.errors import EventmigError, JobError, UpcastError, Where
+from eventmig.errors import EventmigError, JobError, JobLostError, UpcastError, Where
 from eventmig.events import Event
 from eventmig.migrate import ledger
 from eventmig.migrate.batch import Transformed, Transformer
@@ -69,11 +69,10 @@ position up to which an earlier run had settled what stream steps yield."""
 
 
 class UpcastJob:
-    """One job on one target, held by this process; use as `with UpcastJob(...) as job`.
+    """One job on one target. The caller holds the target's lock as long as it uses it.
 
-    Entering takes the lock and finds or begins the job; leaving lets go of it.
-    Raises `JobLockedError` where another process has it, `JobError` where the target
-    belongs to another job or holds events no job wrote.
+    `begin_or_resume` comes first; it raises `JobError` where the target belongs to
+    another job or holds events no job wrote.
     """
 
     def __init__(
@@ -99,7 +98,10 @@ class UpcastJob:
         self.job: Job
 
     def begin_or_resume(self) -> Job:
-        """The target's active job if it is this one, else a new one. Call under the lock."""
+        """The target's active job if it is this one, else a new one. Call under the lock.
+
+        A new one trusts its source: call `check_source` before.
+        """
         self._check_pair()
         with self._target.begin() as tx:
             ledger.create(tx.connection)
@@ -110,8 +112,6 @@ class UpcastJob:
                     tx.connection, job, registry_fingerprint=self._setting.registry_fingerprint
                 )
                 return self.job
-        self._check_source()
-        with self._target.begin() as tx:
             if self._target.count():
                 raise JobError(
                     "the target holds events that no job wrote",
@@ -140,20 +140,20 @@ class UpcastJob:
         is FAILED and the error is raised; the same call resumes.
         """
         head = self._source.head_position()
-        settled = 0
         if self.job.source_position >= self.job.source_until and head > self.job.source_until:
-            settled = self.job.source_until
             self._commit(lambda tx: ledger.extend(tx.connection, self.job, source_until=head))
-            self._enter(State.CATCHING_UP)
-        elif self.job.source_position < self.job.source_until:
-            self._enter(State.BACKFILLING)
-        if self.job.source_position < self.job.source_until:
-            try:
-                self._copy(settled)
-            except EventmigError as error:
-                self._failed(error)
-                raise
-        self._build_indexes()
+        try:
+            if self.job.source_position < self.job.source_until:
+                self._enter(State.CATCHING_UP if self.job.settled else State.BACKFILLING)
+                self._copy(self.job.settled)
+            elif self.job.state is State.PLANNED:
+                self._enter(State.BACKFILLING)  # of an empty source
+            self._build_indexes()
+        except JobLostError:
+            raise
+        except EventmigError as error:
+            self._failed(error)
+            raise
         if self.job.tally.quarantined:
             count = self.job.tally.quarantined
             if self.job.state is not State.PAUSED:
@@ -261,19 +261,6 @@ class UpcastJob:
         self._commit(go_back)
         return []
 
-    def cancel(self) -> int:
-        """End the job and delete what it wrote; returns how many events that were."""
-        deleted = 0
-
-        def end(tx: TargetTransaction) -> Job:
-            nonlocal deleted
-            job = ledger.rewind(tx.connection, self.job, before=0)
-            deleted = tx.truncate_after(job.target_position)
-            return ledger.enter(tx.connection, job, State.CANCELLED, "cancelled by command")
-
-        self._commit(end)
-        return deleted
-
     # what must hold before anything is written ----------------------------------------------
 
     def _check_pair(self) -> None:
@@ -297,6 +284,7 @@ class UpcastJob:
             "release": (job.release, self._setting.release),
             "source": (job.source_identity, self._source.identity()),
             "naming": (job.naming, self._setting.naming),
+            "steps the source has behind it": (job.steps_done, self._setting.steps_done),
         }
         differ = [
             f"{what}: {old} then, {new} now" for what, (old, new) in ours.items() if old != new
@@ -321,11 +309,28 @@ class UpcastJob:
                 "`eventmig cancel` and begin anew",
             )
 
-    def _check_source(self) -> None:
-        self._report(Progress(phase=Phase.CHECKING, done=0, total=1))
-        for damage in self._source.preflight():
-            raise damage
-        self._report(Progress(phase=Phase.CHECKING, done=1, total=1))
+
+def check_source(source: EventReader, on_progress: OnProgress | None = None) -> None:
+    """Raise the first damage of a source, before anything is made for a job. Reads only."""
+    report = on_progress or (lambda progress: None)
+    report(Progress(phase=Phase.CHECKING, done=0, total=1))
+    for damage in source.preflight():
+        raise damage
+    report(Progress(phase=Phase.CHECKING, done=1, total=1))
+
+
+def cancel_job(target: JobTarget, job: Job) -> int:
+    """End a job and delete what it wrote; returns how many events that were.
+
+    Call under the target's lock. Writes the target alone, and needs no upcasters.
+    """
+    with target.begin() as tx:
+        job = ledger.take_over(tx.connection, job, registry_fingerprint=job.registry_fingerprint)
+        job = ledger.rewind(tx.connection, job, before=0)
+        deleted = tx.truncate_after(job.target_position)
+        ledger.enter(tx.connection, job, State.CANCELLED, "cancelled by command")
+        tx.build_indexes()
+    return deleted
 
 
 def place(events: Sequence[Event], tx: TargetTransaction) -> list[Event]:

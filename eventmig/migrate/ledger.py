@@ -58,6 +58,7 @@ _jobs = Table(
     Column("reason", Text, nullable=False, default=""),
     Column("epoch", Integer, nullable=False),
     Column("source_until", Integer, nullable=False),
+    Column("settled", Integer, nullable=False),
     Column("source_position", Integer, nullable=False),
     Column("target_position", Integer, nullable=False),
     *[Column(name, Integer, nullable=False) for name in NUMBERS],
@@ -122,9 +123,10 @@ _hashes = Table(
 class Job:
     """A job as the ledger holds it.
 
-    `source_until` is the end of reading (inclusive), `source_position` the checkpoint
-    (the last source global position that is behind it), `target_position` the last
-    target global position it wrote. Times are ISO 8601, UTC.
+    `source_until` is the end of reading (inclusive), `settled` the one before it (0:
+    none), `source_position` the checkpoint (the last source global position that is
+    behind it), `target_position` the last target global position it wrote. Times are
+    ISO 8601, UTC.
     """
 
     job_id: str
@@ -139,6 +141,7 @@ class Job:
     reason: str
     epoch: int
     source_until: int
+    settled: int
     source_position: int
     target_position: int
     tally: Tally
@@ -186,6 +189,11 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _exactly_now() -> str:
+    """This moment to the microsecond: two jobs may begin within one second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def exists(connection: Connection) -> bool:
     """Whether a ledger is there; raises `NewerLedgerError` for one of a newer eventmig."""
     if not inspect(connection).has_table(_format.name):
@@ -222,7 +230,6 @@ def begin_job(
 ) -> Job:
     """Record a new job in state PLANNED, epoch 1."""
     job_id = str(uuid.uuid4())
-    moment = now()
     connection.execute(
         insert(_jobs).values(
             job_id=job_id,
@@ -237,12 +244,13 @@ def begin_job(
             reason="",
             epoch=1,
             source_until=source_until,
+            settled=0,
             source_position=0,
             target_position=target_position,
             **Tally().numbers(),
             dropped_by="{}",
-            begun_at=moment,
-            updated_at=moment,
+            begun_at=_exactly_now(),
+            updated_at=now(),
         )
     )
     _note(connection, job_id, State.PLANNED, "")
@@ -289,7 +297,7 @@ def enter(connection: Connection, job: Job, state: State, reason: str = "") -> J
 
 def extend(connection: Connection, job: Job, *, source_until: int) -> Job:
     """Move the end of reading forward: the source has grown."""
-    _update(connection, job, source_until=source_until)
+    _update(connection, job, source_until=source_until, settled=job.source_until)
     return _reread(connection, job)
 
 
@@ -341,6 +349,7 @@ def rewind(connection: Connection, job: Job, *, before: int) -> Job:
     _update(
         connection,
         job,
+        settled=job.settled if kept else 0,
         source_position=source_position,
         target_position=target_position,
         **total.numbers(),
@@ -436,6 +445,7 @@ def quarantined(connection: Connection, job: Job) -> Iterator[Quarantined]:
 
 def store_hashes(connection: Connection, job: Job, hashes: Mapping[str, tuple[int, bytes]]) -> None:
     """Record the chained hash of streams up to a stream position (inclusive)."""
+    _update(connection, job)
     names = list(hashes)
     for start in range(0, len(names), 500):
         connection.execute(
@@ -538,6 +548,7 @@ def _job(row: Row[tuple[object, ...]]) -> Job:
         reason=row.reason,
         epoch=row.epoch,
         source_until=row.source_until,
+        settled=row.settled,
         source_position=row.source_position,
         target_position=row.target_position,
         tally=_tally(row),

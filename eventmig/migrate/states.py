@@ -24,11 +24,11 @@ _S = State
 FOLLOWS: dict[State, frozenset[State]] = {
     _S.PLANNED: frozenset({_S.BACKFILLING, _S.FAILED, _S.CANCELLED}),
     _S.BACKFILLING: frozenset({_S.CATCHING_UP, _S.VERIFYING, _S.PAUSED, _S.FAILED, _S.CANCELLED}),
-    _S.CATCHING_UP: frozenset({_S.VERIFYING, _S.PAUSED, _S.FAILED, _S.CANCELLED}),
+    _S.CATCHING_UP: frozenset({_S.BACKFILLING, _S.VERIFYING, _S.PAUSED, _S.FAILED, _S.CANCELLED}),
     _S.VERIFYING: frozenset({_S.READY, _S.CATCHING_UP, _S.BACKFILLING, _S.FAILED, _S.CANCELLED}),
     _S.READY: frozenset({_S.CATCHING_UP, _S.VERIFYING, _S.FAILED, _S.CANCELLED}),
     _S.PAUSED: frozenset({_S.BACKFILLING, _S.CATCHING_UP, _S.FAILED, _S.CANCELLED}),
-    _S.FAILED: frozenset({_S.BACKFILLING, _S.CATCHING_UP, _S.VERIFYING, _S.CANCELLED}),
+    _S.FAILED: frozenset({_S.BACKFILLING, _S.CATCHING_UP, _S.VERIFYING, _S.PAUSED, _S.CANCELLED}),
     _S.CANCELLED: frozenset(),
 }
 """The states that may follow each state."""

@@ -14,7 +14,6 @@ from eventmig.ops import Loss, Op
 from eventmig.ops.base import worst
 from eventmig.ops.compiled import compile_ops
 from eventmig.ops.control import inverses, run
-
 from tests.unit.json_and_ops import EVENT, Program, some_op, with_data
 
 
@@ -27,7 +26,7 @@ def up(ops: Program, value: Value) -> Value | None:
 
 
 @given(with_data())
-@settings(max_examples=1500)
+@settings(max_examples=800)
 def test_the_compiled_program_means_what_the_reference_means(
     example: tuple[Program, Value],
 ) -> None:
@@ -43,7 +42,7 @@ def test_the_compiled_program_means_what_the_reference_means(
 
 
 @given(with_data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_a_compiled_program_keeps_nothing_from_one_event_to_the_next(
     example: tuple[Program, Value],
 ) -> None:
@@ -59,7 +58,7 @@ def test_a_compiled_program_keeps_nothing_from_one_event_to_the_next(
 
 
 @given(with_data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_the_reference_leaves_its_input_alone(example: tuple[Program, Value]) -> None:
     program, before = example
     kept = copy.deepcopy(before)
@@ -68,7 +67,7 @@ def test_the_reference_leaves_its_input_alone(example: tuple[Program, Value]) ->
 
 
 @given(with_data(most=1))
-@settings(max_examples=1500)
+@settings(max_examples=800)
 def test_the_way_back_of_one_op_is_as_good_as_it_says(
     example: tuple[Program, Value],
 ) -> None:
@@ -76,7 +75,7 @@ def test_the_way_back_of_one_op_is_as_good_as_it_says(
 
 
 @given(with_data())
-@settings(max_examples=1000)
+@settings(max_examples=400)
 def test_the_way_back_of_a_program_is_as_good_as_its_worst_op(
     example: tuple[Program, Value],
 ) -> None:
@@ -94,7 +93,7 @@ def check_way_back(program: Program, before: Value) -> None:
 
 
 @given(some_op())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_ops_are_values(op: Op) -> None:
     twin = copy.deepcopy(op)
     assert twin == op
@@ -104,7 +103,7 @@ def test_ops_are_values(op: Op) -> None:
 
 
 @given(st.lists(some_op(), min_size=2, max_size=2))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_different_ops_have_different_fingerprints(pair: list[Op]) -> None:
     one, other = pair
     assert (one == other) == (one.fingerprint() == other.fingerprint())

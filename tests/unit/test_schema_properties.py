@@ -27,7 +27,6 @@ from tests.unit.json_and_ops import (
     with_data,
 )
 
-
 scalar_schemas: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     (
         {}, {"type": "string"}, {"type": "string", "minLength": 1}, {"type": "integer"},
@@ -143,12 +142,14 @@ def described(draw: st.DrawFn) -> tuple[Mapping[str, Any], Program, Value]:
 
 
 def _plain(value: Value) -> Any:
-    """The data as the validator takes it: it knows no number greater than a float."""
-    return json.loads(codec.encode(value).replace(b"1E+400", b"1e300"))
+    """The data as the validator takes it; it knows no number greater than a float."""
+    written = codec.encode(value)
+    assume(b"1E+400" not in written)
+    return json.loads(written)
 
 
 @given(described() | examples())
-@settings(max_examples=800, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, suppress_health_check=list(HealthCheck))
 def test_what_the_ops_make_is_valid_under_the_schema_after(
     example: tuple[Mapping[str, Any], Program, Value],
 ) -> None:

@@ -1,0 +1,1 @@
+"""The benchmark of eventmig: `make bench`. Not part of the wheel."""

@@ -1,0 +1,54 @@
+"""A process that has eventmig imported, and forks for each command: `python -m tests.docs.serve`.
+
+Starting Python and importing everything takes a second; the pages have a hundred commands.
+Each command runs in a child of its own, with its own folder and output, as a shell would start
+it. One request per line: `{"argv": […], "folder": …, "out": …, "err": …}`; the answer is the
+exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+
+from eventmig.cli import main
+
+
+def serve() -> None:
+    """Answer requests until standard input ends."""
+    here = os.getcwd()
+    sys.path[:] = [p for p in sys.path if p not in ("", here)] + [here]  # the pages' code first
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            os._exit(_run(request))
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+def _run(request: dict[str, str]) -> int:
+    os.chdir(request["folder"])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
+    try:
+        code = int(main(request["argv"]))
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:  # noqa: BLE001 - as the interpreter would do at the end of a program
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,151 @@
+"""Commands of a page, run in its folder; what they print, as the pages show it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HOME = "/home/ada/shop"
+"""What the pages call the folder that their commands run in."""
+
+_PLAIN = re.compile(r"eventmig(?: [^|&;<>$`*()]*)?\Z")
+_PROGRESS = re.compile(r"[\w ]+: [\d,]+( of [\d,]+ \(\d+%\))?(, [\d,]+/s)?\n")
+_WIDTH = "100"
+
+
+class Shell:
+    """Runs commands in one folder. `code` is the last one's exit code."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder = folder
+        self.code = 0
+        self._server = server
+        self._bin = folder.parent / f"{folder.name}-bin"
+        self._bin.mkdir()
+        for name, arguments in (("eventmig", "-m eventmig"), ("python", "")):
+            script = self._bin / name
+            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+            script.chmod(0o755)
+
+    def run(self, command: str) -> str:
+        """Run one command; return what a reader sees: results, then errors, no progress."""
+        if command == "echo $?":
+            return f"{self.code}\n"
+        if _PLAIN.match(command):
+            argv = shlex.split(command, comments=True)[1:]
+            out, err, self.code = self._server.run(argv, self.folder)
+        else:
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", command],
+                cwd=self.folder,
+                env=environment(f"{self._bin}{os.pathsep}{os.environ['PATH']}"),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            out, err, self.code = done.stdout, done.stderr, done.returncode
+        return self._as_shown(out + _PROGRESS.sub("", err))
+
+    def _as_shown(self, text: str) -> str:
+        for name in (os.path.realpath(self.folder), str(self.folder)):
+            text = text.replace(name, HOME)
+        return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+class Server:
+    """`tests.docs.serve`, running."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.docs.serve"],
+            cwd=ROOT,
+            env=environment(os.environ["PATH"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, argv: list[str], folder: Path) -> tuple[str, str, int]:
+        """One command: its output, its errors, its exit code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        out, err = self._folder / "out", self._folder / "err"
+        request = {"argv": argv, "folder": str(folder), "out": str(out), "err": str(err)}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the process that runs the commands has ended"
+        return out.read_text("utf-8"), err.read_text("utf-8"), int(answer)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._process.stdout.close()
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[Server]:
+    """A server for the length of a block; `folder` is for its files."""
+    server = Server(folder)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def environment(path: str) -> dict[str, str]:
+    """What commands see of the environment: nothing of this machine's own settings."""
+    return {
+        "PATH": path,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": _WIDTH,
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "LC_ALL": "C.UTF-8",
+        "HOME": os.environ.get("HOME", "/"),
+    }
+
+
+_VARIES = (
+    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "<time>"),
+    (re.compile(r"(?<=job )[0-9a-f]{8}\b|^[0-9a-f]{8}(?=  )", re.MULTILINE), "<job>"),
+    (re.compile(r"\b\d+\.\d s\b"), "<seconds>"),
+)
+"""What differs from run to run: moments, the ids of jobs, how long something took."""
+
+
+def same(shown: str, printed: str) -> bool:
+    """Whether a page shows what was printed.
+
+    A line of the page that is `…` stands for any lines, and `…` at the end of a line for
+    its rest. Moments, job ids and durations need not be equal.
+    """
+    pattern = ""
+    for line in _steady(shown).splitlines():
+        if line.strip() == "…":
+            pattern += r"(?:.*\n)*?"
+        elif line.endswith("…"):
+            pattern += re.escape(line.removesuffix("…")) + r".*\n"
+        else:
+            pattern += re.escape(line) + r"\n"
+    return re.fullmatch(pattern, _steady(printed)) is not None
+
+
+def _steady(text: str) -> str:
+    for varying, name in _VARIES:
+        text = varying.sub(name, text)
+    return text
