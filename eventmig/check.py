@@ -14,11 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, assume, given, seed, settings
-from hypothesis.configuration import set_hypothesis_home_dir
-from hypothesis.errors import HypothesisWarning, Unsatisfiable
-from hypothesis_jsonschema import from_schema
-
 from eventmig import codec
 from eventmig.chains import Chains, Goal
 from eventmig.codec import Value
@@ -92,7 +87,8 @@ def check_registry_and_lock(
     for number, step in enumerate(steps, 1):
         findings += _effects(registry, step)
         if examples:
-            findings += _try_examples(registry, step, examples)
+            with _no_files_of_hypothesis():
+                findings += _try_examples(registry, step, examples)
             tried += examples if step.source in registry.schemas else 0
         if on_step is not None:
             on_step(number, len(steps))
@@ -202,6 +198,10 @@ def _try_one(chains: Chains, back: Downcaster | None, event: Event) -> str | Non
 def _first_failure(
     schema: EventSchema, attempt: Callable[[Event], str | None], examples: int
 ) -> tuple[str, str] | None:
+    from hypothesis import HealthCheck, Phase, assume, given, seed, settings
+    from hypothesis.errors import HypothesisWarning, Unsatisfiable
+    from hypothesis_jsonschema import from_schema
+
     found: list[tuple[str, str]] = []
 
     @seed(0)
@@ -227,7 +227,7 @@ def _first_failure(
             raise _FoundError
 
     try:
-        with warnings.catch_warnings(), _no_files_of_hypothesis():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", HypothesisWarning)
             run()
     except _FoundError:
@@ -239,7 +239,12 @@ def _first_failure(
 
 @contextmanager
 def _no_files_of_hypothesis() -> Iterator[None]:
-    """Let hypothesis keep what it caches out of the user's folder."""
+    """Let hypothesis keep what it caches out of the user's folder.
+
+    It writes when it is imported, too: so nothing of it is imported at the top.
+    """
+    from hypothesis.configuration import set_hypothesis_home_dir
+
     with tempfile.TemporaryDirectory(prefix="eventmig-check-") as folder:
         set_hypothesis_home_dir(folder)
         try:

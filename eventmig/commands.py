@@ -69,7 +69,7 @@ from eventmig.transfer import ImportResult, import_jsonl
 from eventmig.transform import Pipeline
 from eventmig.workers import transform_in_process
 
-# init, check and release ---------------------------------------------------------------------------
+# init, check and release --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The configuration: `eventmig.toml`, or `[tool.eventmig]` in `pyproject.toml`, as one frozen value.
+"""The configuration: `eventmig.toml`, or `[tool.eventmig]` in `pyproject.toml`, one frozen value.
 
 Also loads the user's registry and projections: only what the configuration names, as
 `module:object`, found from the configuration's own folder.

@@ -179,18 +179,24 @@ class StreamCache:
     """Transformed streams, kept while they are likely to be needed again.
 
     Bounded by the number of events in them; the longest unused goes first.
-    `settled` is the source position up to which drafts were written by an earlier run
-    with an earlier end of reading: a stream whose drafts up to there would now be
-    others is refused.
+    `settled` is an earlier end of reading, and `written` the source position up to which
+    drafts are written: a stream is refused whose drafts up to both would now be others.
     """
 
     def __init__(
-        self, pipeline: Pipeline, read: ReadStream, *, walk: bool = False, settled: int = 0
+        self,
+        pipeline: Pipeline,
+        read: ReadStream,
+        *,
+        walk: bool = False,
+        settled: int = 0,
+        written: int = 0,
     ) -> None:
         self._pipeline = pipeline
         self._read = read
         self._walk = walk
         self._settled = settled
+        self._written = min(settled, written)
         self._kept: OrderedDict[str, _Transformed | UpcastError] = OrderedDict()
         self._size = 0
 
@@ -230,9 +236,11 @@ class StreamCache:
         old = [e for e in events if e.global_position <= self._settled]
         if not old or len(old) == len(events):
             return
-        before = self._pipeline.stream(old, walk=self._walk)
-        after = [due for due in made if due.position <= self._settled]
-        if _essence(before) != _essence(after):
+        try:
+            before = self._pipeline.stream(old, walk=self._walk)
+        except UpcastError:
+            before = []  # it was set aside then: nothing of it is written
+        if _essence(before, self._written) != _essence(made, self._written):
             raise UpcastError(
                 "events appended since would change what was already written of this stream",
                 where=Where(stream=stream),
@@ -246,11 +254,8 @@ class _Transformed(NamedTuple):
     size: int
 
 
-def _essence(made: list[Due]) -> list[tuple[tuple[int, ...], int, str, int, bytes]]:
-    return [
-        (_positions(d.draft), d.draft.ordinal, d.draft.type, d.draft.schema_version, d.draft.data)
-        for d in made
-    ]
+def _essence(made: list[Due], until: int) -> list[Draft]:
+    return [draft for position, draft in made if position <= until]
 
 
 def _step_failed(step: StreamStep, first: Event, error: Exception) -> UpcastError:

@@ -195,6 +195,7 @@ def _transformed(order: dict[str, Any]) -> Iterator[Transformed]:
             keep_source_ids=order["keep_source_ids"],
             quarantine=order["quarantine"],
             settled=order["settled"],
+            written=order["after"],
         )
         for events in source.read_all(
             after=order["after"], until=order["until"], batch_size=order["batch_size"]

@@ -18,7 +18,7 @@ from eventmig import commands, demo
 from eventmig.check import EXAMPLES
 from eventmig.cli import render
 from eventmig.cli.exits import MEANING, ExitCode, exit_code
-from eventmig.cli.jsons import error_json, to_json
+from eventmig.cli.jsons import error_json, to_json, usage_json
 from eventmig.cli.progress import Report, progress_on
 from eventmig.errors import EventmigError
 from eventmig.mapping import Mapping
@@ -62,10 +62,13 @@ class _Session:
         self.config: Path | None = None
         self.quiet = False
         self.json = False
-        self.out = Console(highlight=False)
-        self.err = Console(stderr=True, highlight=False)
+        self.out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+        self.err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.opened = contextlib.ExitStack()
 
     def project(self) -> Project:
+        """The configured project. From here on what user code prints goes to standard error."""
+        self.opened.enter_context(contextlib.redirect_stdout(sys.stderr))
         return Project.open(self.config)
 
     def show(self, result: object, text: Callable[[], RenderableType], *, json: bool) -> None:
@@ -163,11 +166,17 @@ def check(
 @app.command()
 def release(
     name: Annotated[str, typer.Argument(help="The release's name, such as 2026.11.")],
+    amend: Annotated[
+        bool,
+        typer.Option(
+            "--amend", help="Freeze the latest release anew: an upcaster was mended in time."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Freeze the registry as it is now as a release, in eventmig.lock."""
     _session.json = json
-    frozen = commands.release(_session.project(), name)
+    frozen = commands.release(_session.project(), name, amend=amend)
     _session.show(
         frozen,
         lambda: (
@@ -362,9 +371,7 @@ def rollback(
 ) -> None:
     """Bring back the read models and snapshots from before the last rebuild."""
     _session.json = json
-    live = commands.rollback(
-        _session.project(), names or (), all_=all_, read_models=read_models
-    )
+    live = commands.rollback(_session.project(), names or (), all_=all_, read_models=read_models)
     _session.show(
         live,
         lambda: "\n".join(f"{name}: generation {number} is live" for name, number in live.items()),
@@ -510,11 +517,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     global _session
     _session = _Session()
+    given = sys.argv[1:] if argv is None else list(argv)
     try:
-        code = app(
-            args=None if argv is None else list(argv), prog_name="eventmig", standalone_mode=False
-        )
+        with _session.opened:
+            code = app(args=given, prog_name="eventmig", standalone_mode=False)
     except _WrongArguments as wrong:
+        if "--json" in given:
+            _session.out.out(usage_json(wrong.format_message()), highlight=False)
         wrong.show(sys.stderr)
         return ExitCode.USAGE
     except EventmigError as error:

@@ -22,14 +22,17 @@ def to_json(result: object) -> str:
 
 def error_json(error: EventmigError) -> str:
     """An error as one line of JSON: `{"error": {"kind", "what", "where", "remedy"}}`."""
-    content = {
-        "kind": type(error).__name__,
-        "what": error.what,
-        "where": error.where.as_dict(),
-        "remedy": error.remedy,
-    }
-    return json.dumps({"error": content}, ensure_ascii=False)
+    return _error(type(error).__name__, error.what, error.where.as_dict(), error.remedy)
 
+
+def usage_json(what: str) -> str:
+    """A wrong argument or option, in the same form."""
+    return _error("UsageError", what, {}, "see `eventmig --help`")
+
+
+def _error(kind: str, what: str, where: Mapping[str, str | int], remedy: str) -> str:
+    content = {"kind": kind, "what": what, "where": where, "remedy": remedy}
+    return json.dumps({"error": content}, ensure_ascii=False)
 
 
 def _plain(value: object) -> object:
@@ -73,8 +76,13 @@ def _event(event: Event) -> dict[str, object]:
 
 
 def _data(data: bytes) -> object:
+    """Stored JSON as it is, without the line breaks it may hold; as text where it is none."""
     try:
-        json.loads(data)
-    except ValueError:
+        json.loads(data, parse_int=str, parse_float=str, parse_constant=_no_constant)
+        return msgspec.Raw(msgspec.json.format(data, indent=-1))
+    except (ValueError, RecursionError):
         return data.decode("utf-8", "backslashreplace")
-    return msgspec.Raw(data)
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(text)

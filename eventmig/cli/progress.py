@@ -50,7 +50,7 @@ def progress_on(console: Console, *, quiet: bool) -> Iterator[Report]:
         yield lambda what, done, total: None
     elif console.is_terminal:
         with Progress(
-            TextColumn("{task.description:<10}"),
+            TextColumn("{task.description:<10}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             _Rate(),

@@ -124,7 +124,9 @@ def job(found: commands.JobReport) -> RenderableType:
 def tally(found: Tally) -> RenderableType:
     """The accounting: one line that adds up."""
     fates = " + ".join(
-        f"{getattr(found, fate.value):,} {fate.value}" for fate in Fate if getattr(found, fate.value)
+        f"{getattr(found, fate.value):,} {fate.value}"
+        for fate in Fate
+        if getattr(found, fate.value)
     )
     text = Text(f"  {found.read:,} read = {fates or '0'}; {found.written:,} written")
     for rule, count in sorted(found.dropped_by.items()):
@@ -174,7 +176,9 @@ def check(found: CheckReport) -> RenderableType:
     parts.append(Text(f"  ways back: {', '.join(losses)}", style="dim"))
     if found.unreleased:
         parts.append(
-            Text(f"  not released yet: upcasters from {', '.join(found.unreleased)}", style="yellow")
+            Text(
+                f"  not released yet: upcasters from {', '.join(found.unreleased)}", style="yellow"
+            )
         )
     return Group(*parts)
 
@@ -257,12 +261,8 @@ def rebuilt(found: Sequence[RebuildResult], source: str, database: str) -> Rende
     table = _table("name", "events", "rows", "generation", numbers=("events", "rows", "generation"))
     for result in found:
         rows = sum(result.rows.values())
-        table.add_row(
-            result.name, f"{result.events_folded:,}", f"{rows:,}", str(result.generation)
-        )
+        table.add_row(result.name, f"{result.events_folded:,}", f"{rows:,}", str(result.generation))
     return Group(Text(f"rebuilt from {source} into {database}", style="green"), table)
-
-
 
 
 _DEMO_SAMPLES = 4
@@ -297,7 +297,8 @@ def demo_summary(stages: Sequence[Stage]) -> RenderableType:
         text.append(
             f"  {tally_.read:,} events of the old release became {tally_.written:,} of release "
             f"{it.job.release}: {tally_.copied:,} copied byte for byte, {tally_.upcast:,} upcast, "
-            f"{tally_.split:,} split, {tally_.merged:,} merged, {tally_.dropped:,} dropped by rule\n",
+            f"{tally_.split:,} split, {tally_.merged:,} merged, {tally_.dropped:,} dropped by "
+            "rule\n",
             style="not bold",
         )
         if it.verification is not None:

@@ -47,11 +47,12 @@ class Transformer:
         keep_source_ids: bool,
         quarantine: bool,
         settled: int = 0,
+        written: int = 0,
     ) -> None:
         self._pipeline = pipeline
         self._keep_ids = keep_source_ids
         self._quarantine = quarantine
-        self._streams = StreamCache(pipeline, read_stream, settled=settled)
+        self._streams = StreamCache(pipeline, read_stream, settled=settled, written=written)
         self._stepped = bool(pipeline.stream_steps)
         self._same_stream = not pipeline.routes and pipeline.naming == "{stream}"
         self._tried: dict[tuple[str, int], int] = {}
@@ -75,18 +76,18 @@ class Transformer:
     def _event(self, event: Event, out: Transformed) -> None:
         stream = event.stream
         out.size += len(event.data)
-        if self._stepped and self._pipeline.needs_stream(stream):
-            drafts, became = self._streams.due(event)
-            made = self._placeless(drafts)
-            self._count_in_stream(event, became, out.tally)
-            out.events += made
-            return
         chain = self._pipeline.chains.chain(event)
         version = (event.type, event.schema_version)
         tried = self._tried.get(version, 0)
         if tried < _TRIED_TWICE:
             self._tried[version] = tried + 1
             self._try_twice(event)
+        if self._stepped and self._pipeline.needs_stream(stream):
+            drafts, became = self._streams.due(event)
+            made = self._placeless(drafts)
+            self._count_in_stream(event, became, out.tally)
+            out.events += made
+            return
         if isinstance(chain, Simple):
             self._simple(event, chain, out)
             return

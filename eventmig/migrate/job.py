@@ -65,7 +65,7 @@ class Setting:
 
 Transforming = Callable[[int, int, int], Iterator[Transformed]]
 """Yields transformed batches of the source: after (exclusive), until (inclusive), and the
-position up to which an earlier run had settled what stream steps yield."""
+end of reading of the run before, which settled what stream steps yield."""
 
 
 class UpcastJob:
@@ -172,12 +172,15 @@ class UpcastJob:
             self._report(Progress(phase=Phase.COPYING, done=done, total=total))
 
     def _in_process(self, after: int, until: int, settled: int) -> Iterator[Transformed]:
-        transformer = self.transformer(settled)
+        transformer = self.transformer(settled, after)
         for events in self._source.read_all(after=after, until=until, batch_size=self._batch_size):
             yield transformer.batch(events)
 
-    def transformer(self, settled: int = 0) -> Transformer:
-        """What turns batches into target events, reading streams up to the job's end."""
+    def transformer(self, settled: int = 0, written: int = 0) -> Transformer:
+        """What turns batches into target events, reading streams up to the job's end.
+
+        `settled` and `written` as `StreamCache` has them.
+        """
         until = self.job.source_until
 
         def read_stream(stream: str) -> list[Event]:
@@ -190,6 +193,7 @@ class UpcastJob:
             keep_source_ids=self._source.id_scope() != self._target.id_scope(),
             quarantine=self._quarantine,
             settled=settled,
+            written=written,
         )
 
     def _write(self, tx: TargetTransaction, made: Transformed) -> Job:

@@ -483,6 +483,17 @@ def hashed_streams(connection: Connection, job: Job) -> int:
     return int(connection.execute(count).scalar_one())
 
 
+def hashed_names(connection: Connection, job: Job) -> Iterator[dict[str, int]]:
+    """Every stream that has a recorded hash, with the position it goes up to, some at a time."""
+    found = connection.execute(
+        select(_hashes.c.stream, _hashes.c.stream_position)
+        .where(_hashes.c.job_id == job.job_id)
+        .order_by(_hashes.c.stream)
+    )
+    for rows in found.partitions(500):
+        yield {row.stream: row.stream_position for row in rows}
+
+
 def _update(connection: Connection, job: Job, **values: object) -> None:
     """Write to the job's row, if this process still holds it."""
     result = connection.execute(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from eventmig import codec
+from eventmig.codec import Value
 from eventmig.paths import Path
 
 Schema = bool | dict[str, Any]
@@ -113,13 +114,11 @@ def _belongs(word: str, kind: str) -> bool:
 
 
 def _by_kind(values: Iterable[Any]) -> list[dict[str, Any]]:
-    groups: dict[str, list[Any]] = {}
+    groups: dict[str, dict[bytes, Any]] = {}
     for value in values:
-        known = groups.setdefault(codec.kind(value), [])
-        if not any(codec.same(value, other) for other in known):
-            known.append(value)
+        groups.setdefault(codec.kind(value), {}).setdefault(codec.canonical(value), value)
     return [
-        {"type": kind} if kind == "null" else {"type": kind, "enum": group}
+        {"type": kind} if kind == "null" else {"type": kind, "enum": [*group.values()]}
         for kind, group in groups.items()
     ]
 
@@ -131,16 +130,15 @@ def _merged(alts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         whole.add("integer")
     listed = [alt for alt in alts if alt.keys() == {"type", "enum"}]
     grouped = {g["type"]: g for g in _by_kind(v for alt in listed for v in alt["enum"])}
-    result: list[dict[str, Any]] = []
+    result: dict[bytes, dict[str, Any]] = {}
     for alt in alts:
         if alt["type"] in whole:
             wider = "number" if "number" in whole and alt["type"] == "integer" else alt["type"]
             alt = {"type": wider}
         elif alt.keys() == {"type", "enum"}:
             alt = grouped[alt["type"]]
-        if not any(codec.same(alt, known) for known in result):
-            result.append(alt)
-    return result
+        result.setdefault(codec.canonical(cast(Value, alt)), alt)
+    return [*result.values()]
 
 
 def union(schemas: Iterable[Schema]) -> Schema:
@@ -315,16 +313,31 @@ def _attempts(
 
 
 def either(schemas: Sequence[Schema]) -> Schema:
-    """Like `union`, with objects put together member by member: readable, a little wider."""
+    """Like `union`, with objects put together member by member, and lists item by item.
+
+    Readable, a little wider, and no larger than its largest part: without this, every
+    `when` would double the schema.
+    """
+    if all(one is schemas[0] for one in schemas):
+        return schemas[0]
     alts = [alt for one in schemas for alt in alternatives(one)]
-    objects = [Object.of(alt) for alt in alts if alt["type"] == "object"]
-    if len(objects) != 2:
-        return union(alts)
-    whole = Object({}, [], union(one.additional for one in objects))
+    objects = [alt for alt in alts if alt["type"] == "object"]
+    lists = [alt for alt in alts if alt["type"] == "array" and "enum" not in alt]
+    rest = [alt for alt in alts if not any(alt is one for one in (*objects, *lists))]
+    if len(objects) > 1:
+        objects = alternatives(_one_object([Object.of(alt) for alt in objects]))
+    if len(lists) > 1:
+        least = min(alt.get("minItems", 0) for alt in lists)
+        lists = alternatives(array(either([items_of(alt) for alt in lists]), least, None))
+    return union([*objects, *lists, *rest])
+
+
+def _one_object(objects: list[Object]) -> Schema:
+    whole = Object({}, [], either([one.additional for one in objects]))
     for key in {key: None for one in objects for key in (*one.members, *one.required)}:
         slots = [one.slot(key) for one in objects]
-        whole.put(key, union(s.schema for s in slots), all(s.always for s in slots))
-    return union([*(alt for alt in alts if alt["type"] != "object"), whole.schema()])
+        whole.put(key, either([s.schema for s in slots]), all(s.always for s in slots))
+    return whole.schema()
 
 
 def shown(schema: Schema) -> dict[str, Any]:

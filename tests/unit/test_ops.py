@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from eventmig import codec, ops
+from eventmig.codec import Value
 from eventmig.errors import OpError
 from eventmig.ops import Loss, Op
 from eventmig.ops.compiled import compile_ops
@@ -206,6 +207,31 @@ def test_ops_read_like_sentences() -> None:
         "each item of lines: convert price: text_to_hundredths",
         'when kind = "b2b": drop vat',
     ]
+
+
+@pytest.mark.parametrize(
+    ("renames", "after"),
+    [
+        (["a b", "b c"], {"c": 1}),
+        (["a t", "z a", "t z"], {"z": 1, "a": 26}),
+        (["a b", "z a"], {"b": 1, "a": 26}),
+        (["a b", "b a"], {"a": 1}),
+    ],
+)
+def test_renames_in_a_row_mean_what_each_means_in_turn(
+    renames: list[str], after: dict[str, int]
+) -> None:
+    program = tuple(ops.rename(*pair.split()) for pair in renames)
+    before: dict[str, Value] = {"a": 1, "z": 26} if len(after) == 2 else {"a": 1}
+    assert run(program, before, EVENT) == after
+    assert compile_ops(program)(codec.encode(before), EVENT) == codec.encode(after)
+
+
+@pytest.mark.parametrize("changed", ["a", "a.b", "a.b.c"])
+def test_a_condition_on_what_its_ops_change_has_no_way_back(changed: str) -> None:
+    op = ops.when(ops.equals("a.b", 1), ops.wrap(changed))
+    assert op.loss is ABSENT
+    assert op.inverse() is None
 
 
 def test_a_program_can_be_run_again_and_shares_nothing_between_events() -> None:

@@ -58,6 +58,11 @@ def closed(required: str = "", **members: Any) -> dict[str, Any]:
             closed("c a", c=closed("b", b=WHOLE), a=TEXT),
         ),
         (
+            ops.unnest("c", "a"),
+            closed("c", c=closed("a", a=TEXT, b=WHOLE)),
+            closed("a", c=closed(b=WHOLE), a=TEXT),
+        ),
+        (
             ops.wrap("a"),
             closed(a=TEXT),
             closed(a={"type": "array", "items": TEXT, "minItems": 1, "maxItems": 1}),
