@@ -34,12 +34,34 @@ def of_function(function: Callable[..., object]) -> str:
     Decorators, comments and docstrings do not count. Without its source (a
     builtin, a function typed into a console) its qualified name is used.
     """
+    function = inspect.unwrap(function)
     try:
+        if function.__name__ == "<lambda>":
+            return of_value(_shape(_lambda(function)))
         source = textwrap.dedent(inspect.getsource(function))
         tree = ast.parse(source)
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, SyntaxError, ValueError, AttributeError):
         return of_value(f"{function.__module__}:{function.__qualname__}")
     return of_value(_shape(tree.body))
+
+
+def _lambda(function: Callable[..., object]) -> ast.Lambda:
+    """The lambda itself, told from others on its line by where its code stands.
+
+    Raises `ValueError` where the interpreter keeps no columns (`-X no_debug_ranges`).
+    """
+    tree = ast.parse("".join(inspect.findsource(function)[0]))
+    known = [p for p in function.__code__.co_positions() if None not in p and p[2:] != (0, 0)]
+    start = min((line, column) for line, _, column, _ in known)
+    end = max((line, column) for _, line, _, column in known)
+    around = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Lambda)
+        and (node.body.lineno, node.body.col_offset) <= start
+        and end <= (node.body.end_lineno or 0, node.body.end_col_offset or 0)
+    ]
+    return max(around, key=lambda node: (node.body.lineno, node.body.col_offset))
 
 
 def _shape(node: object) -> Plain:

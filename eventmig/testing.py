@@ -1,0 +1,97 @@
+"""What users test their own upcasters with, in any test runner.
+
+    def test_a_total_becomes_an_amount() -> None:
+        assert upcast(registry, "OrderPlaced", 1, {"total": 5}) == [
+            ("OrderPlaced", 2, {"amount": 5})
+        ]
+
+Everything works on values; no store is needed. Reads only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from eventmig import codec
+from eventmig.check import EXAMPLES, check_registry_and_lock
+from eventmig.codec import Value
+from eventmig.errors import CheckError
+from eventmig.events import Event, microseconds
+from eventmig.registry import Registry
+from eventmig.release import Lock
+
+_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def event(
+    type: str,
+    version: int,
+    data: Value,
+    *,
+    metadata: Mapping[str, Value] | None = None,
+    stream: str = "example-1",
+    stream_position: int = 1,
+    recorded_time: datetime = _MOMENT,
+) -> Event:
+    """A stored event with this data; its id is made from its place.
+
+    `stream_position` is 1-based and stands for the global position too. Raises
+    `CodecError` where JSON cannot carry the data.
+    """
+    return Event(
+        global_position=stream_position,
+        stream=stream,
+        stream_position=stream_position,
+        id=f"{stream}/{stream_position}",
+        type=type,
+        schema_version=version,
+        data=codec.encode_checked(data),
+        metadata=None if metadata is None else codec.encode_checked(metadata),
+        recorded_at=microseconds(recorded_time),
+    )
+
+
+def upcast(
+    registry: Registry,
+    type: str,
+    version: int,
+    data: Value,
+    *,
+    metadata: Mapping[str, Value] | None = None,
+) -> list[tuple[str, int, Value]]:
+    """What one event becomes: (type, schema version, data) of each, in order.
+
+    Both readings of the steps are taken and must agree (`AssertionError` if not: a
+    fault in eventmig). Raises `UpcastError` naming the step that fails.
+    """
+    stored = event(type, version, data, metadata=metadata)
+    fast, plain = registry.chains.upcast(stored), registry.chains.walk(stored)
+    made = [(d.type, d.schema_version, codec.decode(d.data)) for d in fast]
+    assert made == [(d.type, d.schema_version, codec.decode(d.data)) for d in plain]
+    return made
+
+
+def downcast(registry: Registry, type: str, version: int, data: Value) -> Value:
+    """What the way back of the step that ends at this type and version makes of the data.
+
+    Raises `CheckError` where that step has none, `OpError` where it refuses the data.
+    """
+    back = registry.downcaster((type, version))
+    if back is None:
+        raise CheckError(
+            f"there is no way back from {type} v{version}",
+            remedy="declare one with `downcaster` or `data_downcaster`, or use ops that have one",
+        )
+    stored = event(type, version, data)
+    for op in back.ops:
+        data = op.up(data, stored)
+    return data
+
+
+def assert_sound(
+    registry: Registry, lock: Lock | None = None, *, examples: int = EXAMPLES
+) -> None:
+    """All that `eventmig check` checks; raises `AssertionError` listing what to mend."""
+    report = check_registry_and_lock(registry, lock or Lock(), examples=examples)
+    assert report.right, "\n".join(map(str, report.findings))
