@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -22,6 +23,9 @@ from eventmig.project import Project
 Report = Callable[[str, int, int], None]
 """Told (what is going on, done, total); total 0 where it is not known."""
 
+Reporting = Callable[[], AbstractContextManager[Report]]
+"""Opens something to report one stage's progress to."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -32,7 +36,7 @@ class Stage:
     seconds: float
 
 
-def run(project: Project, *, events: int, folder: Path, report: Report) -> Iterator[Stage]:
+def run(project: Project, *, events: int, folder: Path, reporting: Reporting) -> Iterator[Stage]:
     """Yield each stage when it is done. Writes into `folder`, which must be empty."""
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(
@@ -56,12 +60,11 @@ def run(project: Project, *, events: int, folder: Path, report: Report) -> Itera
         made = f"(a seeded history of {events:,} events)"
     yield Stage(command=made, result=result, seconds=time.perf_counter() - begin)
 
-    def on_progress(progress: Progress) -> None:
-        report(progress.phase.value, progress.done, progress.total)
-
-    for command, stage in _stages(project, report, on_progress):
+    for command, stage in _STAGES:
         begin = time.perf_counter()
-        yield Stage(command=command, result=stage(), seconds=time.perf_counter() - begin)
+        with reporting() as report:
+            result = stage(project, report)
+        yield Stage(command=command, result=result, seconds=time.perf_counter() - begin)
 
 
 def _in_folder(project: Project, folder: Path) -> Project:
@@ -73,19 +76,30 @@ def _in_folder(project: Project, folder: Path) -> Project:
     return Project(project.config.model_copy(update=urls))
 
 
-def _stages(
-    project: Project, report: Report, on_progress: OnProgress
-) -> list[tuple[str, Callable[[], object]]]:
-    return [
-        ("eventmig plan", lambda: commands.plan(project)),
-        ("eventmig upcast", lambda: commands.upcast(project, on_progress=on_progress)),
-        ("eventmig verify", lambda: commands.verify(project, on_progress=on_progress)),
-        (
-            "eventmig rebuild --all",
-            lambda: commands.rebuild(
-                project,
-                all_=True,
-                on_progress=lambda p: report(p.name, p.events_read, p.events_expected),
-            ),
-        ),
-    ]
+def _job_progress(report: Report) -> OnProgress:
+    def on_progress(progress: Progress) -> None:
+        report(progress.phase.value, progress.done, progress.total)
+
+    return on_progress
+
+
+def _rebuild(project: Project, report: Report) -> object:
+    return commands.rebuild(
+        project,
+        all_=True,
+        on_progress=lambda p: report(p.name, p.events_read, p.events_expected),
+    )
+
+
+_STAGES: tuple[tuple[str, Callable[[Project, Report], object]], ...] = (
+    ("eventmig plan", lambda project, report: commands.plan(project)),
+    (
+        "eventmig upcast",
+        lambda project, report: commands.upcast(project, on_progress=_job_progress(report)),
+    ),
+    (
+        "eventmig verify",
+        lambda project, report: commands.verify(project, on_progress=_job_progress(report)),
+    ),
+    ("eventmig rebuild --all", _rebuild),
+)

@@ -502,8 +502,9 @@ def demo_(
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eventmig-demo-")))
-        report = stack.enter_context(_session.reporting())
-        for stage in demo.run(_session.project(), events=events, folder=folder, report=report):
+        for stage in demo.run(
+            _session.project(), events=events, folder=folder, reporting=_session.reporting
+        ):
             stages.append(stage)
             if not json:
                 _session.out.print(render.stage(stage))

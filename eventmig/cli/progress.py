@@ -56,7 +56,7 @@ def progress_on(console: Console, *, quiet: bool) -> Iterator[Report]:
             _Rate(),
             _Remaining(compact=True),
             console=console,
-            transient=False,
+            transient=True,
         ) as bars:
             yield _on_bars(bars)
     else:

@@ -32,7 +32,7 @@ def test_an_event_becomes_what_its_step_says() -> None:
 def test_a_split_yields_each_part() -> None:
     made = upcast(registry, "Moved", 1, {"city": "Bonn", "phone": "1"})
 
-    assert [type for type, _, _ in made] == ["CityChanged", "PhoneChanged"]
+    assert [name for name, _, _ in made] == ["CityChanged", "PhoneChanged"]
 
 
 def test_the_way_back_is_the_ops_own() -> None:
