@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format docs bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,10 @@ lint: $(READY) ## ruff, mypy --strict, and the check of the import table
 format: $(READY) ## format the code and mend what ruff can mend
 	@$(BIN)/python -m ruff check --fix
 	@$(BIN)/python -m ruff format
+
+docs: $(READY) ## write the generated pages, and what the pages' commands print now
+	@$(BIN)/python -m docs.generate $(ARGS)
+	@$(BIN)/python -m tests.docs
 
 bench: $(READY_BENCH) ## run the benchmarks (ratios within one run)
 	@$(BIN)/python -m bench $(ARGS)

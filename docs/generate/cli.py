@@ -16,12 +16,13 @@ _HEAD = f"""\
 {NOTE}
 `eventmig [OPTIONS] COMMAND [ARGUMENTS]`. `python -m eventmig` is the same.
 
-Results go to standard output; progress, warnings and errors go to standard error. Without a terminal,
-progress is a line now and then. Every command has `--json`: its result as one line of JSON, and an
-error as `{{"error": {{"kind", "what", "where", "remedy"}}}}`.
+Results go to standard output; progress, warnings and errors go to standard error. Without a
+terminal, progress is a line now and then. Every command has `--json`: its result as one line of
+JSON, and an error as `{{"error": {{"kind", "what", "where", "remedy"}}}}`.
 
-Each command is a function of the same name in `eventmig.commands`; it takes a `Project` and returns
-what `--json` prints.
+Behind each command is a typed function in `eventmig.commands`: it takes a `Project` and returns
+what `--json` prints. `import` and `export` are `import_history` and `export_history` there, for
+`import` is a word of Python's own.
 
 A **URL** names a store: `sqlite:///history.db` (relative to the configuration),
 `sqlite:////var/lib/shop/history.db` (absolute). `?tables=v2_` names a set of tables in the file,
@@ -40,7 +41,11 @@ def page() -> str:
     ]
     parts.append(table(["command", "what it does"], index))
     for name, command in _commands(group):
-        parts += [f"### `{name}`\n", _first(command.help) + "\n", code(_usage(name, command)) + "\n"]
+        parts += [
+            f"### `{name}`\n",
+            _first(command.help) + "\n",
+            code(_usage(name, command)) + "\n",
+        ]
         parts.append(_options([p for p in command.params if p.name != "json"]))
     parts.append("## Exit codes\n")
     parts.append(table(["code", "meaning"], [(str(c.value), MEANING[c]) for c in ExitCode]))
@@ -95,7 +100,7 @@ def _options(parameters: list[Any]) -> str:
         rows.append((names, what, _default(it)))
     if not rows:
         return ""
-    return table(["", "", "default"], rows)
+    return table(["", "what it says", "default"], rows)
 
 
 def _default(parameter: Any) -> str:

@@ -17,8 +17,8 @@ _KEYS = {
     "source": "URL of the store that jobs read. It is only read.",
     "target": "URL of the store that jobs write; made if it is not there. `{release}` in it is the "
     "release that is upcast to.",
-    "read_models": "URL of the database for read models and snapshots; without it, they live beside "
-    "the events they were made from.",
+    "read_models": "URL of the database for read models and snapshots; without it, they live "
+    "beside the events they were made from.",
     "naming": "Template of the target's stream names, from `{stream}` and `{release}`.",
     "lock": "The file of the frozen releases, relative to the configuration.",
     "batch_size": "Events per transaction.",
@@ -28,18 +28,18 @@ _KEYS = {
 
 _PARTS = {
     "stream": "The stream's name: a template such as `cart-{cart_id}`.",
-    "id": "The event's id: a template. Empty, or a field that is missing: an id is made from stream, "
-    "place and line (UUIDv5).",
+    "id": "The event's id: a template. Empty, or a field that is missing: an id is made from "
+    "stream, place and line (UUIDv5).",
     "type": "The event type: a template, or plain text.",
     "schema_version": "A number for all events, or a path. A missing field means 1.",
     "data": "Path of the data. Empty: the whole record, as it stands in the line.",
     "metadata": "Path of the metadata. Empty, missing or `null`: none.",
-    "recorded_at": "Path of the time: ISO 8601 with an offset, or a number (`time_unit`). Empty: the "
-    "time of the import.",
+    "recorded_at": "Path of the time: ISO 8601 with an offset, or a number (`time_unit`). Empty: "
+    "the time of the import.",
     "time_unit": "What a time that is a number counts: `s`, `ms` or `us` since 1970-01-01, UTC.",
     "assume_utc": "Whether a time without an offset is UTC; it is refused otherwise.",
-    "stream_position": "Path of the position in the stream. Empty or missing: each stream is numbered "
-    "by its lines.",
+    "stream_position": "Path of the position in the stream. Empty or missing: each stream is "
+    "numbered by its lines.",
     "origins": "Path of a list of `[stream, position, ordinal]`.",
 }
 
@@ -65,15 +65,18 @@ def page() -> str:
             "folder the command runs in or one above it. `--config FILE` (or `EVENTMIG_CONFIG`) "
             "names another. An unknown key is an error. Options of a command win over the file.\n",
             "```toml\n" + _EXAMPLE + "```\n",
-            "Relative SQLite paths are relative to the configuration's folder. `{release}` may stand "
-            "in any URL.\n",
-            table(["key", "default", ""], [(k, d, _KEYS[k.strip("`")]) for k, d, _ in keys]),
+            "Relative SQLite paths are relative to the configuration's folder. `{release}` may "
+            "stand in any URL.\n",
+            table(
+                ["key", "default", "what it says"],
+                [(k, d, _KEYS[k.strip("`")]) for k, d, _ in keys],
+            ),
             "## Import\n",
             "`[import]` says which field of a record is which part of an event; `--map PART=FIELD` "
-            "says it for one import. A **path** names a field, with dots for inner objects; a field "
-            "whose own name holds dots is tried first. A **template** is text with paths in braces. "
-            "The defaults read what `eventmig export` writes.\n",
-            table(["part", "default", ""], parts),
+            "says it for one import. A **path** names a field, with dots for inner objects; a "
+            "field whose own name holds dots is tried first. A **template** is text with paths in "
+            "braces. The defaults read what `eventmig export` writes.\n",
+            table(["part", "default", "what it says"], parts),
             "Where the field of data or metadata is missing, the field of that name with `_base64` "
             "added is read instead: the form for bytes that a line of JSON cannot hold.\n",
         ]

@@ -19,7 +19,8 @@ def page() -> str:
         parent = "" if kind is EventmigError else code(kind.__mro__[1].__name__)
         rows.append((code(kind.__name__), parent, doc(kind), str(code_)))
     where = table(
-        ["field", ""], [(code(name), _FIELDS[name]) for name in Where.__dataclass_fields__]
+        ["field", "what it names"],
+        [(code(name), _FIELDS[name]) for name in Where.__dataclass_fields__],
     )
     return "\n".join(
         [

@@ -57,7 +57,7 @@ EXAMPLES: dict[str, list[Example]] = {
             {"express": True},
         )
     ],
-    "apply": [("ops.apply(dict)", {"order_id": "1"})],
+    "apply": [('ops.apply(lambda data: {**data, "stars": data["points"] // 2})', {"points": 7})],
 }
 """At least one example per op, in the order of the page."""
 

@@ -28,15 +28,16 @@ def page() -> str:
         [
             "# The states of a job\n",
             NOTE,
-            "A job's state is kept in the ledger, beside the target. Every transition is written in "
-            "the transaction of what it is about, with its moment and its reason; `eventmig history` "
-            "lists them. A transition that is not drawn here is refused.\n",
+            "A job's state is kept in the ledger, beside the target. Every transition is written "
+            "in the transaction of what it is about, with its moment and its reason; `eventmig "
+            "history` lists them. A transition that is not drawn here is refused.\n",
             "```mermaid\n" + diagram() + "```\n",
-            "Also, from every state but `cancelled`: to `failed` (but from `failed` itself) and to "
-            "`cancelled`.\n",
+            "Not drawn: every state that is not ended may also become "
+            + " or ".join(code(s.value) for s in State if _everywhere(s))
+            + ".\n",
             table(["state", "what it means", "what may follow"], rows),
-            "A process that is killed leaves the state as it was. That is no fault: the lock on the "
-            "target went with the process, and the next one takes the job over with a higher "
+            "A process that is killed leaves the state as it was. That is no fault: the lock on "
+            "the target went with the process, and the next one takes the job over with a higher "
             "**epoch**, which every transaction checks. So one that only seemed dead can write no "
             "more.\n",
             "Not there yet: `cutting_over`, `reverse_window`, `completed` and what belongs to them "

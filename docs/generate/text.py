@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterable, Sequence
+
+from eventmig import codec
+from eventmig.codec import Value
 
 NOTE = "<!-- Written by `python -m docs.generate` from the code; edits here are lost. -->\n"
 
@@ -13,8 +15,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table; cells are Markdown already."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+        lines.append("| " + " | ".join(map(_cell, row)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def code(text: object) -> str:
@@ -22,9 +28,9 @@ def code(text: object) -> str:
     return f"`{text}`" if text != "" else ""
 
 
-def json_code(value: object) -> str:
-    """A JSON value as inline code."""
-    return code(json.dumps(value, ensure_ascii=False))
+def json_code(value: Value) -> str:
+    """A JSON value as inline code, its numbers with all their digits."""
+    return code(codec.encode(value).decode())
 
 
 def doc(thing: object) -> str:

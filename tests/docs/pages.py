@@ -30,6 +30,7 @@ from sybil.evaluators.doctest import DocTestEvaluator
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.abstract.doctest import DocTestStringParser
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
+from sybil.typing import Evaluator
 
 from tests.docs.shell import ROOT, Shell, same
 
@@ -101,14 +102,15 @@ class Runner:
                     yield inner
                 continue
             else:
-                region.evaluator = {
+                runs: dict[str, Evaluator] = {
                     "python": PythonEvaluator(),
                     "console": self._console,
                     "sh": self._script,
                     "toml": _toml,
                     "json": _json,
                     "jsonl": _jsonl,
-                }.get(language)
+                }
+                region.evaluator = runs.get(language)
             yield region
 
     def _set_up(self, example: Example) -> str | None:

@@ -18,7 +18,7 @@ HOME = "/home/ada/shop"
 
 _PLAIN = re.compile(r"eventmig(?: [^|&;<>$`*()]*)?\Z")
 _PROGRESS = re.compile(r"[\w ]+: [\d,]+( of [\d,]+ \(\d+%\))?(, [\d,]+/s)?\n")
-_WIDTH = "100"
+_WIDTH = "240"  # nothing is wrapped, wherever the folder is
 
 
 class Shell:
