@@ -23,16 +23,17 @@ SHARES = {"ParcelShipped": 0.35, "OrderPlaced": 0.25, "PaymentReceived": 0.25, "
 """Event types (with chains of 1, 3, 2 and no steps) and their shares of the events."""
 
 _WORDS = (
-    "amber basin cedar delta ember fjord grove harbour island juniper kelp lagoon meadow north "
-    "ocean prairie quarry river summit tundra upland valley willow yarrow zephyr"
-).split()
+    "amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "harbour", "island",
+    "juniper", "kelp", "lagoon", "meadow", "north", "ocean", "prairie", "quarry", "river",
+    "summit", "tundra", "upland", "valley", "willow", "yarrow", "zephyr",
+)  # fmt: skip
 _CITIES = ("Köln", "Berlin", "Hamburg", "Zürich", "Wien", "Roma", "Lyon", "Gent")
 _COUNTRIES = ("DE", "CH", "AT", "IT", "FR", "BE")
 
 
 def batches(events: int, streams: int) -> Iterator[list[Event]]:
     """The history in batches, placed: global and stream positions count from 1."""
-    rng = random.Random(SEED)  # noqa: S311 - not for secrets
+    rng = random.Random(SEED)
     names = [f"order-{_id(rng)}" for _ in range(streams)]
     customers = [_id(rng) for _ in range(max(1, streams * 2 // 5))]
     heads = [0] * streams

@@ -15,6 +15,7 @@ from eventmig import codec
 from eventmig.codec import Value
 from eventmig.drafts import Draft, unchanged
 from eventmig.errors import (
+    CodecError,
     DataError,
     NewerEventError,
     OpError,
@@ -139,6 +140,18 @@ class Chains:
         """The same as `upcast`, step by step."""
         return self._walk(unchanged(event), whole=False)
 
+    def plain(self, event: Event) -> list[Draft]:
+        """`walk`, and for an event that it cannot hold whole the compiled reading.
+
+        Such are a key that stands twice, or the like, in a member that no step touches.
+        """
+        try:
+            return self.walk(event)
+        except UpcastError as error:
+            if not isinstance(error.__cause__, CodecError):
+                raise
+            return self.upcast(event)
+
     # compiled reading ------------------------------------------------------------------
 
     def _compile(self, version: Version) -> Simple | Upcast:
@@ -155,7 +168,7 @@ class Chains:
 
     def _compile_rewrite(self, ops: tuple[Op, ...], end: Version) -> NewData:
         schema = self.goal.schemas.get(end)
-        validate = schema.validate if schema else _accept
+        validate = schema.parse if schema else _accept
         rewrite = compile_ops(ops) if ops else _same
 
         def new_data(event: Event) -> bytes:
@@ -230,11 +243,7 @@ class Chains:
             step = self.goal.step_from(draft.version)
             if step is None:
                 return [draft]
-            ends = self._take(step, codec.decode_strict(draft.data), event)
-            drafts = [
-                draft._replace(type=to[0], schema_version=to[1], data=codec.encode_checked(values))
-                for to, values in ends
-            ]
+            drafts = self._take(step, draft)
             for made in drafts:
                 schema = self.goal.schemas.get(made.version)
                 if schema is not None and (whole or self.goal.arrived(made.version)):
@@ -248,20 +257,23 @@ class Chains:
             out = [d._replace(ordinal=n, split=True) for n, d in enumerate(out)]
         return out
 
-    def _take(self, step: Upcaster, values: Value, event: Event) -> list[tuple[Version, Value]]:
+    def _take(self, step: Upcaster, draft: Draft) -> list[Draft]:
+        data, event = draft.data, draft.sources[0]
+        ends: list[tuple[Version, bytes]] = []
         match step.outcome:
             case Rewrite(ops):
                 assert step.to is not None
-                return [(step.to, run(ops, values, event))]
+                ends = [(step.to, _run(ops, data, event))]
             case Parts(parts):
-                return [
-                    (part.to, run(part.ops, values, event))
+                ends = [
+                    (part.to, _run(part.ops, data, event))
                     for part in parts
-                    if part.when is None or part.when.holds(values)
+                    if part.when is None or part.when.holds(codec.decode_strict(data))
                 ]
             case SplitFunction():
-                return _split_values(step.outcome, values)
-        return []
+                made = _split_values(step.outcome, codec.decode_strict(data))
+                ends = [(to, codec.encode_checked(values)) for to, values in made]
+        return [draft._replace(type=t, schema_version=v, data=new) for (t, v), new in ends]
 
     def before_and_after(self, event: Event) -> list[tuple[str, list[Draft]]]:
         """Each step's name with the drafts after it; for people to look at.
@@ -282,15 +294,9 @@ class Chains:
                     after.append(draft)
                     continue
                 try:
-                    ends = self._take(step, codec.decode_strict(draft.data), event)
+                    after += self._take(step, draft)
                 except Exception as error:
                     raise _failed(event, step, error) from error
-                after += [
-                    draft._replace(
-                        type=to[0], schema_version=to[1], data=codec.encode_checked(values)
-                    )
-                    for to, values in ends
-                ]
             drafts = after
             shown.append((step.name, drafts))
 
@@ -313,6 +319,11 @@ def _ops(step: Upcaster) -> tuple[Op, ...]:
 
 def _same(data: bytes, event: Event) -> bytes:
     return data
+
+
+def _run(ops: tuple[Op, ...], data: bytes, event: Event) -> bytes:
+    """The slow, obvious reading of some ops; none leave the very bytes."""
+    return codec.encode_checked(run(ops, codec.decode_strict(data), event)) if ops else data
 
 
 def _accept(data: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from eventmig.errors import (
     JobError,
     NotAStoreError,
     RebuildError,
+    ReleaseError,
     UpcastError,
     VerifyError,
     Where,
@@ -36,6 +37,7 @@ from eventmig.migrate.job import (
     Phase,
     Progress,
     Setting,
+    Transforming,
     UpcastJob,
     cancel_job,
     check_source,
@@ -49,11 +51,13 @@ from eventmig.project import (
     finished_job,
     job_of,
     opened,
+    opened_target,
     public,
     sql_engine,
 )
 from eventmig.rebuild import (
     Aggregate,
+    Loaded,
     ReadModel,
     RebuildProgress,
     RebuildResult,
@@ -62,12 +66,13 @@ from eventmig.rebuild import (
     rollback_read_models,
     rollback_snapshots,
 )
+from eventmig.rebuild import load as load_state
 from eventmig.release import Release, format_lock
 from eventmig.stores.base import EventReader, JobTarget
 from eventmig.stores.open import open_store
 from eventmig.transfer import ImportResult, import_jsonl
 from eventmig.transform import Pipeline
-from eventmig.workers import transform_in_process
+from eventmig.workers import CALM, transform_in_process
 
 # init, check and release --------------------------------------------------------------------
 
@@ -124,9 +129,30 @@ def release(project: Project, name: str, *, amend: bool = False) -> Release:
     is taken, or is not the latest to amend. Writes the lock file, atomically.
     """
     frozen = project.registry.freeze(name)
+    if amend:
+        _check_unfinished(project, name)
     lock = project.lock.amended(frozen) if amend else project.lock.with_release(frozen)
     write_atomically(project.config.lock_path, format_lock(lock))
     return frozen
+
+
+def _check_unfinished(project: Project, name: str) -> None:
+    """A release can be amended while no job of the configured target has been ready."""
+    if project.config.target is None:
+        return
+    try:
+        found = history(project, release=name)
+    except (JobError, NotAStoreError):
+        return
+    for entry in found:
+        ready = any(t.state is State.READY for t in entry.transitions)
+        if entry.job.release == name and ready and entry.job.state is not State.CANCELLED:
+            raise ReleaseError(
+                f"a job to release {name} was ready already: its target is that release",
+                where=Where(store=project.url("target", None, name)),
+                remedy="freeze a new release (`eventmig release NAME`), or end that job first "
+                "(`eventmig cancel`)",
+            )
 
 
 # plan ----------------------------------------------------------------------------------------
@@ -205,9 +231,23 @@ def upcast(
     target_url = project.url("target", target, frozen.name)
     with opened(source_url) as reader:
         pipeline = project.pipeline(frozen, reader, naming)
-        with _target_for(target_url, reader, on_progress) as writer:
+        with _target_for(target_url, reader, on_progress) as writer, ExitStack() as stack:
             size = batch_size or project.config.batch_size
             setting = _setting(project, frozen, reader, pipeline)
+            transforming: Transforming | None = None
+            if (workers or project.config.workers) > 1:
+                transforming = stack.enter_context(
+                    transform_in_process(
+                        project,
+                        release=frozen.name,
+                        source=source_url,
+                        steps_done=setting.steps_done,
+                        naming=setting.naming,
+                        keep_source_ids=reader.id_scope() != writer.id_scope(),
+                        quarantine=quarantine,
+                        batch_size=size,
+                    )
+                )
             job = UpcastJob(
                 reader,
                 writer,
@@ -216,18 +256,7 @@ def upcast(
                 quarantine=quarantine,
                 batch_size=size,
                 on_progress=on_progress,
-                transforming=None
-                if (workers or project.config.workers) == 1
-                else transform_in_process(
-                    project,
-                    release=frozen.name,
-                    source=source_url,
-                    steps_done=setting.steps_done,
-                    naming=setting.naming,
-                    keep_source_ids=reader.id_scope() != writer.id_scope(),
-                    quarantine=quarantine,
-                    batch_size=size,
-                ),
+                transforming=transforming,
             )
             with writer.lock(), calm_collector():
                 resumed = job.begin_or_resume().epoch > 1
@@ -257,7 +286,7 @@ def calm_collector() -> Iterator[None]:
     before = gc.get_threshold()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000, 20, 20)
+    gc.set_threshold(*CALM)
     try:
         yield
     finally:
@@ -384,7 +413,7 @@ def status(project: Project, *, release: str | None = None, target: str | None =
     """The target's job as it stands, and whether a process works on it now. Reads only."""
     name = release or (project.lock.latest.name if project.lock.latest else None)
     target_url = project.url("target", target, name)
-    with opened(target_url) as store:
+    with opened_target(target_url) as store:
         job = job_of(store)
         return JobReport(job=job, target=public(target_url), running=store.held())
 
@@ -395,7 +424,7 @@ def cancel(project: Project, *, release: str | None = None, target: str | None =
     The source and everything no job wrote stay as they are.
     """
     name = release or (project.lock.latest.name if project.lock.latest else None)
-    with opened(project.url("target", target, name), "write") as writer, writer.lock():
+    with opened_target(project.url("target", target, name), "write") as writer, writer.lock():
         return cancel_job(writer, job_of(writer))
 
 
@@ -412,7 +441,7 @@ def history(
 ) -> list[JobHistory]:
     """Every job of the target's database, oldest first. Reads only."""
     name = release or (project.lock.latest.name if project.lock.latest else None)
-    with opened(project.url("target", target, name)) as store, store.reading() as connection:
+    with opened_target(project.url("target", target, name)) as store, store.reading() as connection:
         if not ledger.exists(connection):
             return []
         return [
@@ -514,7 +543,7 @@ def quarantined(
 ) -> list[Quarantined]:
     """The events the target's job set aside, in source order. Reads only."""
     name = release or (project.lock.latest.name if project.lock.latest else None)
-    with opened(project.url("target", target, name)) as store, store.reading() as connection:
+    with opened_target(project.url("target", target, name)) as store, store.reading() as connection:
         found = active_job(store)
         return list(ledger.quarantined(connection, found)) if found else []
 
@@ -535,7 +564,7 @@ def retry_quarantined(
     frozen = project.release(release)
     with (
         opened(project.url("source", source, frozen.name)) as reader,
-        opened(project.url("target", target, frozen.name), "write") as writer,
+        opened_target(project.url("target", target, frozen.name), "write") as writer,
         writer.lock(),
     ):
         naming = job_of(writer).naming
@@ -586,10 +615,7 @@ def rebuild(
     chosen = _chosen(project, names, all_)
     mark = release_mark(project)
     source_url = source_of_rebuild(project, source)
-    name = project.lock.latest.name if project.lock.latest else None
-    database = project.config.url(
-        read_models or project.config.read_models or source_url, release=name
-    )
+    database = _read_models_url(project, read_models, source_url)
     models = [p for p in chosen if isinstance(p, ReadModel)]
     aggregates = [p for p in chosen if isinstance(p, Aggregate)]
     with opened(source_url) as reader, sql_engine(database) as engine:
@@ -604,6 +630,7 @@ def rebuild(
                 engine=engine,
                 release=mark,
                 source_types=project.registry.sources_of,
+                data_upcaster=project.registry.data_upcaster,
                 progress=on_progress,
             )
         if aggregates:
@@ -646,10 +673,7 @@ def rollback(
     Returns each name's live generation.
     """
     chosen = _chosen(project, names, all_)
-    name = project.lock.latest.name if project.lock.latest else None
-    database = project.config.url(
-        read_models or project.config.read_models or source_of_rebuild(project, None), release=name
-    )
+    database = _read_models_url(project, read_models, source_of_rebuild(project, None))
     models = [p.name for p in chosen if isinstance(p, ReadModel)]
     aggregates = [p.name for p in chosen if isinstance(p, Aggregate)]
     with sql_engine(database) as engine:
@@ -687,6 +711,42 @@ def _chosen(project: Project, names: Sequence[str], all_: bool) -> list[ReadMode
             remedy="name some of those, or all of them: --all",
         )
     return list(known.values()) if all_ else [known[n] for n in dict.fromkeys(names)]
+
+
+def load(
+    project: Project,
+    aggregate: str,
+    stream: str,
+    *,
+    source: str | None = None,
+    read_models: str | None = None,
+) -> Loaded[Any]:
+    """One aggregate's state, from its snapshot and the events after it. Reads only.
+
+    `aggregate` is its name among the projections. Raises `RebuildError`.
+    """
+    found = _chosen(project, [aggregate], all_=False)[0]
+    if not isinstance(found, Aggregate):
+        raise RebuildError(
+            f"{aggregate} is a read model, and has no state per stream",
+            remedy="read its tables with SQL",
+        )
+    source_url = source_of_rebuild(project, source)
+    database = _read_models_url(project, read_models, source_url)
+    with opened(source_url) as reader, sql_engine(database) as engine:
+        return load_state(
+            found,
+            stream,
+            source=reader,
+            upcast=project.registry.upcast_batch,
+            engine=engine,
+            release=release_mark(project),
+        )
+
+
+def _read_models_url(project: Project, given: str | None, source_url: str) -> str:
+    name = project.lock.latest.name if project.lock.latest else None
+    return project.config.url(given or project.config.read_models or source_url, release=name)
 
 
 # import and export ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ They are named tuples, not dataclasses: a reader makes one per stored row, and
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -57,6 +58,63 @@ class Event(NamedTuple):
     def recorded_time(self) -> datetime:
         """`recorded_at` as an aware UTC datetime."""
         return EPOCH + timedelta(microseconds=self.recorded_at)
+
+
+class Columns(NamedTuple):
+    """Events without their places, column by column: how many of them are written at once.
+
+    All lists are of one length; what stands at one index of each is one event. An
+    event's first origin is in three columns: `origin_streams` (which may be the list
+    `streams` itself), `origin_positions` (None: it has no origin) and
+    `origin_ordinals`. `merged` holds all origins of those that have several, by index.
+    """
+
+    streams: list[str]
+    ids: list[str]
+    types: list[str]
+    schema_versions: list[int]
+    data: list[bytes]
+    metadata: list[bytes | None]
+    recorded_at: list[int]
+    origin_streams: list[str]
+    origin_positions: list[int | None]
+    origin_ordinals: list[int]
+    merged: dict[int, tuple[Origin, ...]]
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> Columns:
+        """The columns of these events; their positions are left out."""
+        columns = cls([], [], [], [], [], [], [], [], [], [], {})
+        for event in events:
+            columns.add(event)
+        return columns
+
+    def add(self, event: Event) -> None:
+        """Add one event at the end."""
+        _, stream, _, id_, type_, version, data, metadata, recorded_at, origins = event
+        if len(origins) > 1:
+            self.merged[len(self.ids)] = origins
+        origin_stream, position, ordinal = origins[0] if origins else ("", None, 0)
+        self.streams.append(stream)
+        self.ids.append(id_)
+        self.types.append(type_)
+        self.schema_versions.append(version)
+        self.data.append(data)
+        self.metadata.append(metadata)
+        self.recorded_at.append(recorded_at)
+        self.origin_streams.append(origin_stream)
+        self.origin_positions.append(position)
+        self.origin_ordinals.append(ordinal)
+
+    def events(self, positions: Sequence[int]) -> list[Event]:
+        """The events again, at these stream positions; their global positions are 0."""
+        firsts = zip(self.origin_streams, self.origin_positions, self.origin_ordinals, strict=True)
+        origins = [
+            self.merged.get(n) or (() if at is None else (Origin(stream, at, ordinal),))
+            for n, (stream, at, ordinal) in enumerate(firsts)
+        ]
+        rows = zip(self.streams, positions, *self[1:7], origins, strict=True)
+        return [Event(0, *row) for row in rows]
 
 
 class NewEvent(NamedTuple):

@@ -19,6 +19,8 @@ from eventmig.transform import Pipeline
 class PlannedType:
     """One (type, schema version) of the source: how many, and the steps it takes.
 
+    A type that is not `registered` passes through as it is.
+
     `outcome` is "copy", "upcast", "split", "drop", or "refuse" where the release does
     not know the version.
     """
@@ -28,6 +30,7 @@ class PlannedType:
     events: int
     outcome: str
     steps: tuple[str, ...] = ()
+    registered: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +129,8 @@ def _planned(pipeline: Pipeline, count: TypeCount) -> PlannedType:
         events=count.count,
         outcome=outcome,
         steps=names,
+        registered=count.type in pipeline.chains.goal.current
+        or count.type in pipeline.chains.goal.retired,
     )
 
 

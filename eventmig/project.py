@@ -15,7 +15,14 @@ from sqlalchemy.pool import NullPool
 
 from eventmig.config import Config, find_config, load_object
 from eventmig.drift import drift
-from eventmig.errors import CheckError, ConfigError, JobError, ReleaseError, Where
+from eventmig.errors import (
+    CheckError,
+    ConfigError,
+    JobError,
+    NewerLedgerError,
+    ReleaseError,
+    Where,
+)
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Job
 from eventmig.migrate.states import State
@@ -117,7 +124,11 @@ class Project:
         )
 
     def steps_done(self, source: EventReader) -> tuple[str, ...]:
-        """Names of the stream and store steps the source's own history has behind it."""
+        """Names of the stream and store steps the source's own history has behind it.
+
+        Raises `JobError` for a source whose own job is not ready, `ReleaseError` for one of
+        a release that the lock file does not know.
+        """
         job = finished_job(source)
         if job is None:
             begun = active_job(source)
@@ -128,9 +139,7 @@ class Project:
                     remedy="finish that job first (`eventmig upcast` resumes it)",
                 )
             return ()
-        known = {r.name: r for r in self.lock.releases}
-        made = known[job.release].steps if job.release in known else {}
-        return tuple(sorted({*job.steps_done, *made}))
+        return tuple(sorted({*job.steps_done, *self.lock.get(job.release).steps}))
 
 
 def finished_job(store: EventReader) -> Job | None:
@@ -142,8 +151,12 @@ def finished_job(store: EventReader) -> Job | None:
 def active_job(store: EventReader) -> Job | None:
     """The job that has this store as its target and is not ended, or None."""
     namespace = getattr(store, "namespace", "")
-    with store.reading() as connection:
-        return ledger.active_job(connection, namespace) if ledger.exists(connection) else None
+    try:
+        with store.reading() as connection:
+            return ledger.active_job(connection, namespace) if ledger.exists(connection) else None
+    except NewerLedgerError as error:
+        where = Where(store=store.url)
+        raise NewerLedgerError(error.what, where=where, remedy=error.remedy) from None
 
 
 def job_of(target: JobTarget) -> Job:
@@ -166,6 +179,20 @@ def opened(url: str, mode: str = "read") -> Iterator[JobTarget]:
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def opened_target(url: str, mode: str = "read") -> Iterator[JobTarget]:
+    """The target of a job for the length of a block; raises `JobError` where none began one."""
+    database = make_url(url).database
+    if database and not Path(database).exists():
+        raise JobError(
+            "no job has this target yet",
+            where=Where(store=public(url)),
+            remedy="begin one with `eventmig upcast`",
+        )
+    with opened(url, mode) as store:
+        yield store
 
 
 @contextmanager

@@ -89,9 +89,7 @@ def downcast(registry: Registry, type: str, version: int, data: Value) -> Value:
     return data
 
 
-def assert_sound(
-    registry: Registry, lock: Lock | None = None, *, examples: int = EXAMPLES
-) -> None:
+def assert_sound(registry: Registry, lock: Lock | None = None, *, examples: int = EXAMPLES) -> None:
     """All that `eventmig check` checks; raises `AssertionError` listing what to mend."""
     report = check_registry_and_lock(registry, lock or Lock(), examples=examples)
     assert report.right, "\n".join(map(str, report.findings))

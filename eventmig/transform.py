@@ -65,7 +65,7 @@ class Pipeline:
 
         `walk` takes the slow, obvious reading. Raises `UpcastError`.
         """
-        upcast = self.chains.walk if walk else self.chains.upcast
+        upcast = self.chains.plain if walk else self.chains.upcast
         drafts = [draft for event in events for draft in upcast(event)]
         for step in self.stream_steps:
             if not step.fits(events[0].stream):

@@ -1,14 +1,17 @@
 """A second process that reads the source and upcasts, while this one writes.
 
 SQLite has one writer and Python one interpreter lock: a thread gains nothing, a process
-does. The child loads the same configuration, makes sure that it has the same registry,
-and sends transformed batches over a pipe, marshalled; a few are under way at a time. It
-reads only, and ends when its parent does: by the pipe that nobody reads any more.
+does. The child is started at once, to import while the parent still checks. It gets its
+order on standard input, loads the same configuration, makes sure that it has the same
+registry, and sends transformed batches over a pipe; a few are under way at a time. It
+reads only, and ends when its parent does: by the pipes that nobody holds any more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import json
 import marshal
 import queue
@@ -17,22 +20,31 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
+
+import msgspec
 
 from eventmig import errors
 from eventmig.config import FILE, Config
 from eventmig.errors import ConfigError, EventmigError, JobError, UpcastError, Where
-from eventmig.events import Event, Origin
+from eventmig.events import Columns, Event, Origin
 from eventmig.migrate.batch import Transformed, Transformer
 from eventmig.migrate.job import Transforming
 from eventmig.migrate.tally import Tally
 from eventmig.project import Project, opened
 from eventmig.release import format_lock, parse_lock
 
-_UNDER_WAY = 3
+CALM = (200_000, 20, 20)
+"""Thresholds of the garbage collector for work in batches: many values, no cycles."""
+
+_UNDER_WAY = 6  # messages; a batch is two
+_PIPE_BYTES = 1 << 20
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
 _CHILD = "from eventmig.workers import child_main; child_main()"
 
 
+@contextlib.contextmanager
 def transform_in_process(
     project: Project,
     *,
@@ -43,8 +55,11 @@ def transform_in_process(
     keep_source_ids: bool,
     quarantine: bool,
     batch_size: int,
-) -> Transforming:
-    """What yields transformed batches from a second process; the arguments are a job's own."""
+) -> Iterator[Transforming]:
+    """What yields transformed batches from a second process; the arguments are a job's own.
+
+    The process runs as long as the block; its batches can be asked for once.
+    """
     if project.given_registry is not None:
         raise ConfigError(
             "a second worker can only load a registry that the configuration names",
@@ -69,27 +84,35 @@ def transform_in_process(
             "registry_fingerprint": project.registry.fingerprint(),
             "path": [p for p in sys.path if p],
         }
-        yield from _from_child(order)
+        yield from _from_child(child, order)
 
-    return make
-
-
-# in the parent -------------------------------------------------------------------------------
-
-
-def _from_child(order: dict[str, Any]) -> Iterator[Transformed]:
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
+    try:
+        yield make
+    finally:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+# in the parent -------------------------------------------------------------------------------
+
+
+def _from_child(child: subprocess.Popen[bytes], order: dict[str, Any]) -> Iterator[Transformed]:
     assert child.stdin is not None
     assert child.stdout is not None
     received: queue.Queue[bytes | None] = queue.Queue(_UNDER_WAY)
     stopped = threading.Event()
     reader = threading.Thread(target=_receive, args=(child.stdout, received, stopped), daemon=True)
     try:
+        _widen(child.stdout)
         with contextlib.suppress(BrokenPipeError), child.stdin:
             child.stdin.write(json.dumps(order).encode())
         reader.start()
@@ -99,7 +122,10 @@ def _from_child(order: dict[str, Any]) -> Iterator[Transformed]:
                 raise _error(content)
             if kind == "end":
                 return
-            yield _unpacked(content)
+            columns = received.get()
+            if columns is None:
+                break
+            yield _unpacked(content, columns)
         raise JobError(
             f"the second worker ended early (exit code {child.wait()})",
             remedy="run the same command again: it resumes; if it comes back, use --workers 1",
@@ -110,7 +136,13 @@ def _from_child(order: dict[str, Any]) -> Iterator[Transformed]:
         child.wait()
         if reader.is_alive():
             reader.join()
-        child.stdout.close()
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """A larger buffer in the pipe, where the system has that: fewer changes of process."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux has it, up to a limit
+        fcntl = importlib.import_module("fcntl")
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _receive(pipe: BinaryIO, received: queue.Queue[bytes | None], stopped: threading.Event) -> None:
@@ -129,14 +161,16 @@ def _receive(pipe: BinaryIO, received: queue.Queue[bytes | None], stopped: threa
                 continue
 
 
-def _unpacked(content: tuple[Any, ...]) -> Transformed:
-    until, size, tally, rows, failed = content
-    new = tuple.__new__
+def _unpacked(content: tuple[Any, ...], packed: bytes) -> Transformed:
+    until, tally, merged, failed = content
+    streams, *others, origin_streams, positions, ordinals = _decoder.decode(packed)
+    several = {n: tuple(Origin(*o) for o in origins) for n, origins in merged.items()}
     return Transformed(
         until=until,
-        size=size,
         tally=Tally(**tally),
-        events=[new(Event, (*row[:-1], tuple(new(Origin, o) for o in row[-1]))) for row in rows],
+        columns=Columns._make(
+            [streams, *others, origin_streams or streams, positions, ordinals, several]
+        ),
         failed=[(Event(*row), _upcast_error(fault)) for row, fault in failed],
     )
 
@@ -161,15 +195,22 @@ def child_main() -> None:
     """The child: its order on standard input, its batches on standard output."""
     out = sys.stdout.buffer
     sys.stdout = sys.stderr
-    order = json.load(sys.stdin)
+    text = sys.stdin.read()
+    if not text:  # the parent ended, or needs no batches
+        return
+    order = json.loads(text)
+    gc.freeze()  # what is imported by now stays
+    gc.set_threshold(*CALM)
     sys.path[:] = order["path"]
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
         try:
             for made in _transformed(order):
-                _send(out, ("batch", _packed(made)))
-            _send(out, ("end", None))
+                small, columns = _packed(made)
+                _send(out, marshal.dumps(("batch", small)))
+                _send(out, columns)
+            _send(out, marshal.dumps(("end", None)))
         except EventmigError as error:
-            _send(out, ("error", _fault(error)))
+            _send(out, marshal.dumps(("error", _fault(error))))
 
 
 def _transformed(order: dict[str, Any]) -> Iterator[Transformed]:
@@ -203,18 +244,24 @@ def _transformed(order: dict[str, Any]) -> Iterator[Transformed]:
             yield transformer.batch(events)
 
 
-def _packed(made: Transformed) -> tuple[Any, ...]:
-    rows = [(*event[:-1], tuple(map(tuple, event[-1]))) for event in made.events]
-    failed = [(tuple(event)[:-1], _fault(error)) for event, error in made.failed]
-    return (made.until, made.size, asdict(made.tally), rows, failed)
+def _packed(made: Transformed) -> tuple[tuple[Any, ...], bytes]:
+    """A batch in two messages: what is small and of many forms, and the columns."""
+    streams, *others, origin_streams, positions, ordinals, merged = made.columns
+    origins = None if origin_streams is streams else origin_streams
+    small = (
+        made.until,
+        asdict(made.tally),
+        {n: tuple(map(tuple, several)) for n, several in merged.items()},
+        [(tuple(event)[:-1], _fault(error)) for event, error in made.failed],
+    )
+    return small, _encoder.encode((streams, *others, origins, positions, ordinals))
 
 
 def _fault(error: EventmigError) -> tuple[str, str, dict[str, Any], str]:
     return (type(error).__name__, error.what, error.where.as_dict(), error.remedy)
 
 
-def _send(out: BinaryIO, message: tuple[str, Any]) -> None:
-    packed = marshal.dumps(message)
-    out.write(len(packed).to_bytes(8, "big"))
-    out.write(packed)
+def _send(out: BinaryIO, message: bytes) -> None:
+    out.write(len(message).to_bytes(8, "big"))
+    out.write(message)
     out.flush()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, BinaryIO, TextIO, TypeVar, cast
 
 import typer
 from rich.console import Console, RenderableType
@@ -71,6 +73,10 @@ class _Session:
         self.opened.enter_context(contextlib.redirect_stdout(sys.stderr))
         return Project.open(self.config)
 
+    def bytes_out(self) -> BinaryIO:
+        """Standard output for bytes, whatever user code prints to."""
+        return cast(TextIO, self.out.file).buffer
+
     def show(self, result: object, text: Callable[[], RenderableType], *, json: bool) -> None:
         """Print a result on standard output."""
         if json:
@@ -110,7 +116,7 @@ def _options(
             "--config",
             "-c",
             envvar="EVENTMIG_CONFIG",
-            help="The configuration file (default: eventmig.toml, or [tool.eventmig] in "
+            help="The configuration file (default: eventmig.toml, or \\[tool.eventmig] in "
             "pyproject.toml, here or in a folder above).",
         ),
     ] = None,
@@ -180,8 +186,9 @@ def release(
     _session.show(
         frozen,
         lambda: (
-            f"release {frozen.name} is frozen: {len(frozen.types)} types, "
-            f"{len(frozen.upcasters)} upcasters, {len(frozen.steps)} stream and store steps; "
+            f"release {frozen.name} is frozen: {render.some(len(frozen.types), 'type')}, "
+            f"{render.some(len(frozen.upcasters), 'upcaster')}, "
+            f"{render.some(len(frozen.steps), 'stream or store step')}; "
             "commit eventmig.lock"
         ),
         json=json,
@@ -408,7 +415,10 @@ def import_(
         )
     _session.show(
         result,
-        lambda: f"imported {result.events:,} events in {result.streams:,} streams",
+        lambda: (
+            f"imported {render.some(result.events, 'event')} in "
+            f"{render.some(result.streams, 'stream')}"
+        ),
         json=json,
     )
 
@@ -425,14 +435,26 @@ def _mapping(project: Project, options: Sequence[str]) -> Mapping:
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="The JSON Lines file to write; .gz by name.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="The JSON Lines file to write; .gz by name; - for standard output."),
+    ],
     store: Store = None,
     json: Json = False,
 ) -> None:
     """Write a store's events to a JSON Lines file."""
     _session.json = json
+    if str(file) == "-":
+        with tempfile.TemporaryDirectory() as folder:
+            beside = Path(folder, "history.jsonl")
+            commands.export_history(_session.project(), beside, store=store)
+            with beside.open("rb") as lines:
+                shutil.copyfileobj(lines, _session.bytes_out())
+        return
     count = commands.export_history(_session.project(), file, store=store)
-    _session.show({"events": count}, lambda: f"exported {count:,} events to {file}", json=json)
+    _session.show(
+        {"events": count}, lambda: f"exported {render.some(count, 'event')} to {file}", json=json
+    )
 
 
 @quarantine_app.command(name="list")
@@ -534,6 +556,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(error)
     except (KeyboardInterrupt, typer.Abort):
         code = ExitCode.INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has enough: no error, and no more output
+        code = ExitCode.DONE
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
     if code == ExitCode.INTERRUPTED:
         _session.err.print(
             "\ninterrupted; everything up to the last batch is kept, and the same command resumes",

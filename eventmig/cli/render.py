@@ -14,10 +14,16 @@ from eventmig.check import CheckReport
 from eventmig.demo import Stage
 from eventmig.errors import EventmigError
 from eventmig.migrate.ledger import Quarantined
+from eventmig.migrate.states import State
 from eventmig.migrate.tally import Fate, Tally
 from eventmig.ops.base import Loss
 from eventmig.plan import Plan, PlannedType, Sample
 from eventmig.rebuild import RebuildResult
+
+
+def some(count: int, thing: str) -> str:
+    """A number of things, in words: `1 step`, `2,000 steps`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def error(found: EventmigError) -> RenderableType:
@@ -56,7 +62,10 @@ def plan(found: Plan, *, samples: int | None = None) -> RenderableType:
             planned.type,
             str(planned.schema_version),
             f"{planned.events:,}",
-            Text(planned.outcome, style=_OUTCOME_STYLE.get(planned.outcome, "")),
+            Text(
+                planned.outcome if planned.registered else f"{planned.outcome} (not registered)",
+                style=_OUTCOME_STYLE.get(planned.outcome, ""),
+            ),
             _steps_of(planned),
         )
     parts: list[RenderableType] = [head, "", table]
@@ -70,7 +79,10 @@ def plan(found: Plan, *, samples: int | None = None) -> RenderableType:
     if samples is not None and len(found.samples) > samples:
         parts += ["", Text(f"… and {len(found.samples) - samples} more samples", style="dim")]
     if found.problems:
-        parts += ["", Text(f"{len(found.problems)} problems would stop the job:", style="bold red")]
+        parts += [
+            "",
+            Text(f"{some(len(found.problems), 'problem')} would stop the job:", style="bold red"),
+        ]
         parts += [Padding(Text(problem), (0, 0, 0, 2)) for problem in found.problems]
     counts = ", ".join(f"{found.count(o):,} {o}" for o in ("copy", "upcast", "split", "drop"))
     parts += ["", Text(f"{counts}; nothing was written", style="dim")]
@@ -113,12 +125,19 @@ def job(found: commands.JobReport) -> RenderableType:
         f" ({it.reason})" if it.reason else "",
         " [resumed]" if found.resumed else "",
         " [a process works on it]" if found.running else "",
+        _NOBODY
+        if not found.running and it.state in _WORKING and found.verification is None
+        else "",
     )
     lines = Text(f"  from {it.source}\n  to   {found.target}")
     parts: list[RenderableType] = [head, lines, tally(it.tally)]
     if found.verification is not None:
         parts.append(verification(found))
     return Group(*parts)
+
+
+_WORKING = frozenset({State.PLANNED, State.BACKFILLING, State.CATCHING_UP, State.VERIFYING})
+_NOBODY = " [no process works on it; `eventmig upcast` resumes it]"
 
 
 def tally(found: Tally) -> RenderableType:
@@ -161,9 +180,13 @@ def check(found: CheckReport) -> RenderableType:
         text = Text.assemble(("✗ ", "bold red"), (finding.about, "bold"), f": {finding.what}")
         text.append(f"\n  remedy: {finding.remedy}", style="green")
         parts.append(text)
-    looked = (
-        f"{found.types} types, {found.steps} steps, {found.schemas} schemas, "
-        f"{found.examples:,} random events"
+    looked = ", ".join(
+        (
+            some(found.types, "type"),
+            some(found.steps, "step"),
+            some(found.schemas, "schema"),
+            some(found.examples, "random event"),
+        )
     )
     losses = [
         f"{sum(1 for v in found.ways_back.values() if v is loss)} {loss.value}" for loss in Loss
@@ -251,7 +274,13 @@ def quarantine(found: Sequence[Quarantined], *, whole: bool) -> RenderableType:
         return table
     parts: list[RenderableType] = []
     for q in found:
-        parts.append(error(EventmigError(q.what, where=q.where, remedy=q.remedy)))
+        e = q.event
+        head = Text(
+            f"{e.type} v{e.schema_version}, {e.stream} at {e.stream_position}, {e.id}", style="bold"
+        )
+        reason = Text.assemble((q.what, "red"), f"\n  where:  {q.where}", ("\n  remedy: ", ""))
+        reason.append(q.remedy, style="green")
+        parts += [head, reason]
         parts.append(Padding(Text(q.event.data.decode("utf-8", "backslashreplace")), (0, 0, 1, 2)))
     return Group(*parts)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from eventmig.chains import Simple, place_of
 from eventmig.drafts import Draft
 from eventmig.errors import UpcastError, Where
-from eventmig.events import Event, Origin, part_id
+from eventmig.events import Columns, Event, Origin, part_id
 from eventmig.migrate.tally import Fate, Tally
 from eventmig.transform import Pipeline, StreamCache
 
@@ -19,16 +19,20 @@ from eventmig.transform import Pipeline, StreamCache
 class Transformed:
     """What one batch of source events became.
 
-    `events` are in target order, their stream position still 0; `failed` holds each
-    event that could not be upcast, with its error. `until` is the batch's last source
-    global position.
+    `columns` are the target events, in their order, without their places; `failed` holds
+    each event that could not be upcast, with its error. `until` is the batch's last
+    source global position.
     """
 
     until: int = 0
-    events: list[Event] = field(default_factory=list)
+    columns: Columns = field(default_factory=lambda: Columns.of(()))
     tally: Tally = field(default_factory=Tally)
     failed: list[tuple[Event, UpcastError]] = field(default_factory=list)
-    size: int = 0
+
+    def add(self, events: list[Event]) -> None:
+        """Add target events at the end."""
+        for event in events:
+            self.columns.add(event)
 
 
 class Transformer:
@@ -56,9 +60,54 @@ class Transformer:
         self._stepped = bool(pipeline.stream_steps)
         self._same_stream = not pipeline.routes and pipeline.naming == "{stream}"
         self._tried: dict[tuple[str, int], int] = {}
+        self._simple_ones: dict[tuple[str, int], Simple] = {}
 
     def batch(self, events: list[Event]) -> Transformed:
         """What one batch becomes; raises `UpcastError` unless failures are set aside."""
+        return self._whole(events) or self._one_by_one(events)
+
+    def _whole(self, events: list[Event]) -> Transformed | None:
+        """The batch at once, where each event stays one event in its stream; else None.
+
+        That is most of any history: what does not change is taken over column by column,
+        and only data is made anew.
+        """
+        if self._stepped or not self._same_stream:
+            return None
+        _, streams, positions, ids, types, versions, _, metadata, times, _ = zip(
+            *events, strict=True
+        )
+        try:
+            chains = list(map(self._simple_ones.__getitem__, zip(types, versions, strict=True)))
+            data = [
+                event[6] if (change := chain[2]) is None else change(event)
+                for chain, event in zip(chains, events, strict=True)
+            ]
+        except (KeyError, UpcastError):
+            return None  # event by event it is found out, told, or set aside
+        to_types, to_versions, changes = zip(*chains, strict=True)
+        names, copied = list(streams), changes.count(None)
+        return Transformed(
+            until=events[-1].global_position,
+            columns=Columns(
+                streams=names,
+                ids=list(ids) if self._keep_ids else [part_id(id_, 0) for id_ in ids],
+                types=list(to_types),
+                schema_versions=list(to_versions),
+                data=data,
+                metadata=list(metadata),
+                recorded_at=list(times),
+                origin_streams=names,
+                origin_positions=list(positions),
+                origin_ordinals=[0] * len(names),
+                merged={},
+            ),
+            tally=Tally(
+                read=len(events), copied=copied, upcast=len(events) - copied, written=len(events)
+            ),
+        )
+
+    def _one_by_one(self, events: list[Event]) -> Transformed:
         out = Transformed(until=events[-1].global_position)
         tally = out.tally
         tally.read = len(events)
@@ -70,23 +119,24 @@ class Transformer:
                     raise
                 tally.quarantined += 1
                 out.failed.append((event, error))
-        tally.written = len(out.events)
+        tally.written = len(out.columns.ids)
         return out
 
     def _event(self, event: Event, out: Transformed) -> None:
         stream = event.stream
-        out.size += len(event.data)
         chain = self._pipeline.chains.chain(event)
         version = (event.type, event.schema_version)
         tried = self._tried.get(version, 0)
         if tried < _TRIED_TWICE:
             self._tried[version] = tried + 1
             self._try_twice(event)
+        elif isinstance(chain, Simple):
+            self._simple_ones[version] = chain
         if self._stepped and self._pipeline.needs_stream(stream):
             drafts, became = self._streams.due(event)
             made = self._placeless(drafts)
             self._count_in_stream(event, became, out.tally)
-            out.events += made
+            out.add(made)
             return
         if isinstance(chain, Simple):
             self._simple(event, chain, out)
@@ -95,12 +145,12 @@ class Transformer:
         made = self._placeless(drafts)
         if drafts:
             out.tally.split += 1
-            out.events += made
+            out.add(made)
         else:
             out.tally.drop(self._dropping_rule(event))
 
     def _simple(self, event: Event, chain: Simple, out: Transformed) -> None:
-        """One event that stays one: most of any history, so no draft is made for it."""
+        """One event that stays one."""
         _, stream, position, id_, _, _, data, metadata, recorded_at, _ = event
         type_, version, new_data = chain
         if new_data is not None:
@@ -111,12 +161,9 @@ class Transformer:
             target = self._pipeline.target_stream(draft)
         if not self._keep_ids:
             id_ = part_id(id_, 0)
-        origins = (_new(Origin, (stream, position, 0)),)
-        out.events.append(
-            _new(
-                Event,
-                (0, target, 0, id_, type_, version, data, metadata, recorded_at, origins),
-            )
+        origins = (Origin(stream, position),)
+        out.columns.add(
+            Event(0, target, 0, id_, type_, version, data, metadata, recorded_at, origins)
         )
         if new_data is None:
             out.tally.copied += 1
@@ -178,4 +225,3 @@ class Transformer:
 
 
 _TRIED_TWICE = 5
-_new = tuple.__new__

@@ -197,8 +197,9 @@ class UpcastJob:
         )
 
     def _write(self, tx: TargetTransaction, made: Transformed) -> Job:
-        placed = place(made.events, tx)
-        target_until = tx.append_copied(placed) if placed else self.job.target_position
+        target_until = self.job.target_position
+        if made.columns.ids:
+            target_until = tx.append_columns(made.columns, place(made.columns.streams, tx))
         ledger.set_aside(tx.connection, self.job, map(_aside, made.failed))
         return ledger.checkpoint(
             tx.connection,
@@ -230,6 +231,8 @@ class UpcastJob:
         return self.job
 
     def _failed(self, error: EventmigError) -> None:
+        if isinstance(error, UpcastError) and not self._quarantine:
+            error.add_note("--quarantine sets such events aside; the same command resumes the job")
         try:
             self._enter(State.FAILED, error.what)
         except EventmigError as second:
@@ -337,21 +340,15 @@ def cancel_job(target: JobTarget, job: Job) -> int:
     return deleted
 
 
-def place(events: Sequence[Event], tx: TargetTransaction) -> list[Event]:
-    """Give events their stream positions: the last step, from the target's own heads."""
-    heads = tx.heads({event.stream for event in events})
-    placed: list[Event] = []
-    new = tuple.__new__
-    for _, stream, _, id_, type_, version, data, metadata, recorded_at, origins in events:
+def place(streams: Sequence[str], tx: TargetTransaction) -> list[int]:
+    """The stream positions of events of these streams: the last step, from the target's heads."""
+    heads = tx.heads(set(streams))
+    positions: list[int] = []
+    for stream in streams:
         position = heads[stream] + 1
         heads[stream] = position
-        placed.append(
-            new(
-                Event,
-                (0, stream, position, id_, type_, version, data, metadata, recorded_at, origins),
-            )
-        )
-    return placed
+        positions.append(position)
+    return positions
 
 
 def _aside(failed: tuple[Event, UpcastError]) -> Quarantined:

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from eventmig import codec
-from eventmig.drafts import Draft
 from eventmig.errors import CodecError, UpcastError
 from eventmig.events import Event
 from eventmig.migrate import ledger
@@ -225,16 +224,6 @@ class _Derivation:
 
         self._streams = StreamCache(pipeline, read_stream, walk=True)
 
-    def _walk(self, event: Event) -> list[Draft]:
-        """The plain reading; for an event it cannot hold whole (a duplicate key or a lone
-        surrogate in a member that no step touches) the compiled one."""
-        try:
-            return self._pipeline.chains.walk(event)
-        except UpcastError as error:
-            if not isinstance(error.__cause__, CodecError):
-                raise
-            return self._pipeline.chains.upcast(event)
-
     def batch(self, events: list[Event]) -> tuple[list[Event], list[bool]]:
         """The events, and for each whether its data must be the very bytes of the source."""
         out: list[Event] = []
@@ -244,7 +233,7 @@ class _Derivation:
                 if self._pipeline.needs_stream(event.stream):
                     drafts, _ = self._streams.due(event)
                 else:
-                    drafts = self._walk(event)
+                    drafts = self._pipeline.chains.plain(event)
                 streams = [self._pipeline.target_stream(d) for d in drafts]
             except UpcastError:
                 continue

@@ -12,10 +12,10 @@ from eventmig.errors import EventmigError, RebuildError, Where
 from eventmig.events import Event
 from eventmig.rebuild.shape import Shape
 
-Cause: TypeAlias = tuple[int, str]
-"""An event that changed a row, as little as is kept: global position and type."""
+Cause: TypeAlias = tuple[int, str | None]
+"""An event that changed a row, as little as is kept: global position and type (if known)."""
 
-NO_CAUSE: Cause = (0, "")
+NO_CAUSE: Cause = (0, None)
 
 _MEND = (
     "mend the handler and run the same command again; the live tables are as before, and "

@@ -22,6 +22,7 @@ from eventmig.errors import RebuildError, Where
 from eventmig.events import Event
 
 Decode = Callable[[bytes], object]
+OnData = tuple[Decode, Callable[[object, object], object]]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -30,8 +31,8 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWOR
 class Handler:
     """One function of the user's, and how it is called.
 
-    `name` is `module:function`. `takes` are its parameters' roles in their order
-    ("data", "event", "rows", "state"); `names` what it calls them. `decode` makes
+    `name` is `module:function`. `function` is called with positions; `takes` are its
+    parameters' roles in their order ("data", "event", "rows", "state"). `decode` makes
     its data from the stored bytes. `fingerprint` changes with its code and with
     the schema of its data.
     """
@@ -39,7 +40,6 @@ class Handler:
     name: str
     function: Callable[..., object]
     takes: tuple[str, ...]
-    names: tuple[str, ...]
     decode: Decode | None
     fingerprint: str
 
@@ -56,7 +56,9 @@ def handler_of(
     names: list[str] = []
     decode: Decode | None = None
     schema: fingerprint.Plain = None
+    keywords = False
     for parameter in inspect.signature(function).parameters.values():
+        keywords = keywords or parameter.kind is parameter.KEYWORD_ONLY
         if parameter.kind not in _POSITIONAL:
             raise _unfit(name, f"takes {parameter}", "name each parameter, without *, ** or /")
         role = parameter.name if parameter.name in roles else "data"
@@ -82,9 +84,8 @@ def handler_of(
         )
     return Handler(
         name=name,
-        function=function,
+        function=_by_name(function, names) if keywords else function,
         takes=tuple(takes),
-        names=tuple(names),
         decode=decode,
         fingerprint=fingerprint.of_value([fingerprint.of_function(function), schema]),
     )
@@ -107,8 +108,27 @@ def call(handler: Handler, extra: str) -> Callable[[Event, object], object]:
     }
     if decode is not None:
         parts["data"] = lambda event, value: decode(event.data)
-    order = [(name, parts[role]) for name, role in zip(handler.names, takes, strict=True)]
-    return lambda event, value: function(**{name: part(event, value) for name, part in order})
+    order = [parts[role] for role in takes]
+    return lambda event, value: function(*[part(event, value) for part in order])
+
+
+def call_with_data(handler: Handler, extra: str) -> OnData | None:
+    """The handler as two functions, to be called one after the other; None if it takes the event.
+
+    The first makes its data from the stored bytes, the other takes that and the `extra` role.
+    """
+    function, decode, takes = handler.function, handler.decode, handler.takes
+    if takes == (extra,):
+        return bytes, lambda data, value: function(value)
+    if takes == ("data", extra) and decode is not None:
+        return decode, function
+    if takes == (extra, "data") and decode is not None:
+        return decode, lambda data, value: function(value, data)
+    return None
+
+
+def _by_name(function: Callable[..., object], names: list[str]) -> Callable[..., object]:
+    return lambda *values: function(**dict(zip(names, values, strict=True)))
 
 
 def schema_of(annotation: object) -> fingerprint.Plain:

@@ -12,6 +12,10 @@ from eventmig.events import Event
 Upcast: TypeAlias = Callable[[Sequence[Event]], list[Event]]
 """Stored events to events of the release, in order; `list` where none is needed."""
 
+DataUpcaster: TypeAlias = Callable[[str, int], tuple[str, Callable[[bytes], bytes] | None] | None]
+"""A stored type and schema version to the type of the release, and to what makes its data of
+the stored data (None: it stays). None instead of both where `Upcast` needs the whole event."""
+
 SourceTypes: TypeAlias = Callable[[Collection[str]], Collection[str]]
 """Event types of the release to the stored types that can become them."""
 

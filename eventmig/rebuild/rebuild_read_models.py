@@ -23,6 +23,7 @@ from eventmig.rebuild.bookkeeping import Generation, Hold, KeptTable, Kind, Stat
 from eventmig.rebuild.hold import held
 from eventmig.rebuild.planning import Planned, plan_generation
 from eventmig.rebuild.progress import (
+    DataUpcaster,
     Phase,
     Progress,
     RebuildProgress,
@@ -57,6 +58,7 @@ def rebuild_read_models(
     engine: Engine,
     release: str,
     source_types: SourceTypes | None = None,
+    data_upcaster: DataUpcaster | None = None,
     upto: int | None = None,
     batch_size: int = 200_000,
     max_rows: int = 100_000,
@@ -68,7 +70,9 @@ def rebuild_read_models(
     global order; writes tables in `engine`'s database (SQLite or PostgreSQL).
     `release` names what `upcast` leads to: another value, another source or a changed
     model begins a half-built generation anew. `source_types` says which stored types
-    can become the handled ones (None: every stored event is read).
+    can become the handled ones (None: every stored event is read). `data_upcaster` says
+    what `upcast` does to data alone; with it, a model whose handlers take no event is
+    rebuilt twice as fast.
 
     Rows are written every `batch_size` stored events, or sooner when more than
     `max_rows` rows have changed: that bounds memory. `progress` is told after every
@@ -92,6 +96,7 @@ def rebuild_read_models(
                 upto=limit,
                 batch_size=batch_size,
                 max_rows=max_rows,
+                data_upcaster=data_upcaster,
             )
             built.append(_build(model, connection, plan, release, tell))
         kept = _swap(connection, built)

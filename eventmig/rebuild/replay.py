@@ -2,13 +2,15 @@
 
 Reads the source, upcasts, calls the handlers, and writes what a batch comes to
 together with its checkpoint in one transaction. The handlers run between
-transactions: no lock is held while user code runs.
+transactions: no lock is held while user code runs. Where data is all that handlers
+and upcasters look at, whole events are not read at all (`narrow`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from sqlalchemy import Connection, Table
 
@@ -21,14 +23,18 @@ from eventmig.rebuild.collector import collector_paused
 from eventmig.rebuild.faults import handler_error, where_of, with_handler
 from eventmig.rebuild.fold import TableFold
 from eventmig.rebuild.handlers import call
-from eventmig.rebuild.progress import Upcast
+from eventmig.rebuild.narrow import HandlerFailedError, NarrowFold, data_handlers
+from eventmig.rebuild.progress import DataUpcaster, Upcast
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.rows import Rows
 from eventmig.rebuild.shadow import Shadow
 from eventmig.stores.base import EventReader, all_events
 
-READ_AT_ONCE = 5_000
+READ_AT_ONCE = 1_000
 """Stored events read and decoded at a time; a batch is several of these."""
+
+Read: TypeAlias = tuple[int, int, int]
+"""Stored events read and folded: how many, the last one's global position, how many folded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +43,7 @@ class Replay:
 
     `types` are stored event types (None: all); `upto` is inclusive. A batch ends
     after `batch_size` stored events, or when more than `max_rows` rows are folded.
+    `data_upcaster` may say what `upcast` does to data alone.
     """
 
     source: EventReader
@@ -45,13 +52,21 @@ class Replay:
     upto: int
     batch_size: int
     max_rows: int
+    data_upcaster: DataUpcaster | None = None
 
     def expected(self) -> int:
         """How many stored events there are to read, from the start (reads the source)."""
-        if self.types is None:
-            return self.source.count(until=self.upto)
-        counts = self.source.type_counts(until=self.upto)
-        return sum(count.count for count in counts if count.type in self.types)
+        return self.source.count(until=self.upto, types=self.types)
+
+    @property
+    def read_at_once(self) -> int:
+        """How many stored events are read at a time."""
+        return min(self.batch_size, READ_AT_ONCE)
+
+    def event_at(self, position: int) -> Event | None:
+        """The first event of the release that the one at a global position becomes (reads)."""
+        batches = self.source.read_all(after=position - 1, until=position, batch_size=1)
+        return next(iter(self.upcast(list(all_events(batches)))), None)
 
 
 def folds_of(
@@ -83,34 +98,20 @@ def replay(
     """
     folds, writers = folds_of(model, shadow, connection)
     names = {type_: handler.name for type_, handler in model.handlers.items()}
-    handle = {type_: call(handler, "rows") for type_, handler in model.handlers.items()}
-    rows = Rows(folds)
     at = start
     pending = 0
-    batches = plan.source.read_all(
-        after=start.position,
-        until=plan.upto,
-        types=plan.types,
-        batch_size=min(plan.batch_size, READ_AT_ONCE),
-    )
+    reads = _reads(model, Rows(folds), names, start.position, plan)
     try:
         with collector_paused() as let_run:
-            for stored in batches:
-                events = plan.upcast(stored)
-                try:
-                    folded = _fold(events, handle, rows, names)
-                except RebuildError:
-                    _try_writing(connection, hold, writers)
-                    raise
-                finally:
-                    connection.rollback()  # what `get` began by reading
+            while (read := _next(reads, connection, hold, writers)) is not None:
+                count, position, folded = read
                 at = replace(
                     at,
-                    position=stored[-1].global_position,
-                    events_read=at.events_read + len(stored),
+                    position=position,
+                    events_read=at.events_read + count,
                     events_folded=at.events_folded + folded,
                 )
-                pending += len(stored)
+                pending += count
                 if pending < plan.batch_size and sum(map(len, folds.values())) <= plan.max_rows:
                     continue
                 _commit(connection, hold, at, writers, plan.max_rows)
@@ -126,6 +127,54 @@ def replay(
         raise
 
 
+def _next(
+    reads: Iterator[Read],
+    connection: Connection,
+    hold: Hold,
+    writers: list[tuple[TableWriter, TableFold]],
+) -> Read | None:
+    try:
+        return next(reads, None)
+    except RebuildError:
+        _try_writing(connection, hold, writers)
+        raise
+    finally:
+        connection.rollback()  # what `get` began by reading
+
+
+def _reads(
+    model: ReadModel, rows: Rows, names: Mapping[str, str], after: int, plan: Replay
+) -> Iterator[Read]:
+    """Read and fold everything after a position: narrow rows as long as they will do."""
+    handlers = None if plan.data_upcaster is None else data_handlers(model.handlers)
+    if handlers is not None and plan.data_upcaster is not None:
+        narrow = NarrowFold(handlers, plan.data_upcaster, rows)
+        for batch in plan.source.read_data(
+            after=after, until=plan.upto, types=plan.types, batch_size=plan.read_at_once
+        ):
+            try:
+                done, folded = narrow.fold(batch)
+            except HandlerFailedError as failed:
+                cause = failed.__cause__
+                event = plan.event_at(failed.position)
+                if event is None or not isinstance(cause, Exception):
+                    raise
+                raise handler_error(cause, event, names) from cause
+            if done:
+                after = batch[done - 1][0]
+                yield done, after, folded
+            if done < len(batch):
+                break
+        else:
+            return
+    whole = {type_: call(handler, "rows") for type_, handler in model.handlers.items()}
+    for stored in plan.source.read_all(
+        after=after, until=plan.upto, types=plan.types, batch_size=plan.read_at_once
+    ):
+        folded = _fold(plan.upcast(stored), whole, rows, names)
+        yield len(stored), stored[-1].global_position, folded
+
+
 def _fold(
     events: Sequence[Event],
     handle: Mapping[str, Callable[[Event, object], object]],
@@ -139,7 +188,7 @@ def _fold(
         for event in events:
             handler = handle.get(event.type)
             if handler is not None:
-                rows.event = event
+                rows.position, rows.type = event.global_position, event.type
                 handler(event, rows)
                 folded += 1
     except Exception as error:
@@ -172,8 +221,7 @@ def _whole(where: Where, plan: Replay) -> Where:
     position = where.global_position
     if position is None or where.event_id is not None:
         return where
-    stored = all_events(plan.source.read_all(after=position - 1, until=position, batch_size=1))
-    found = next(iter(plan.upcast(list(stored))), None)
+    found = plan.event_at(position)
     return where if found is None else where.within(where_of(found))
 
 

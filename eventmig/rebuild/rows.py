@@ -14,8 +14,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Table
 
 from eventmig.errors import RebuildError, Where
-from eventmig.events import Event
-from eventmig.rebuild.faults import NO_CAUSE, Cause, missing, present
+from eventmig.rebuild.faults import Cause, missing, present
 from eventmig.rebuild.fold import Effect, Needs, Outcome, TableFold
 from eventmig.rebuild.shape import Number, Shape
 
@@ -38,13 +37,16 @@ class Rows:
     a tuple. Every operation raises `RebuildError` for a table that is not the
     model's, a column the table has not, and a key of the wrong type. Handlers have no
     connection: nothing but rows can be changed in a rebuild.
+
+    `position` and `type` are of the event that is handled: 0 and None where unknown.
     """
 
-    __slots__ = ("_folds", "event")
+    __slots__ = ("_folds", "position", "type")
 
     def __init__(self, folds: Mapping[Table, TableFold]) -> None:
         self._folds = folds
-        self.event: Event | None = None
+        self.position: int = 0
+        self.type: str | None = None
 
     def increment(self, table: Table, /, key: Key, **amounts: Number) -> None:
         """Add to columns; a row that is missing starts from the columns' defaults (0 without).
@@ -61,9 +63,9 @@ class Rows:
         sums = fold.sums.get(at)
         if sums is not None:
             for name, amount in amounts.items():
-                if name in sums:
+                try:
                     sums[name] += amount
-                else:
+                except KeyError:
                     self._widen(fold, at, sums, name, amount)
             return
         if at.__class__ is not fold.key_type or fold.width > 1 or key.__class__ is dict:
@@ -158,8 +160,7 @@ class Rows:
         return fold, at, fold.effect(at, self._cause())
 
     def _cause(self) -> Cause:
-        event = self.event
-        return NO_CAUSE if event is None else (event.global_position, event.type)
+        return (self.position, self.type)
 
     def _check_key(self, fold: TableFold, at: object, key: Key) -> None:
         shape = fold.shape

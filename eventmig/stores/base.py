@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from sqlalchemy import Connection
 
 from eventmig.errors import StoreDamagedError
-from eventmig.events import CategoryCount, Event, NewEvent, StreamHead, TypeCount
+from eventmig.events import CategoryCount, Columns, Event, NewEvent, StreamHead, TypeCount
 
 
 class Capability(StrEnum):
@@ -39,6 +39,9 @@ NONE: Final = None
 Expected = int | None | _Any
 """A stream position (the last one the writer saw), `NONE`, or `ANY`."""
 
+DataRow: TypeAlias = tuple[int, str, int, bytes]
+"""The parts of an event a fold over data needs: global position, type, schema version, data."""
+
 
 @runtime_checkable
 class EventReader(Protocol):
@@ -60,6 +63,21 @@ class EventReader(Protocol):
 
         `types` filters by event type in the database. Each batch is one short read;
         no transaction stays open between batches.
+        """
+        ...
+
+    def read_data(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
+    ) -> Iterator[list[DataRow]]:
+        """The events that `read_all` reads, in the same order, without their other parts.
+
+        For those who fold data alone: less than half the cost of whole events. Batches
+        need not be cut where `read_all` cuts them.
         """
         ...
 
@@ -93,8 +111,8 @@ class EventReader(Protocol):
         """The last global position; 0 for an empty store."""
         ...
 
-    def count(self, *, until: int | None = None) -> int:
-        """How many events lie at or before a global position."""
+    def count(self, *, until: int | None = None, types: Collection[str] | None = None) -> int:
+        """How many events (of these types; None: all) lie at or before a global position."""
         ...
 
     def identity(self) -> str:
@@ -145,6 +163,10 @@ class TargetTransaction(Protocol):
 
         Global positions are assigned in the order given. Returns the last one.
         """
+        ...
+
+    def append_columns(self, columns: Columns, positions: Sequence[int]) -> int:
+        """`append_copied` for events column by column, at these stream positions."""
         ...
 
     def truncate_after(self, global_position: int) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Final
-
-from eventmig.stores.sqlite_schema import FIRST_POSITION
 
 NAMES_KEPT: Final = 200_000
 _UNKNOWN: Final = -1
@@ -30,17 +29,19 @@ class StreamCache:
         self.all_heads_known = False
         self.data_version = _UNKNOWN
 
-    def set_heads(self, heads: dict[int, int]) -> None:
-        """Note the last positions of streams, by key."""
+    def set_heads(self, stream_ids: Sequence[int], positions: Sequence[int]) -> None:
+        """Note the last positions of streams, by key; of a key given twice, the later one."""
         known = self.heads
-        missing = max(heads, default=0) + 1 - len(known)
+        missing = max(stream_ids, default=0) + 1 - len(known)
         if missing > 0:
             known.extend([_UNKNOWN] * missing)
-        for key, position in heads.items():
+        for key, position in zip(stream_ids, positions, strict=True):
             known[key] = position
 
-    def head(self, stream_id: int) -> int | None:
-        """A stream's last position, or None where it is not known."""
-        if stream_id < len(self.heads) and self.heads[stream_id] != _UNKNOWN:
-            return self.heads[stream_id]
-        return FIRST_POSITION - 1 if self.all_heads_known else None
+    def unknown_heads(self, stream_ids: Sequence[int]) -> list[int]:
+        """Those of these streams whose last positions are not known."""
+        known = self.heads
+        if max(stream_ids, default=0) < len(known):
+            return [key for key in stream_ids if known[key] == _UNKNOWN]
+        count = len(known)
+        return [key for key in stream_ids if key >= count or known[key] == _UNKNOWN]

@@ -1,7 +1,7 @@
-"""Is a SQLite store whole? The check a job makes of its source before it writes.
+"""Is this a SQLite store, and is it whole? What is asked when one is opened, and by a job.
 
-Reads only. Yields errors instead of raising them, so that a report can show all
-and a job can raise the first.
+Reads only. `damages` yields errors instead of raising them, so that a report can show
+all and a job can raise the first.
 """
 
 from __future__ import annotations
@@ -9,12 +9,48 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from eventmig.errors import StoreDamagedError, Where
+from sqlalchemy import select
+
+from eventmig.errors import NotAStoreError, StoreDamagedError, StoreError, Where
 from eventmig.stores.sqlite_errors import from_driver
 from eventmig.stores.sqlite_file import Location
-from eventmig.stores.sqlite_schema import FIRST_POSITION, Statements
+from eventmig.stores.sqlite_schema import FIRST_POSITION, FORMAT, MARK, Statements, Tables, quote
 
 _RESTORE = "restore the store from a backup; `sqlite3 FILE .recover` saves what can still be read"
+
+
+def check_tables(connection: sqlite3.Connection, location: Location, tables: Tables) -> None:
+    """Refuse a file without these tables, or of a newer format, by name.
+
+    Raises `NotAStoreError`, `StoreError` or `StoreDamagedError`.
+    """
+    names = {n for (n,) in connection.execute("SELECT name FROM sqlite_master")}
+    mark = tables.mark
+    if mark.name not in names:
+        others = sorted(n.removesuffix(MARK) for n in names if n.endswith(MARK))
+        raise NotAStoreError(
+            f"{location.path} holds no event store"
+            + (f" with tables={location.tables}" if location.tables else ""),
+            where=Where(store=location.url),
+            remedy=f"it has one with {' or '.join(f'?tables={o}' for o in others)}"
+            if any(others)
+            else "name an event store; `eventmig import` makes one from JSON Lines",
+        )
+    row = connection.execute(str(select(mark.c.format).compile())).fetchone()
+    if row is None or row[0] > FORMAT:
+        raise StoreError(
+            "the store was written by a newer eventmig: its format is "
+            f"{row and row[0]}, this one knows {FORMAT}",
+            where=Where(store=location.url),
+            remedy="install the newer eventmig",
+        )
+    missing = {str(t.name) for t in tables.metadata.tables.values()} - names
+    if missing:
+        raise StoreDamagedError(
+            f"the store lacks the tables {', '.join(map(quote, sorted(missing)))}",
+            where=Where(store=location.url),
+            remedy="restore the store from a backup",
+        )
 
 
 def damages(

@@ -35,6 +35,9 @@ FIRST_POSITION: Final = 1
 MARK: Final = "eventmig_store"
 """The table (after the prefix) that makes a SQLite file an event store."""
 
+ROWS: Final = 80
+"""How many events `insert_events` takes: as many as every SQLite has parameters for (999)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
@@ -114,6 +117,11 @@ class Statements:
     # reading
     read_all: str
     read_all_typed: str
+    read_data: str
+    read_data_typed: str
+    read_data_alone: str
+    read_data_alone_typed: str
+    other_streams: str
     read_stream: str
     event_by_id: str
     examples: str
@@ -124,6 +132,8 @@ class Statements:
     type_counts: str
     head_position: str
     count: str
+    count_typed: str
+    count_typed_alone: str
     # writing
     last_global: str
     last_stream_id: str
@@ -135,6 +145,7 @@ class Statements:
     insert_stream: str
     insert_origin_stream: str
     insert_event: str
+    insert_events: str
     insert_origin: str
     delete_origins_after: str
     delete_events_after: str
@@ -167,15 +178,30 @@ def compose(tables: Tables) -> Statements:
     origin = f"LEFT JOIN {origin_streams} o ON o.origin_stream_id = e.origin_stream"
     mine = f"{events} e CROSS JOIN {streams} s ON s.stream_id = e.stream_id"
     ours = f"{streams} s CROSS JOIN {events} e ON e.stream_id = s.stream_id"
+    data = "SELECT e.global_position, e.type, e.schema_version, CAST(e.data AS BLOB) FROM"
+    span = "e.global_position > :after AND e.global_position <= :until"
+    typed = "AND e.type IN (SELECT value FROM json_each(:types))"
     page = f"""SELECT {columns} FROM {mine} {origin}
-        WHERE e.global_position > :after AND e.global_position <= :until
-          AND s.release IS :release"""
+        WHERE {span} AND s.release IS :release"""
     in_order = "ORDER BY e.global_position LIMIT :limit"
+    insert_event = f"""INSERT INTO {events} (global_position, stream_id, stream_position,
+                event_id, type, schema_version, data, metadata, recorded_at,
+                origin_stream, origin_position, origin_ordinal)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
     extent = "min(e.stream_position), max(e.stream_position), count(*)"
     return Statements(
         # One page of the global order, by key, never by offset.
         read_all=f"{page} {in_order}",
-        read_all_typed=f"{page} AND e.type IN (SELECT value FROM json_each(:types)) {in_order}",
+        read_all_typed=f"{page} {typed} {in_order}",
+        # The same without what only a whole event needs; "alone" where these tables hold no
+        # stream of another release.
+        read_data=f"{data} {mine} WHERE {span} AND s.release IS :release {in_order}",
+        read_data_typed=f"{data} {mine} WHERE {span} AND s.release IS :release {typed} {in_order}",
+        read_data_alone=f"{data} {events} e WHERE {span} {in_order}",
+        read_data_alone_typed=f"{data} {events} e WHERE {span} {typed} {in_order}",
+        # Of the streams that came after one: the last, and whether any is another release's.
+        other_streams=f"""SELECT max(stream_id), max(release IS NOT :release)
+            FROM {streams} WHERE stream_id > :seen""",
         # One page of a stream.
         read_stream=f"""SELECT {columns} FROM {ours} {origin}
             WHERE s.name = :stream AND s.release IS :release
@@ -216,6 +242,10 @@ def compose(tables: Tables) -> Statements:
         # The + keeps it off the table's pages: the index over streams has all it needs.
         count=f"""SELECT count(*) FROM {mine}
             WHERE +e.global_position <= :until AND s.release IS :release""",
+        count_typed=f"""SELECT count(*) FROM {mine}
+            WHERE e.global_position <= :until AND s.release IS :release {typed}""",
+        count_typed_alone=f"""SELECT count(*) FROM {events} e
+            WHERE e.global_position <= :until {typed}""",
         last_global=f"SELECT coalesce(max(global_position), 0) FROM {events}",
         last_stream_id=f"SELECT coalesce(max(stream_id), 0) FROM {streams}",
         last_origin_stream_id=f"SELECT coalesce(max(origin_stream_id), 0) FROM {origin_streams}",
@@ -230,10 +260,9 @@ def compose(tables: Tables) -> Statements:
         insert_stream=f"INSERT INTO {streams} (stream_id, name, release) VALUES (?, ?, ?)",
         insert_origin_stream=f"""INSERT INTO {origin_streams} (origin_stream_id, name)
             VALUES (?, ?)""",
-        insert_event=f"""INSERT INTO {events} (global_position, stream_id, stream_position,
-                event_id, type, schema_version, data, metadata, recorded_at,
-                origin_stream, origin_position, origin_ordinal)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        insert_event=insert_event,
+        # Many rows in one statement: a quarter faster than one each.
+        insert_events=f"{insert_event}{', (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)' * (ROWS - 1)}",
         insert_origin=f"""INSERT INTO {origins} (global_position, number, origin_stream,
                 origin_position, origin_ordinal) VALUES (?, ?, ?, ?, ?)""",
         # Only the events of the store's own release.

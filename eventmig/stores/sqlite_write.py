@@ -10,20 +10,18 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from typing import Final, cast
+from typing import cast
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateIndex, DropIndex
 
 from eventmig.errors import ConflictError, DataError, Where
-from eventmig.events import Event, Origin
+from eventmig.events import Columns, Event
 from eventmig.stores.sqlite_cache import NAMES_KEPT, StreamCache
 from eventmig.stores.sqlite_file import Location
 from eventmig.stores.sqlite_refusals import check_names, doubled, not_text, refused_batch
-from eventmig.stores.sqlite_schema import FIRST_POSITION, Statements, Tables
-
-_NO_ORIGIN: Final = ("", None, None)
+from eventmig.stores.sqlite_schema import FIRST_POSITION, ROWS, Statements, Tables
 
 
 class SqliteTransaction:
@@ -59,26 +57,34 @@ class SqliteTransaction:
 
     def heads(self, streams: Collection[str]) -> dict[str, int]:
         """Last stream position of each named stream; 0 where it has no events."""
-        self._learn_streams(streams)
         ids = self._cache.ids
-        known = {name: ids[name] for name in streams if name in ids}
-        self._learn_heads(known.values())
-        heads = dict.fromkeys(streams, FIRST_POSITION - 1)
-        for name, stream_id in known.items():
-            heads[name] = self._cache.head(stream_id) or FIRST_POSITION - 1
-        return heads
+        keys = list(map(ids.get, streams))
+        if None in keys:
+            self._learn_streams(streams)
+            keys = list(map(ids.get, streams))
+        self._learn_heads([key for key in keys if key is not None])
+        known = self._cache.heads
+        none = FIRST_POSITION - 1
+        return dict(
+            zip(streams, [none if key is None else known[key] for key in keys], strict=True)
+        )
 
-    def _learn_heads(self, stream_ids: Collection[int]) -> None:
+    def _learn_heads(self, stream_ids: Sequence[int]) -> None:
         cache = self._cache
-        unknown = [i for i in stream_ids if cache.head(i) is None]
+        unknown = cache.unknown_heads(stream_ids)
         if not unknown:
             return
-        if self.deferred:  # no index to ask: one pass over the events, then all are known
-            rows: Iterable[tuple[int, int | None]] = self._driver.execute(self._sql.heads_all)
-            cache.all_heads_known = True
-        else:
+        rows: Iterable[tuple[int, int | None]]
+        if not self.deferred:
             rows = self._driver.execute(self._sql.heads_of_ids, {"ids": json.dumps(unknown)})
-        cache.set_heads({key: at or FIRST_POSITION - 1 for key, at in rows})
+        elif cache.all_heads_known:
+            rows = []
+        else:  # no index to ask: one pass over the events, then all are known
+            rows = self._driver.execute(self._sql.heads_all)
+            cache.all_heads_known = True
+        heads = dict.fromkeys(unknown, FIRST_POSITION - 1)
+        heads.update((key, at) for key, at in rows if at is not None)
+        cache.set_heads(list(heads), list(heads.values()))
 
     # --- events
 
@@ -90,77 +96,95 @@ class SqliteTransaction:
         hold). While the indexes are deferred, ids and positions are not looked
         at before `build_indexes`.
         """
+        positions = [event.stream_position for event in events]
+        return self.append_columns(Columns.of(events), positions)
+
+    def append_columns(self, columns: Columns, positions: Sequence[int]) -> int:
+        """`append_copied`, column by column: each step is one loop in C."""
         before = self._last_position()
-        if not events:
+        if not columns.ids:
             return before
-        # Column by column: each step is one loop in C.
-        _, streams, positions, ids, types, versions, data, metadata, times, origins = zip(
-            *events, strict=True
-        )
+        streams, ids, types = columns.streams, columns.ids, columns.types
         if "\0" in "".join(ids) or not all(ids) or any(not t or "\0" in t for t in set(types)):
-            check_names(events, self._location.url)
+            check_names(columns.events(positions), self._location.url)
         try:
-            keys = list(map(self._stream_ids(streams).__getitem__, streams))
-            rows = zip(
-                range(before + 1, before + 1 + len(events)),
+            keys = self._keys(streams)
+            self._insert(
+                range(before + 1, before + 1 + len(ids)),
                 keys,
                 positions,
                 ids,
                 types,
-                versions,
-                map(bytes.decode, data),
-                [m if m is None else m.decode() for m in metadata],
-                times,
-                *self._lineage(streams, origins),
-                strict=True,
+                columns.schema_versions,
+                map(bytes.decode, columns.data),
+                [m if m is None else m.decode() for m in columns.metadata],
+                columns.recorded_at,
+                *self._lineage(columns),
             )
-            self._driver.executemany(self._sql.insert_event, rows)
-            if max(map(len, origins)) > 1:
-                self._insert_merged(before, events)
+            if columns.merged:
+                self._insert_merged(before, columns)
         except UnicodeError as error:
-            raise not_text(events, self._location.url) from error
+            raise not_text(columns.events(positions), self._location.url) from error
         except sqlite3.IntegrityError as error:
-            url = self._location.url
+            events, url = columns.events(positions), self._location.url
             raise refused_batch(self._driver, self._sql, url, events, before, error) from error
-        self._cache.set_heads(dict(zip(keys, positions, strict=True)))
-        self._last_global = before + len(events)
+        self._cache.set_heads(keys, positions)
+        self._last_global = before + len(ids)
         return self._last_global
 
+    def _insert(self, positions: range, *others: Iterable[object]) -> None:
+        """Insert rows given as columns, many of them with one statement."""
+        width = 1 + len(others)
+        values: list[object] = [None] * (width * len(positions))
+        for number, column in enumerate([positions, *others]):
+            values[number::width] = column
+        step = width * ROWS
+        whole = len(values) - len(values) % step
+        for at in range(0, whole, step):
+            self._driver.execute(self._sql.insert_events, values[at : at + step])
+        rest = iter(values[whole:])
+        self._driver.executemany(self._sql.insert_event, zip(*[rest] * width, strict=True))
+
     def _lineage(
-        self, streams: Sequence[str], origins: Sequence[tuple[Origin, ...]]
+        self, columns: Columns
     ) -> tuple[Iterable[int | None], Iterable[int | None], Iterable[int | None]]:
         """The three origin columns of a batch, as `sqlite_schema` describes them."""
-        if not any(origins):
-            nothing = [None] * len(origins)
-            return nothing, nothing, nothing
-        firsts = [o[0] if o else _NO_ORIGIN for o in origins]
-        names, positions, ordinals = zip(*firsts, strict=True)
+        streams, names, positions = (
+            columns.streams,
+            columns.origin_streams,
+            columns.origin_positions,
+        )
+        ordinals: list[int | None] = [*columns.origin_ordinals]
+        if None in positions:
+            ordinals = [
+                None if at is None else n for at, n in zip(positions, ordinals, strict=True)
+            ]
+        for index in columns.merged:
+            ordinals[index] = None
         keys: list[int | None] = [None] * len(names)
-        if names != streams:
-            known = self._origin_ids(
-                {o.stream: None for some in origins for o in some}
-                if max(map(len, origins)) > 1
-                else dict.fromkeys(names)
-            )
+        if names is not streams and names != streams:
+            known = self._origin_ids(dict.fromkeys(names))
             keys = [
                 None if name == stream else known.get(name)
                 for name, stream in zip(names, streams, strict=True)
             ]
-        several = [n if len(o) < 2 else None for n, o in zip(ordinals, origins, strict=True)]
-        return keys, positions, several
+        return keys, positions, ordinals
 
-    def _insert_merged(self, before: int, events: Sequence[Event]) -> None:
+    def _insert_merged(self, before: int, columns: Columns) -> None:
         """All origins of the events that have several."""
-        merged = [
-            (n, event) for n, event in enumerate(events, before + 1) if len(event.origins) > 1
-        ]
-        known = self._origin_ids({o.stream: None for _, event in merged for o in event.origins})
+        merged = columns.merged
+        known = self._origin_ids({o.stream: None for origins in merged.values() for o in origins})
         self._driver.executemany(
             self._sql.insert_origin,
             [
-                (at, n, None if o.stream == event.stream else known[o.stream], *o[1:])
-                for at, event in merged
-                for n, o in enumerate(event.origins)
+                (
+                    before + 1 + index,
+                    n,
+                    None if o.stream == columns.streams[index] else known[o.stream],
+                    *o[1:],
+                )
+                for index, origins in merged.items()
+                for n, o in enumerate(origins)
             ],
         )
 
@@ -212,6 +236,12 @@ class SqliteTransaction:
 
     # --- keys of streams
 
+    def _keys(self, streams: Sequence[str]) -> list[int]:
+        try:
+            return list(map(self._cache.ids.__getitem__, streams))
+        except KeyError:
+            return list(map(self._stream_ids(streams).__getitem__, streams))
+
     def _stream_ids(self, streams: Sequence[str]) -> dict[str, int]:
         """The keys of all these streams; new ones are added, marked with the release."""
         self._learn_streams(streams)
@@ -232,7 +262,7 @@ class SqliteTransaction:
                 [(key, name, release) for key, name in enumerate(new, last + 1)],
             )
             ids.update(zip(new, range(last + 1, last + 1 + len(new)), strict=True))
-            self._cache.set_heads({ids[name]: FIRST_POSITION - 1 for name in new})
+            self._cache.set_heads([ids[name] for name in new], [FIRST_POSITION - 1] * len(new))
         return ids
 
     def _learn_streams(self, streams: Iterable[str]) -> None:

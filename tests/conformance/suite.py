@@ -7,8 +7,10 @@ one. What a store cannot do is a missing `Capability`; its tests are skipped.
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Protocol
 
 import pytest
@@ -21,6 +23,7 @@ from eventmig.stores.base import (
     ANY,
     NONE,
     Capability,
+    DataRow,
     EventAppender,
     JobTarget,
     TargetTransaction,
@@ -46,6 +49,10 @@ def copied(stream: str, position: int, n: int, *origins: Origin, data: bytes = b
 
 def everything(store: JobTarget) -> list[Event]:
     return list(all_events(store.read_all()))
+
+
+def data_of(events: Iterable[Event]) -> list[DataRow]:
+    return [(e.global_position, e.type, e.schema_version, e.data) for e in events]
 
 
 def undone(store: JobTarget, work: Callable[[TargetTransaction], object]) -> None:
@@ -75,6 +82,7 @@ class StoreConformance:
 
     def test_an_empty_store_answers_every_question(self, store: Store) -> None:
         assert everything(store) == []
+        assert list(store.read_data()) == []
         assert list(store.read_stream("nobody")) == []
         assert store.event("nothing") is None
         assert list(store.heads()) == []
@@ -167,19 +175,28 @@ class StoreConformance:
         read = list(all_events(store.read_all(after=after, until=until, batch_size=2)))
         assert read == events[2:5]
         assert store.count(until=until) == 5
+        narrow = store.read_data(after=after, until=until, batch_size=2)
+        assert [*chain.from_iterable(narrow)] == data_of(read)
 
     def test_read_all_filters_by_type(self, store: Store) -> None:
         store.append("s", [an_event(n, type_="AB"[n % 2]) for n in range(6)], expected=NONE)
-        read = all_events(store.read_all(types=["B", "C"], batch_size=2))
+        read = [*all_events(store.read_all(types=["B", "C"], batch_size=2))]
         assert [e.stream_position for e in read] == [2, 4, 6]
         assert list(store.read_all(types=[])) == []
+        narrow = [*chain.from_iterable(store.read_data(types=["B", "C"], batch_size=2))]
+        assert narrow == data_of(read)
+        assert list(store.read_data(types=[])) == []
+        assert (store.count(types=["B", "C"]), store.count(types=[])) == (3, 0)
+        assert store.count(types=["A", "B"], until=read[1].global_position) == 4
 
     def test_read_all_ends_at_the_head_it_found(self, store: Store) -> None:
         events = store.append("s", [an_event(n) for n in range(4)], expected=NONE)
         batches = store.read_all(batch_size=2)
-        read = next(batches)
+        narrow = store.read_data(batch_size=2)
+        read, rows = next(batches), next(narrow)
         store.append("s", [an_event(9)], expected=ANY)
         assert read + list(all_events(batches)) == events
+        assert [*rows, *chain.from_iterable(narrow)] == data_of(events)
 
     def test_a_batch_of_large_events_is_shorter(self, store: Store) -> None:
         large = b'"' + b"x" * 9_000_000 + b'"'
@@ -187,6 +204,17 @@ class StoreConformance:
         sizes = [len(batch) for batch in store.read_all()]
         assert sum(sizes) == 4
         assert max(sizes) == 2
+        assert [len(batch) for batch in store.read_data()] == sizes
+
+    def test_reading_leaves_the_garbage_collector_as_it_was(self, store: Store) -> None:
+        store.append("s", [an_event(n) for n in range(4)], expected=NONE)
+        for on in (True, False):
+            (gc.enable if on else gc.disable)()
+            try:
+                for batches in (store.read_all(batch_size=2), store.read_data(batch_size=2)):
+                    assert [gc.isenabled() for _ in batches] == [on, on]
+            finally:
+                gc.enable()
 
     def test_read_stream_is_bounded_on_both_sides(self, store: Store) -> None:
         events = store.append("s", [an_event(n) for n in range(1, 2_502)], expected=NONE)
@@ -385,6 +413,8 @@ class StoreConformance:
                 transaction.append_copied(events[at : at + cut])
         read = list(all_events(store.read_all(batch_size=page)))
         assert [e._replace(global_position=0) for e in read] == events
+        narrow = store.read_data(batch_size=page)
+        assert [*chain.from_iterable(narrow)] == data_of(read)
         assert {h.stream: h.last for h in store.heads()} == heads
         for stream in heads:
             assert list(store.read_stream(stream)) == [e for e in read if e.stream == stream]

@@ -42,6 +42,9 @@ def test_releases_in_one_set_of_tables_see_only_themselves(tmp_path: Path) -> No
         assert [*old.read_all()] == [first]
         assert [*new.read_all()] == [second]
         assert [*apart.read_all()] == [third]
+        assert [*old.read_data()] == [[(1, "Counted", 1, b'{"n":1}')]]
+        assert [*new.read_data(types=["Counted"])] == [[(2, "Counted", 1, b'{"n":1}')]]
+        assert old.count(types=["Counted"]) == new.count(types=["Counted"]) == 1
         assert [h.stream for h in old.heads()] == ["cart-1"]
         assert new.event(first[0].id) is None
         assert old.id_scope() == new.id_scope() != apart.id_scope()
@@ -51,3 +54,18 @@ def test_releases_in_one_set_of_tables_see_only_themselves(tmp_path: Path) -> No
         assert old.count() == 1
         with pytest.raises(Exception, match="as one of no release"):
             new.append("cart-1", [an_event(3)], expected=None)
+
+
+def test_a_release_that_begins_while_another_is_read_is_not_seen(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    with (
+        open_store(url, mode="create") as old,
+        open_store(f"{url}?release=r2", mode="write") as new,
+    ):
+        old.append("a", [an_event(1), an_event(2)], expected=None)
+        batches = old.read_data(until=10, batch_size=1)
+        assert [row[0] for row in next(batches)] == [1]
+        new.append("a@r2", [an_event(3)], expected=None)
+        old.append("b", [an_event(4)], expected=None)
+        assert [row[0] for batch in batches for row in batch] == [2, 4]
+        assert old.count(types=["Counted"]) == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Engine, Table, create_engine, select
 
 from eventmig.events import CategoryCount, Event, StreamHead, TypeCount, category_of
-from eventmig.stores.base import Capability
+from eventmig.stores.base import Capability, DataRow
 
 
 class MemorySource:
@@ -41,6 +41,17 @@ class MemorySource:
         ]
         for start in range(0, len(found), batch_size):
             yield found[start : start + batch_size]
+
+    def read_data(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
+    ) -> Iterator[list[DataRow]]:
+        for batch in self.read_all(after=after, until=until, types=types, batch_size=batch_size):
+            yield [(e.global_position, e.type, e.schema_version, e.data) for e in batch]
 
     def read_stream(
         self, stream: str, *, first: int | None = None, last: int | None = None
@@ -74,8 +85,9 @@ class MemorySource:
     def head_position(self) -> int:
         return self.events[-1].global_position if self.events else 0
 
-    def count(self, *, until: int | None = None) -> int:
-        return sum(count.count for count in self.type_counts(until=until))
+    def count(self, *, until: int | None = None, types: Collection[str] | None = None) -> int:
+        counts = self.type_counts(until=until)
+        return sum(count.count for count in counts if types is None or count.type in types)
 
     def identity(self) -> str:
         return self.name

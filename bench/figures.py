@@ -1,0 +1,209 @@
+"""What is compared with what: each group runs its steps in turns and makes figures of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.measure import ONE, TWO, Place
+
+SAMPLE = 40_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One line: a rate beside the rate of a reference, of the same rounds of one run.
+
+    Rates are thousand events per second, medians over the rounds; the ratio is the
+    median of each round's ratio. `target` is the least ratio aimed at.
+    """
+
+    name: str
+    what: str
+    rate: float
+    reference: str = ""
+    reference_rate: float | None = None
+    ratio: float | None = None
+    target: float | None = None
+    peak_mb: float | None = None
+
+
+def copying(place: Place, rounds: int, *, on_disk: bool) -> list[Figure]:
+    """The job beside `INSERT … SELECT`, with one process and with two."""
+    plain, kept, one, two = [], [], [], []
+    for _ in range(rounds):
+        plain.append(place.run("raw_copy", "raw copy, indexes after", deferred=True))
+        two.append(place.run("upcast", TWO, workers=2))
+        kept.append(place.run("raw_copy", "raw copy, indexes on", deferred=False))
+        one.append(place.run("upcast", ONE, workers=1))
+    place.remove("raw")
+    name = "disk" if on_disk else "copy"
+    figures = []
+    for what, runs, target in ((ONE, one, 0.45), (TWO, two, 0.85 if on_disk else 0.6)):
+        for reference, others in (
+            ("INSERT … SELECT, indexes after", plain),
+            ("INSERT … SELECT, indexes on", kept),
+        ):
+            figures.append(
+                _figure(
+                    name,
+                    f"{place.name}: {what}",
+                    [run.copying for run in runs],
+                    reference,
+                    [run.rate for run in others],
+                    target=target,
+                    peak_mb=place.peaks[what],
+                )
+            )
+    checks = [run.events / 1000 / run.found["phases"]["checking"] for run in one]
+    figures.append(
+        _figure(
+            name,
+            f"{place.name}: check of the source before it",
+            checks,
+            ONE,
+            [run.copying for run in one],
+        )
+    )
+    return figures
+
+
+def peer(place: Place, rounds: int) -> list[Figure]:
+    """The same copy with the library `eventsourcing`; none where it is not installed."""
+    if importlib.util.find_spec("eventsourcing") is None:
+        return []
+    place.run("peer_prepare", "eventsourcing, history")
+    ours, theirs = [], []
+    for _ in range(rounds):
+        theirs.append(place.run("peer_copy", "eventsourcing, copy"))
+        ours.append(place.run("upcast", ONE, workers=1))
+    place.remove("peer_source")
+    place.remove("peer_target")
+    return [
+        _figure(
+            "peer",
+            f"{place.name}: {ONE}",
+            [run.copying for run in ours],
+            "eventsourcing: recorders, mapper, upcasting",
+            [run.rate for run in theirs],
+            target=4,
+            peak_mb=place.peaks[ONE],
+        )
+    ]
+
+
+def verifying(place: Place, rounds: int) -> list[Figure]:
+    """The verification beside the copy it verifies."""
+    copies, runs = [], []
+    for _ in range(rounds):
+        copies.append(place.run("upcast", ONE, workers=1))
+        runs.append(place.run("verify", "verify"))
+    return [
+        _figure(
+            "verify",
+            f"{place.name}: verify (derive anew, compare, hash)",
+            [run.rate for run in runs],
+            ONE,
+            [run.copying for run in copies],
+            peak_mb=place.peaks["verify"],
+        )
+    ]
+
+
+def rebuilding(place: Place, rounds: int) -> list[Figure]:
+    """A read model beside the same as one SQL statement."""
+    place.ready_target()
+    current, old, sql = [], [], []
+    labels = ("rebuild, no upcasting", "rebuild, upcasting")
+    for _ in range(rounds):
+        sql.append(place.run("group_by", "GROUP BY"))
+        current.append(place.run("rebuild", labels[0], source="target"))
+        old.append(place.run("rebuild", labels[1], source="history"))
+    return [
+        _figure(
+            "rebuild",
+            f"{place.name}: {label}",
+            [run.rate for run in runs],
+            "one SQL GROUP BY with JSON extraction",
+            [run.rate for run in sql],
+            target=target,
+            peak_mb=place.peaks[label],
+        )
+        for label, runs, target in zip(labels, (current, old), (1, 0.7), strict=True)
+    ]
+
+
+def reading(place: Place, rounds: int) -> list[Figure]:
+    """Upcasting on read beside `json.loads` and hand-written functions."""
+    run = place.run("on_read", "upcast on read", sample=min(SAMPLE, place.events), rounds=rounds)
+    figures = []
+    for found in run.found["types"]:
+        for what in ("upcast", "load"):
+            figures.append(
+                _figure(
+                    "read",
+                    f"registry.{what}: {found['type']} ({found[what]:.1f} µs)",
+                    [1000 / found[what]],
+                    f"json.loads + functions by hand ({found['by_hand']:.1f} µs)",
+                    [1000 / found["by_hand"]],
+                )
+            )
+    return figures
+
+
+def memory(place: Place, quarter: Place) -> list[tuple[str, float, float]]:
+    """The peak of each kind of step, with the whole history and with a quarter of it, in MB."""
+    steps: list[tuple[str, str, dict[str, object]]] = [
+        (TWO, "upcast", {"workers": 2}),
+        (ONE, "upcast", {"workers": 1}),
+        ("verify", "verify", {}),
+        ("rebuild, no upcasting", "rebuild", {"source": "target"}),
+        ("rebuild, upcasting", "rebuild", {"source": "history"}),
+    ]
+    for at in (place, quarter):
+        for label, step, arguments in steps:
+            if label in at.peaks:
+                continue
+            if step == "rebuild":
+                at.ready_target()
+            at.run(step, label, **arguments)
+    return [(label, place.peaks[label], quarter.peaks[label]) for label, _, _ in steps]
+
+
+def unequal(places: Iterable[Place]) -> list[str]:
+    """Which copies differ in content from others of the same events; none is right."""
+    found: dict[tuple[int, str], dict[str, str]] = {}
+    for place in places:
+        for kind, digests in place.contents.items():
+            of_kind = found.setdefault((place.events, kind), {})
+            of_kind.update({f"{place.name}: {label}": d for label, d in digests.items()})
+    return [
+        f"{kind} of {events} events: " + ", ".join(f"{k} = {d}" for k, d in digests.items())
+        for (events, kind), digests in found.items()
+        if len(set(digests.values())) > 1
+    ]
+
+
+def _figure(
+    name: str,
+    what: str,
+    rates: Sequence[float],
+    reference: str,
+    reference_rates: Sequence[float],
+    *,
+    target: float | None = None,
+    peak_mb: float | None = None,
+) -> Figure:
+    ratios = [ours / theirs for ours, theirs in zip(rates, reference_rates, strict=True)]
+    return Figure(
+        name=name,
+        what=what,
+        rate=statistics.median(rates),
+        reference=reference,
+        reference_rate=statistics.median(reference_rates),
+        ratio=statistics.median(ratios),
+        target=target,
+        peak_mb=peak_mb,
+    )

@@ -1,0 +1,321 @@
+"""The fastest reading of ops: a program and one shape of data become one expression.
+
+The shape of an object is the list of its keys, in order. For one shape it is known
+beforehand where every member ends up, so that only values are left to be changed: the
+data is decoded into a struct of raw members, the result is a struct again, and nothing
+between is a dict. Events of one type and version mostly have one shape; for all others,
+for data that is not compact JSON, and whenever anything fails, the caller's own reading
+is taken, which also makes the errors.
+
+It must mean exactly what `Op.up` means; the tests compare the two (see `compiled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from eventmig import codec
+from eventmig.constants import Constant, FromMetadata
+from eventmig.errors import CodecError
+from eventmig.events import Event
+from eventmig.ops.base import Op
+from eventmig.ops.control import Each
+from eventmig.ops.members import (
+    Add,
+    Default,
+    Drop,
+    Keep,
+    Move,
+    Nest,
+    Put,
+    Rename,
+    Unnest,
+    read_source,
+)
+from eventmig.ops.values import Convert, MapValues, Unwrap, Wrap
+from eventmig.paths import ABSENT, Path
+
+Rewrite: TypeAlias = Callable[[bytes, Event], bytes]
+"""One event's data before and after, as bytes."""
+
+Program: TypeAlias = Callable[[bytes, Event], "bytes | None"]
+"""The data after the ops, or None where it is not of this program's shape."""
+
+Edit: TypeAlias = Callable[[Any, Event], Any]
+Slot: TypeAlias = "str | dict[str, Slot]"
+"""An expression for a value, or the members of an object that ops made."""
+
+_MOST_MISSES: Final = 50
+_MOST_SHAPES: Final = 20
+
+
+class _Unfit(Exception):  # noqa: N818 - it is no error: another reading is taken
+    """This shape (or this event) has to be read another way."""
+
+
+def fuse(ops: tuple[Op, ...], otherwise: Rewrite, edit: Callable[[Op], Edit]) -> Rewrite:
+    """A function that reads the data by its shape where it can, and `otherwise` where not.
+
+    `edit` compiles one op into its change in place. One shape at a time is expected:
+    the one that was there last. Where that is wrong too often, it gives up for good.
+    """
+    programs: dict[tuple[str, ...], Program | None] = {}
+    expected: Program | None = None
+    hits, misses, on = 0, 0, True
+
+    def rewrite(data: bytes, event: Event) -> bytes:
+        nonlocal expected, hits, misses, on
+        if expected is not None:
+            try:
+                made = expected(data, event)
+            except Exception:  # noqa: BLE001 - whatever it is, `otherwise` says it
+                made = None
+            if made is not None:
+                hits += 1
+                return made
+        if on:
+            misses += 1
+            on = misses < _MOST_MISSES or misses * 4 < hits
+            before, expected = expected, known(data) if on else None
+            if expected is not None and expected is not before:
+                return rewrite(data, event)
+        return otherwise(data, event)
+
+    def known(data: bytes) -> Program | None:
+        try:
+            shape = tuple(codec.decode_members(data))
+        except CodecError:
+            return None
+        if shape not in programs and len(programs) < _MOST_SHAPES:
+            try:
+                programs[shape] = program(ops, shape, edit)
+            except (_Unfit, ValueError):  # ValueError: a key that no struct can have
+                programs[shape] = None
+        return programs.get(shape)
+
+    return rewrite
+
+
+def program(ops: tuple[Op, ...], shape: tuple[str, ...], edit: Callable[[Op], Edit]) -> Program:
+    """The program for one shape; raises `_Unfit` where only values could tell what happens."""
+    plan = _Plan(shape, edit)
+    for op in ops:
+        plan.take(op)
+    result = plan.expression(plan.root)
+    before = _struct([(key, Raw) for key in shape])
+    names = plan.names | {"decode": msgspec.json.Decoder(before).decode, "encode": codec.encode}
+    # Only numbers and calls stand in this text; keys and values are in `names`.
+    text = f"""def run(data, event):
+    members = decode(data)
+    if encode(members) != data:
+        return None
+    if not data.isascii():
+        data.decode()
+    return encode({result})"""
+    exec(text, names)
+    run: Program = names["run"]
+    return run
+
+
+class _Plan:
+    """Where each member is after the ops so far; every op is taken in turn."""
+
+    def __init__(self, shape: tuple[str, ...], edit: Callable[[Op], Edit]) -> None:
+        self.root: dict[str, Slot] = {key: f"members.f{n}" for n, key in enumerate(shape)}
+        self.names: dict[str, Any] = {}
+        self._edit = edit
+
+    def take(self, op: Op) -> None:
+        """Carry one op out on the places, or raise `_Unfit`."""
+        match op:
+            case Keep():
+                return
+            case Rename(path=(*above, str(old)), to=to) if (inside := self._at(above)) is not None:
+                self._rename(inside, old, to)
+            case Add(path=(*above, str(key))) | Default(path=(*above, str(key))) if (
+                inside := self._at(above)
+            ) is not None:
+                self._add(op, inside, key)
+            case Put(path=(*above, str(key))) if (inside := self._at(above)) is not None:
+                self._forget(inside.get(key))
+                inside[key] = self._named(op.value.raw)
+            case Drop(path=(*above, str(key))) if (inside := self._at(above)) is not None:
+                self._forget(inside.pop(key, None))
+            case Move(path=(*above, str(key)), to=(*to_above, str(to))) if (
+                inside := self._at(above)
+            ) is not None and (target := self._at(to_above)) is not None:
+                self._move(inside, key, target, to)
+            case Nest(parent=parent) if (inside := self._at(parent)) is not None:
+                self._nest(op, inside)
+            case Unnest(parent=parent) if (inside := self._at(parent)) is not None:
+                self._unnest(op, inside)
+            case Convert() | MapValues() | Wrap() | Unwrap() | Each():
+                self._change(op, op.path)
+            case Rename() | Drop():
+                self._change(op, op.path)
+            case Add() | Default() if isinstance(op.value, Constant):
+                self._change(op, op.path)
+            case Nest() | Unnest():
+                self._change(op, op.parent)
+            case _:
+                raise _Unfit
+
+    def expression(self, slot: Slot) -> str:
+        """The text that makes a slot's value."""
+        if isinstance(slot, str):
+            return slot
+        made = self._named(_struct([(key, Any) for key in slot]))
+        return f"{made}({', '.join(map(self.expression, slot.values()))})"
+
+    def _at(self, path: Path | list[Any]) -> dict[str, Slot] | None:
+        """The members at a path, where they are known: of the event, or of what ops made."""
+        inside: Slot | None = self.root
+        for part in path:
+            if not isinstance(inside, dict) or not isinstance(part, str):
+                return None
+            inside = inside.get(part)
+        return inside if isinstance(inside, dict) else None
+
+    def _named(self, value: object) -> str:
+        name = f"n{len(self.names)}"
+        self.names[name] = value
+        return name
+
+    def _call(self, function: Edit, slot: Slot) -> str:
+        return f"{self._named(function)}({self.expression(slot)}, event)"
+
+    # the ops ---------------------------------------------------------------------------------
+
+    def _rename(self, inside: dict[str, Slot], old: str, to: str) -> None:
+        if to in inside:
+            raise _Unfit
+        if old in inside:
+            items = [(to if key == old else key, slot) for key, slot in inside.items()]
+            inside.clear()
+            inside.update(items)
+
+    def _forget(self, slot: Slot | None) -> None:
+        if slot is not None and "(" in self.expression(slot):
+            raise _Unfit  # what makes this value might refuse the event
+
+    def _add(self, op: Add | Default, inside: dict[str, Slot], key: str) -> None:
+        if key in inside:
+            if isinstance(op, Add):
+                raise _Unfit
+        elif isinstance(op.value, Constant):
+            inside[key] = self._named(op.value.raw)
+        elif isinstance(op.value, FromMetadata):
+            inside[key] = f"{self._named(_from_metadata(op.value))}(event)"
+        else:
+            raise _Unfit
+
+    def _move(self, inside: dict[str, Slot], key: str, target: dict[str, Slot], to: str) -> None:
+        if to in target:
+            raise _Unfit
+        if key in inside:
+            if isinstance(inside[key], dict):  # which might hold the target
+                raise _Unfit
+            target[to] = inside.pop(key)
+
+    def _nest(self, op: Nest, inside: dict[str, Slot]) -> None:
+        if op.under in inside or op.under in op.keys:
+            raise _Unfit
+        if moved := {key: inside.pop(key) for key in op.keys if key in inside}:
+            inside[op.under] = moved
+
+    def _unnest(self, op: Unnest, inside: dict[str, Slot]) -> None:
+        inner = inside.get(op.under, {})
+        if not isinstance(inner, dict) or any(key in inside for key in op.keys):
+            raise _Unfit
+        moved = {key: inner.pop(key) for key in op.keys if key in inner}
+        if moved and inner:
+            raise _Unfit
+        if moved:
+            del inside[op.under]
+            inside.update(moved)
+
+    def _change(self, op: Op, path: Path) -> None:
+        """An op on what stands at, or below, one member; where that is absent, nothing."""
+        key = path[0] if path else None
+        if not isinstance(key, str):
+            raise _Unfit
+        slot = self.root.get(key)
+        if isinstance(slot, dict):
+            self._change_inside(op, path)
+        elif slot is not None:
+            self.root[key] = self._call(self._function(op, key, direct=len(path) == 1), slot)
+
+    def _change_inside(self, op: Op, path: Path) -> None:
+        """A change of one member of an object that ops made."""
+        inside, key = self._at(path[:-1]), path[-1]
+        if inside is None or not isinstance(key, str) or not isinstance(op, Convert | MapValues):
+            raise _Unfit
+        slot = inside.get(key)
+        if isinstance(slot, dict):
+            raise _Unfit
+        if slot is not None:
+            inside[key] = self._call(self._function(op, key, direct=True), slot)
+
+    def _function(self, op: Op, key: str, *, direct: bool) -> Edit:
+        if direct and isinstance(op, Convert):
+            return _conversion(op)
+        if direct and isinstance(op, MapValues):
+            return _table(op)
+        edit = self._edit(op)
+        return lambda found, event: edit({key: found}, event)[key]
+
+
+def _struct(fields: list[tuple[str, Any]]) -> Any:
+    """A struct of these JSON keys, all of them required; `ValueError` for keys it cannot have."""
+    return msgspec.defstruct(
+        "Members",
+        [(f"f{n}", type_) for n, (_, type_) in enumerate(fields)],
+        rename={f"f{n}": key for n, (key, _) in enumerate(fields)},
+        forbid_unknown_fields=True,
+        gc=False,
+        eq=False,
+    )
+
+
+def _conversion(op: Convert) -> Edit:
+    decode, forward = codec.decode, op.conversion.forward
+
+    def convert(found: Any, event: Event) -> Any:
+        value = decode(found) if type(found) is Raw else found
+        if value is None:
+            return None
+        new = forward(value)
+        if new is None:
+            raise _Unfit
+        return new
+
+    return convert
+
+
+def _table(op: MapValues) -> Edit:
+    decode = codec.decode
+    raws = {old.text.encode(): new.raw for old, new in reversed(op.table)}
+
+    def look_up(found: Any, event: Event) -> Any:
+        if type(found) is Raw:
+            new = raws.get(bytes(found))
+            if new is not None:
+                return new
+            found = decode(found)
+        return op.mapped(found)
+
+    return look_up
+
+
+def _from_metadata(source: FromMetadata) -> Callable[[Event], Any]:
+    def read(event: Event) -> Any:
+        found = read_source(source, None, event)
+        if found is ABSENT:
+            raise _Unfit
+        return found
+
+    return read
