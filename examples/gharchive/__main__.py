@@ -103,7 +103,7 @@ def _eventmig(config: Path, *command: str) -> None:
             code = cli.main(["--config", str(config), *command])
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    if code:
+    if code and (command[0], code) != ("plan", ExitCode.FOUND):  # `upcast` says it exactly
         raise ExampleError(f"`eventmig {command[0]}` ended with {code}; it says why above", code)
     print(f"  ({time.perf_counter() - began:.1f} s)", file=sys.stderr, flush=True)
 

@@ -160,7 +160,7 @@ def _check(config: Path) -> str:
 
 def _eventmig(config: Path, *command: str) -> None:
     code = _command(config, *command)
-    if code:
+    if code and (command[0], code) != ("plan", ExitCode.FOUND):  # `upcast` says it exactly
         raise ExampleError(f"`eventmig {command[0]}` ended with {code}; it says why above", code)
 
 
