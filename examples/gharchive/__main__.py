@@ -28,6 +28,7 @@ from pathlib import Path
 from sqlalchemy import create_engine, func, select
 
 from eventmig import cli, codec
+from eventmig.cli.exits import ExitCode
 from eventmig.stores.base import all_events
 from eventmig.stores.open import open_store
 from examples.gharchive.compare import SHOWN, Comparison, compare
