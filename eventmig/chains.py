@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Never
+from typing import NamedTuple, Never, cast
 
 from eventmig import codec
 from eventmig.codec import Value
@@ -25,7 +25,7 @@ from eventmig.errors import (
 from eventmig.events import Event
 from eventmig.ops.base import Op
 from eventmig.ops.compiled import compile_ops
-from eventmig.ops.control import run
+from eventmig.ops.control import reads_metadata, run
 from eventmig.schemas import EventSchema
 from eventmig.steps import Parts, Rewrite, SplitFunction, Upcaster, Version
 
@@ -39,12 +39,14 @@ NewData = Callable[[Event], bytes]
 class Simple(NamedTuple):
     """A chain that leaves one event one event: where it ends, and its new data.
 
-    `new_data` is None where the event stays as it is.
+    `new_data` is None where the event stays as it is. `from_data` is the same from the
+    data alone, where the chain looks at nothing else, else None; it raises anything.
     """
 
     type: str
     schema_version: int
     new_data: NewData | None
+    from_data: Callable[[bytes], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ class Chains:
         chain = self.chain(event)
         if not isinstance(chain, Simple):
             return chain(event)
-        type_, version, new_data = chain
+        type_, version, new_data, _ = chain
         if new_data is None:
             return [unchanged(event)]
         data = new_data(event)
@@ -163,10 +165,10 @@ class Chains:
         end = version if not rewrites else rewrites[-1].to
         assert end is not None
         if steps[-1].to is not None:
-            return Simple(*end, self._compile_rewrite(ops, end))
+            return self._compile_rewrite(ops, end)
         return self._compile_last(ops, end, steps[-1])
 
-    def _compile_rewrite(self, ops: tuple[Op, ...], end: Version) -> NewData:
+    def _compile_rewrite(self, ops: tuple[Op, ...], end: Version) -> Simple:
         schema = self.goal.schemas.get(end)
         validate = schema.parse if schema else _accept
         rewrite = compile_ops(ops) if ops else _same
@@ -179,7 +181,12 @@ class Chains:
                 self._explain(event, error)
             return data
 
-        return new_data
+        def from_data(data: bytes) -> bytes:
+            data = rewrite(data, _NO_EVENT)
+            validate(data)
+            return data
+
+        return Simple(*end, new_data, None if reads_metadata(ops) else from_data)
 
     def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
         rewrite = compile_ops(ops) if ops else _same
@@ -310,6 +317,13 @@ class Chains:
             raise error
         path = self.goal.path((event.type, event.schema_version))
         raise _failed(event, path[-1] if path else None, error) from error
+
+
+class _NoEvent:
+    """Stands for the event where nothing looks at it: whoever does, fails."""
+
+
+_NO_EVENT = cast(Event, _NoEvent())
 
 
 def _ops(step: Upcaster) -> tuple[Op, ...]:

@@ -60,6 +60,28 @@ class Event(NamedTuple):
         return EPOCH + timedelta(microseconds=self.recorded_at)
 
 
+class Page(NamedTuple):
+    """Stored events column by column, as a copy reads them: without the origins they have.
+
+    All columns are of one length, at least 1; what stands at one index of each is one
+    event. The names are those of `Event`.
+    """
+
+    global_positions: Sequence[int]
+    streams: Sequence[str]
+    stream_positions: Sequence[int]
+    ids: Sequence[str]
+    types: Sequence[str]
+    schema_versions: Sequence[int]
+    data: Sequence[bytes]
+    metadata: Sequence[bytes | None]
+    recorded_at: Sequence[int]
+
+    def events(self) -> list[Event]:
+        """The same as events."""
+        return [Event(*row) for row in zip(*self, strict=True)]
+
+
 class Columns(NamedTuple):
     """Events without their places, column by column: how many of them are written at once.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from eventmig.codec import Value, decode
+import msgspec
+
+from eventmig.codec import decode, encode
 from eventmig.drafts import Draft
 from eventmig.errors import CodecError, UpcastError
 from eventmig.events import Event, TypeCount
@@ -159,15 +160,7 @@ def pretty_draft(draft: Draft) -> str:
 def pretty(type: str, version: int, data: bytes) -> str:
     """Type, version, and the data as indented JSON (as it is, where it is no JSON)."""
     try:
-        body = json.dumps(_plain(decode(data)), indent=2, ensure_ascii=False)
+        body = msgspec.json.format(encode(decode(data)), indent=2).decode()
     except CodecError:
         body = data.decode("utf-8", "backslashreplace")
     return f"{type} v{version}\n{body}"
-
-
-def _plain(value: Value) -> object:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, str | int | float) else float(value)

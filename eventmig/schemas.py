@@ -103,9 +103,13 @@ class EventSchema:
             validator = jsonschema_rs.validator_for(dict(self.model))
 
             def by_schema(data: bytes) -> None:
-                for error in validator.iter_errors(msgspec.json.decode(data)):
-                    path = ".".join(map(str, error.instance_path)) or None
-                    raise reject(error.message, path)
+                try:
+                    value = msgspec.json.decode(data)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise reject(str(error), None) from error
+                for fault in validator.iter_errors(value):
+                    path = ".".join(map(str, fault.instance_path)) or None
+                    raise reject(fault.message, path)
 
             return by_schema
         decode = self.decode
@@ -136,7 +140,8 @@ class EventSchema:
                     return validator.validate_json(data, strict=True)
                 except pydantic.ValidationError as error:
                     first = error.errors()[0]
-                    raise reject(first["msg"], ".".join(map(str, first["loc"]))) from error
+                    path = ".".join(map(str, first["loc"])) or None
+                    raise reject(first["msg"], path) from error
 
             return by_pydantic
         decode = msgspec.json.Decoder(self.model).decode
@@ -144,7 +149,7 @@ class EventSchema:
         def by_msgspec(data: bytes) -> object:
             try:
                 return decode(data)
-            except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 what, _, path = str(error).partition(" - at `$")
                 raise reject(what, path.rstrip("`").lstrip(".") or None) from error
 

@@ -214,13 +214,16 @@ class StreamCache:
         self._kept.move_to_end(event.stream)
         if isinstance(kept, UpcastError):
             raise kept.with_traceback(None)
+        if event.global_position >= kept.last:  # nothing of this stream will be asked for again
+            del self._kept[event.stream]
+            self._size -= kept.size
         return kept.due.get(event.global_position, []), kept.became.get(event.global_position)
 
     def _transform(self, stream: str) -> _Transformed:
         events = self._read(stream)
         made = self._pipeline.stream(events, walk=self._walk)
         self._check_settled(stream, events, made)
-        kept = _Transformed({}, {}, len(events))
+        kept = _Transformed({}, {}, len(events), events[-1].global_position)
         for position, draft in made:
             kept.due.setdefault(position, []).append(draft)
             for source in draft.sources:
@@ -252,6 +255,7 @@ class _Transformed(NamedTuple):
     due: dict[int, list[Draft]]
     became: dict[int, Draft]
     size: int
+    last: int
 
 
 def _essence(made: list[Due], until: int) -> list[Draft]:

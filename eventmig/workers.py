@@ -238,10 +238,10 @@ def _transformed(order: dict[str, Any]) -> Iterator[Transformed]:
             settled=order["settled"],
             written=order["after"],
         )
-        for events in source.read_all(
+        for page in source.read_pages(
             after=order["after"], until=order["until"], batch_size=order["batch_size"]
         ):
-            yield transformer.batch(events)
+            yield transformer.page(page)
 
 
 def _packed(made: Transformed) -> tuple[tuple[Any, ...], bytes]:

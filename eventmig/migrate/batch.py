@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from eventmig.chains import Simple, place_of
 from eventmig.drafts import Draft
 from eventmig.errors import UpcastError, Where
-from eventmig.events import Columns, Event, Origin, part_id
+from eventmig.events import Columns, Event, Origin, Page, part_id
 from eventmig.migrate.tally import Fate, Tally
 from eventmig.transform import Pipeline, StreamCache
 
@@ -62,52 +62,56 @@ class Transformer:
         self._tried: dict[tuple[str, int], int] = {}
         self._simple_ones: dict[tuple[str, int], Simple] = {}
 
-    def batch(self, events: list[Event]) -> Transformed:
-        """What one batch becomes; raises `UpcastError` unless failures are set aside."""
-        return self._whole(events) or self._one_by_one(events)
+    def page(self, page: Page) -> Transformed:
+        """What one page becomes; raises `UpcastError` unless failures are set aside."""
+        return self._whole(page) or self.batch(page.events())
 
-    def _whole(self, events: list[Event]) -> Transformed | None:
-        """The batch at once, where each event stays one event in its stream; else None.
+    def _whole(self, page: Page) -> Transformed | None:
+        """The page at once, where each event stays one event in its stream; else None.
 
         That is most of any history: what does not change is taken over column by column,
         and only data is made anew.
         """
         if self._stepped or not self._same_stream:
             return None
-        _, streams, positions, ids, types, versions, _, metadata, times, _ = zip(
-            *events, strict=True
-        )
         try:
-            chains = list(map(self._simple_ones.__getitem__, zip(types, versions, strict=True)))
-            data = [
-                event[6] if (change := chain[2]) is None else change(event)
-                for chain, event in zip(chains, events, strict=True)
-            ]
-        except (KeyError, UpcastError):
-            return None  # event by event it is found out, told, or set aside
-        to_types, to_versions, changes = zip(*chains, strict=True)
-        names, copied = list(streams), changes.count(None)
+            kinds = zip(page.types, page.schema_versions, strict=True)
+            chains = list(map(self._simple_ones.__getitem__, kinds))
+            types, versions, changes, from_data = zip(*chains, strict=True)
+            copied = changes.count(None)
+            if from_data.count(None) == copied:
+                data = [
+                    old if change is None else change(old)
+                    for old, change in zip(page.data, from_data, strict=True)
+                ]
+            else:
+                data = [
+                    event.data if change is None else change(event)
+                    for event, change in zip(page.events(), changes, strict=True)
+                ]
+        except Exception:  # noqa: BLE001 - event by event it is found out, told, or set aside
+            return None
+        count, streams = len(data), list(page.streams)
         return Transformed(
-            until=events[-1].global_position,
+            until=page.global_positions[-1],
             columns=Columns(
-                streams=names,
-                ids=list(ids) if self._keep_ids else [part_id(id_, 0) for id_ in ids],
-                types=list(to_types),
-                schema_versions=list(to_versions),
+                streams=streams,
+                ids=list(page.ids) if self._keep_ids else [part_id(id_, 0) for id_ in page.ids],
+                types=list(types),
+                schema_versions=list(versions),
                 data=data,
-                metadata=list(metadata),
-                recorded_at=list(times),
-                origin_streams=names,
-                origin_positions=list(positions),
-                origin_ordinals=[0] * len(names),
+                metadata=list(page.metadata),
+                recorded_at=list(page.recorded_at),
+                origin_streams=streams,
+                origin_positions=list(page.stream_positions),
+                origin_ordinals=[0] * count,
                 merged={},
             ),
-            tally=Tally(
-                read=len(events), copied=copied, upcast=len(events) - copied, written=len(events)
-            ),
+            tally=Tally(read=count, copied=copied, upcast=count - copied, written=count),
         )
 
-    def _one_by_one(self, events: list[Event]) -> Transformed:
+    def batch(self, events: list[Event]) -> Transformed:
+        """What these events become, one by one; raises as `page` does."""
         out = Transformed(until=events[-1].global_position)
         tally = out.tally
         tally.read = len(events)
@@ -152,7 +156,7 @@ class Transformer:
     def _simple(self, event: Event, chain: Simple, out: Transformed) -> None:
         """One event that stays one."""
         _, stream, position, id_, _, _, data, metadata, recorded_at, _ = event
-        type_, version, new_data = chain
+        type_, version, new_data, _ = chain
         if new_data is not None:
             data = new_data(event)
         target = stream

@@ -173,8 +173,8 @@ class UpcastJob:
 
     def _in_process(self, after: int, until: int, settled: int) -> Iterator[Transformed]:
         transformer = self.transformer(settled, after)
-        for events in self._source.read_all(after=after, until=until, batch_size=self._batch_size):
-            yield transformer.batch(events)
+        for page in self._source.read_pages(after=after, until=until, batch_size=self._batch_size):
+            yield transformer.page(page)
 
     def transformer(self, settled: int = 0, written: int = 0) -> Transformer:
         """What turns batches into target events, reading streams up to the job's end.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 from eventmig import codec, fingerprint
 from eventmig.codec import Value
 from eventmig.conditions import Condition
+from eventmig.constants import FromMetadata
 from eventmig.conversions import Change
 from eventmig.errors import OpError
 from eventmig.events import Event
@@ -182,3 +183,14 @@ def paths_of(op: Op) -> tuple[Path, ...]:
             return ((),)
     path = getattr(op, "path", ())
     return (path,)
+
+
+def reads_metadata(part: object) -> bool:
+    """Whether an op, or anything in it, looks at the event's metadata, not at its data alone."""
+    if isinstance(part, FromMetadata):
+        return True
+    if isinstance(part, tuple):
+        return any(map(reads_metadata, part))
+    return is_dataclass(part) and any(
+        reads_metadata(getattr(part, field.name)) for field in fields(part)
+    )

@@ -60,7 +60,7 @@ def rebuild_read_models(
     source_types: SourceTypes | None = None,
     data_upcaster: DataUpcaster | None = None,
     upto: int | None = None,
-    batch_size: int = 200_000,
+    batch_size: int = 500_000,
     max_rows: int = 100_000,
     progress: Progress | None = None,
 ) -> list[RebuildResult]:

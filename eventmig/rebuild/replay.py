@@ -30,7 +30,7 @@ from eventmig.rebuild.rows import Rows
 from eventmig.rebuild.shadow import Shadow
 from eventmig.stores.base import EventReader, all_events
 
-READ_AT_ONCE = 1_000
+READ_AT_ONCE = 2_000
 """Stored events read and decoded at a time; a batch is several of these."""
 
 Read: TypeAlias = tuple[int, int, int]

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeAlias, runtime_checkable
 from sqlalchemy import Connection
 
 from eventmig.errors import StoreDamagedError
-from eventmig.events import CategoryCount, Columns, Event, NewEvent, StreamHead, TypeCount
+from eventmig.events import CategoryCount, Columns, Event, NewEvent, Page, StreamHead, TypeCount
 
 
 class Capability(StrEnum):
@@ -64,6 +64,12 @@ class EventReader(Protocol):
         `types` filters by event type in the database. Each batch is one short read;
         no transaction stays open between batches.
         """
+        ...
+
+    def read_pages(
+        self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
+    ) -> Iterator[Page]:
+        """The batches of `read_all`, column by column and without the events' own origins."""
         ...
 
     def read_data(

@@ -9,18 +9,19 @@ from __future__ import annotations
 import gc
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy import event as sa_event
 from sqlalchemy.pool import NullPool
 
 from eventmig.errors import StoreDamagedError
-from eventmig.events import CategoryCount, Event, Origin, StreamHead, TypeCount
+from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
 from eventmig.stores.base import Capability, DataRow
+from eventmig.stores.sqlite_cache import NAMES_KEPT
 from eventmig.stores.sqlite_check import check_tables, damages
 from eventmig.stores.sqlite_errors import translated
 from eventmig.stores.sqlite_file import Location, connect_reader
@@ -32,6 +33,7 @@ _HEADS_PAGE: Final = 10_000
 _STREAM_PAGE: Final = 1_000
 
 _Bound: TypeAlias = Mapping[str, "int | str | None"]
+_Row: TypeAlias = tuple[Any, ...]
 _Values: TypeAlias = dict[str, "int | str | None"]
 
 
@@ -51,6 +53,7 @@ class SqliteReader:
         self._reader: sqlite3.Connection | None = None
         self._seen_stream = 0
         self._alone = True
+        self._names: dict[int, str] = {}
 
     def read_all(
         self,
@@ -71,6 +74,16 @@ class SqliteReader:
         while after < last and (batch := self._page(sql, {**bound, "after": after})):
             yield batch
             after = batch[-1].global_position
+
+    def read_pages(
+        self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
+    ) -> Iterator[Page]:
+        """What `read_all` reads, column by column and without the events' own origins."""
+        last = self.head_position() if until is None else until
+        bound = self._span(last, None, batch_size)
+        while after < last and (page := self._columns({**bound, "after": after})):
+            yield page
+            after = page.global_positions[-1]
 
     def read_data(
         self,
@@ -236,6 +249,39 @@ class SqliteReader:
             finally:
                 cursor.close()  # ends the read, so that the log can be checkpointed
             return self._with_all_origins(connection, page, merged) if merged else page
+
+    def _columns(self, bound: _Bound) -> Page | None:
+        """One page column by column, shorter where it would pass 16 MiB; None: no more."""
+        rows: list[_Row] = []
+        add, size, alone = rows.append, 0, self._alone
+        sql = self._sql.read_page_alone if alone else self._sql.read_page
+        with self._guard, translated(self.url), _collector_paused():
+            cursor = self._connected().execute(sql, bound)
+            try:
+                for row in cursor:
+                    add(row)
+                    size += len(row[6])
+                    if size > _PAGE_BYTES:
+                        break
+            finally:
+                cursor.close()
+            if alone and not self._is_alone():
+                return self._columns(bound)
+            if not rows:
+                return None
+            page = Page._make(zip(*rows, strict=True))
+            return page._replace(streams=self._named(page.streams)) if alone else page
+
+    def _named(self, keys: Sequence[Any]) -> list[str]:
+        """The names of the streams with these keys, kept from page to page."""
+        names, wanted = self._names, set(keys)
+        unknown = wanted.difference(names)
+        if len(names) + len(unknown) > NAMES_KEPT:
+            names.clear()
+            unknown = wanted
+        if unknown:
+            names.update(self._rows(self._sql.stream_names, {"ids": json.dumps(list(unknown))}))
+        return list(map(names.__getitem__, keys))
 
     def _data(self, alone: str, shared: str, bound: _Bound) -> list[DataRow]:
         """One page of narrow rows, shorter where it would pass 16 MiB."""

@@ -181,7 +181,7 @@ def folder() -> Iterator[Path]:
 
 
 @given(history=histories(), batch_size=st.integers(1, 9))
-@settings(max_examples=40)
+@settings(max_examples=30)
 def test_the_copy_reads_as_the_source_upcast(history: list[Event], batch_size: int) -> None:
     with folder() as tmp:
         source = fill(tmp / "source.db", history)
@@ -212,7 +212,7 @@ def test_a_second_process_makes_the_same(history: list[Event], batch_size: int) 
 
 
 @given(first=histories(), second=histories(), batch_size=st.integers(1, 9))
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_caught_up_in_two_runs_it_is_the_same_as_in_one(
     first: list[Event], second: list[Event], batch_size: int
 ) -> None:
@@ -261,6 +261,16 @@ def test_a_target_in_the_file_of_the_source(tmp_path: Path, query: str, naming: 
     again = commands.upcast(project(tmp_path, registry), target=target, naming=naming)
     assert again.ready
     assert read(tmp_path / "source.db", query) == found
+
+
+def test_streams_that_do_not_fit_into_memory_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = fill(tmp_path / "source.db", history(60))
+    monkeypatch.setattr("eventmig.transform._KEPT_EVENTS", 1)
+    registry = Registry(steps())
+    assert commands.upcast(project(tmp_path, registry), batch_size=4).ready
+    assert_same(read(tmp_path / "target.db"), reference(source, registry), {e.data for e in source})
 
 
 def test_cancelled_it_is_gone_and_begins_anew(tmp_path: Path) -> None:
