@@ -75,22 +75,24 @@ def peer(place: Place, rounds: int) -> list[Figure]:
     if importlib.util.find_spec("eventsourcing") is None:
         return []
     place.run("peer_prepare", "eventsourcing, history")
-    ours, theirs = [], []
+    one, two, theirs = [], [], []
     for _ in range(rounds):
+        two.append(place.run("upcast", TWO, workers=2))
         theirs.append(place.run("peer_copy", "eventsourcing, copy"))
-        ours.append(place.run("upcast", ONE, workers=1))
+        one.append(place.run("upcast", ONE, workers=1))
     place.remove("peer_source")
     place.remove("peer_target")
     return [
         _figure(
             "peer",
-            f"{place.name}: {ONE}",
-            [run.copying for run in ours],
+            f"{place.name}: {what}",
+            [run.copying for run in runs],
             "eventsourcing: recorders, mapper, upcasting",
             [run.rate for run in theirs],
             target=4,
-            peak_mb=place.peaks[ONE],
+            peak_mb=place.peaks[what],
         )
+        for what, runs in ((ONE, one), (TWO, two))
     ]
 
 

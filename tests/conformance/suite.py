@@ -83,6 +83,7 @@ class StoreConformance:
     def test_an_empty_store_answers_every_question(self, store: Store) -> None:
         assert everything(store) == []
         assert list(store.read_data()) == []
+        assert list(store.read_pages()) == []
         assert list(store.read_stream("nobody")) == []
         assert store.event("nothing") is None
         assert list(store.heads()) == []
@@ -177,6 +178,9 @@ class StoreConformance:
         assert store.count(until=until) == 5
         narrow = store.read_data(after=after, until=until, batch_size=2)
         assert [*chain.from_iterable(narrow)] == data_of(read)
+        pages = [*store.read_pages(after=after, until=until, batch_size=2)]
+        assert [event for page in pages for event in page.events()] == read
+        assert [len(page.ids) for page in pages] == [2, 1]
 
     def test_read_all_filters_by_type(self, store: Store) -> None:
         store.append("s", [an_event(n, type_="AB"[n % 2]) for n in range(6)], expected=NONE)

@@ -44,6 +44,8 @@ def test_releases_in_one_set_of_tables_see_only_themselves(tmp_path: Path) -> No
         assert [*apart.read_all()] == [third]
         assert [*old.read_data()] == [[(1, "Counted", 1, b'{"n":1}')]]
         assert [*new.read_data(types=["Counted"])] == [[(2, "Counted", 1, b'{"n":1}')]]
+        assert [page.events() for page in old.read_pages()] == [first]
+        assert [page.events() for page in new.read_pages()] == [second]
         assert old.count(types=["Counted"]) == new.count(types=["Counted"]) == 1
         assert [h.stream for h in old.heads()] == ["cart-1"]
         assert new.event(first[0].id) is None
@@ -65,7 +67,10 @@ def test_a_release_that_begins_while_another_is_read_is_not_seen(tmp_path: Path)
         old.append("a", [an_event(1), an_event(2)], expected=None)
         batches = old.read_data(until=10, batch_size=1)
         assert [row[0] for row in next(batches)] == [1]
+        pages = old.read_pages(until=10, batch_size=1)
+        assert next(pages).streams == ["a"]
         new.append("a@r2", [an_event(3)], expected=None)
         old.append("b", [an_event(4)], expected=None)
         assert [row[0] for batch in batches for row in batch] == [2, 4]
+        assert [name for page in pages for name in page.streams] == ["a", "b"]
         assert old.count(types=["Counted"]) == 3

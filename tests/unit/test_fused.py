@@ -1,0 +1,81 @@
+"""One struct per shape: where it is taken, it means what the reference means."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import event, given, settings
+
+from eventmig import codec, ops
+from eventmig.codec import Value
+from eventmig.errors import CodecError, OpError
+from eventmig.ops import Op, fused
+from eventmig.ops.compiled import _edit as compiled_op
+from eventmig.ops.compiled import compile_ops
+from eventmig.ops.control import reads_metadata, run
+from tests.unit.json_and_ops import EVENT, Program, with_data
+
+
+@given(with_data(most=4))
+@settings(max_examples=1500)
+def test_a_program_for_one_shape_means_what_the_reference_means(
+    example: tuple[Program, Value],
+) -> None:
+    program, before = example
+    assert isinstance(before, dict)
+    stored = codec.encode(before)
+    try:
+        made = fused.program(program, tuple(before), compiled_op)(stored, EVENT)
+    except Exception:  # noqa: BLE001 - whatever it is, the other reading is taken
+        made = None
+    event("read another way" if made is None else "taken")
+    if made is not None:
+        assert made == codec.encode(run(program, codec.decode(stored), EVENT))
+
+
+def rewritten(data: bytes, *program: Op) -> bytes:
+    return compile_ops(program)(data, EVENT)
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"a":1.10,"b":"7"}', b'{ "a" : 1.10, "b":"7" }', b'{"b":"7","a":1.10}', b'{"b":"7"}']
+)
+def test_shapes_and_spellings_take_turns(data: bytes) -> None:
+    program = (ops.convert("b", "text_to_integer"), ops.rename("b", "n"))
+    rewrite = compile_ops(program)
+    for _ in range(3):
+        for one in (data, b'{"a":1.10,"b":"7"}'):
+            expected = codec.encode(run(program, codec.decode(one), EVENT))
+            assert rewrite(one, EVENT) == expected
+
+
+def test_more_shapes_than_are_kept_are_read_the_other_way() -> None:
+    rewrite = compile_ops((ops.rename("n", "number"),))
+    for n in range(300):
+        assert rewrite(b'{"n":1,"k%d":2}' % n, EVENT) == b'{"number":1,"k%d":2}' % n
+    assert rewrite(b'{"n":1,"k0":2}', EVENT) == b'{"number":1,"k0":2}'
+
+
+@pytest.mark.parametrize("last", [ops.drop("a"), ops.put_value("a", 1)])
+def test_what_a_dropped_value_refuses_is_still_refused(last: Op) -> None:
+    with pytest.raises(OpError, match="plain digits"):
+        rewritten(b'{"a":"x"}', ops.convert("a", "text_to_integer"), last)
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"a":1,"a":2}', b'{"a":"\xff"}', b"[1]", b"", b'{"a":1', b'{"a":1,"b":{"c":"\xff"}}']
+)
+def test_what_would_be_lost_is_refused_by_name(data: bytes) -> None:
+    rewrite = compile_ops((ops.rename("a", "b2"),))
+    assert rewrite(b'{"a":1}', EVENT) == b'{"b2":1}'
+    with pytest.raises(CodecError):
+        rewrite(data, EVENT)
+
+
+def test_keys_that_no_struct_can_have() -> None:
+    assert rewritten(b'{"a\\"b":1,"c":2}', ops.rename("c", "d")) == b'{"a\\"b":1,"d":2}'
+
+
+def test_metadata_is_looked_at_only_where_an_op_says_so() -> None:
+    deep = ops.when(ops.present("a"), ops.each("a", ops.add("b", ops.from_metadata("c"))))
+    assert reads_metadata((ops.drop("x"), deep))
+    assert not reads_metadata((ops.add("b", ops.ref("a")), ops.map_values("a", {"c": "d"})))
