@@ -1,0 +1,58 @@
+"""One typed function per command: each takes a `Project`, does its work, returns a value.
+
+Nothing here prints; the command line (`cli`) and programs call the same functions.
+Progress comes through callbacks. All errors are `EventmigError`s.
+"""
+
+from eventmig.commands.histories import export_history, import_history
+from eventmig.commands.jobs import (
+    JobHistory,
+    JobReport,
+    cancel,
+    history,
+    quarantined,
+    retry_quarantined,
+    status,
+    upcast,
+    verify,
+)
+from eventmig.commands.looking import SAMPLES_EACH, Current, Shown, current, plan, show
+from eventmig.commands.rebuilding import (
+    RebuildReport,
+    load,
+    rebuild,
+    release_mark,
+    rollback,
+    source_of_rebuild,
+)
+from eventmig.commands.releasing import Started, check, init, release
+
+__all__ = [
+    "SAMPLES_EACH",
+    "Current",
+    "JobHistory",
+    "JobReport",
+    "RebuildReport",
+    "Shown",
+    "Started",
+    "cancel",
+    "check",
+    "current",
+    "export_history",
+    "history",
+    "import_history",
+    "init",
+    "load",
+    "plan",
+    "quarantined",
+    "rebuild",
+    "release",
+    "release_mark",
+    "retry_quarantined",
+    "rollback",
+    "show",
+    "source_of_rebuild",
+    "status",
+    "upcast",
+    "verify",
+]
