@@ -541,6 +541,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     global _session
     _session = _Session()
     given = sys.argv[1:] if argv is None else list(argv)
+    given.sort(key=lambda word: word not in _ANYWHERE)
     try:
         with _session.opened:
             code = app(args=given, prog_name="eventmig", standalone_mode=False)
@@ -566,6 +567,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     return int(code or ExitCode.DONE)
 
+
+_ANYWHERE = ("-q", "--quiet")
+"""Options of every command: typer wants them before its name, people write them behind it."""
 
 # What typer raises for any wrong argument. It gives a public name to a subclass alone.
 _WrongArguments: Any = typer.BadParameter.__base__

@@ -126,6 +126,13 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("line", ["--quiet upcast", "upcast --quiet", "upcast -q"])
+def test_quiet_may_stand_before_and_behind_the_command(folder: Path, run: Run, line: str) -> None:
+    code, _, progress = run(*line.split())
+
+    assert (code, progress) == (ExitCode.DONE, "")
+
+
 def test_help_is_printed_and_fits(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == ExitCode.DONE
