@@ -183,10 +183,14 @@ def test_any_cut_into_batches_gives_the_rows_of_one_operation_at_a_time(
         engine.dispose()
 
 
-def fold_of(entries: list[dict[str, Any]]) -> Engine:
+def fold_of(entries: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """The rows of `plain` after these operations."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    rebuild(engine, history(("s-1", "Op", one) for one in entries))
-    return engine
+    try:
+        rebuild(engine, history(("s-1", "Op", one) for one in entries))
+        return list(rows_of(engine, plain))
+    finally:
+        engine.dispose()
 
 
 def op(do: str, key: str = "x", **values: object) -> dict[str, Any]:
@@ -194,18 +198,17 @@ def op(do: str, key: str = "x", **values: object) -> dict[str, Any]:
 
 
 def test_insert_then_patch_is_one_insert() -> None:
-    engine = fold_of([op("insert", a=1), op("patch", a=2)])
-    assert rows_of(engine, plain) == [("x", 2, 5, "new")]
+    assert fold_of([op("insert", a=1), op("patch", a=2)]) == [("x", 2, 5, "new")]
 
 
 def test_delete_then_insert_replaces() -> None:
-    engine = fold_of([op("insert", a=1, c="old"), op("delete"), op("insert", a=2)])
-    assert rows_of(engine, plain) == [("x", 2, 5, "new")]
+    assert fold_of([op("insert", a=1, c="old"), op("delete"), op("insert", a=2)]) == [
+        ("x", 2, 5, "new")
+    ]
 
 
 def test_a_missing_row_counts_from_the_defaults() -> None:
-    engine = fold_of([op("increment", a=1, b=1), op("increment", b=1)])
-    assert rows_of(engine, plain) == [("x", 1, 7, "new")]
+    assert fold_of([op("increment", a=1, b=1), op("increment", b=1)]) == [("x", 1, 7, "new")]
 
 
 @pytest.mark.parametrize("batch_size", [1, 10])
