@@ -25,7 +25,7 @@ from eventmig.errors import (
 from eventmig.events import Event
 from eventmig.ops.base import Op
 from eventmig.ops.compiled import compile_ops
-from eventmig.ops.control import reads_metadata, run
+from eventmig.ops.control import reads_event, run
 from eventmig.schemas import EventSchema
 from eventmig.steps import Parts, Rewrite, SplitFunction, Upcaster, Version
 
@@ -130,12 +130,16 @@ class Chains:
     def chain(self, event: Event) -> Simple | Upcast:
         """The compiled chain for events of this one's type and version."""
         version = (event.type, event.schema_version)
+        try:
+            return self._compiled.get(version) or self.chain_from(version)
+        except UpcastError as error:
+            raise _at(error, event) from None
+
+    def chain_from(self, version: Version) -> Simple | Upcast:
+        """The compiled chain from a version on; raises `UpcastError` where none leads on."""
         chain = self._compiled.get(version)
         if chain is None:
-            try:
-                chain = self._compiled[version] = self._compile(version)
-            except UpcastError as error:
-                raise _at(error, event) from None
+            chain = self._compiled[version] = self._compile(version)
         return chain
 
     def walk(self, event: Event) -> list[Draft]:
@@ -183,10 +187,15 @@ class Chains:
 
         def from_data(data: bytes) -> bytes:
             data = rewrite(data, _NO_EVENT)
-            validate(data)
+            try:
+                validate(data)
+            except Exception:
+                if schema is not None:
+                    schema.validate(data)  # the same, but it names the member
+                raise
             return data
 
-        return Simple(*end, new_data, None if reads_metadata(ops) else from_data)
+        return Simple(*end, new_data, None if reads_event(ops) else from_data)
 
     def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
         rewrite = compile_ops(ops) if ops else _same

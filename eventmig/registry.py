@@ -8,21 +8,17 @@ built.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from eventmig.chains import Chains, Goal
-from eventmig.constants import FromMetadata
+from eventmig.chains import Chains, Goal, Simple
 from eventmig.drafts import Draft, renumber
 from eventmig.errors import RegistryError, UpcastError, Where
 from eventmig.events import Event
-from eventmig.ops.base import BaseOp
-from eventmig.ops.compiled import compile_ops
 from eventmig.registry_checks import Parts, check_registry
 from eventmig.release import Release
 from eventmig.routes import Route
 from eventmig.schemas import EventSchema
-from eventmig.steps import Downcaster, Rewrite, Upcaster, Version
+from eventmig.steps import Downcaster, Upcaster, Version
 from eventmig.stream_steps import StreamStep
 from eventmig.transform import Pipeline
 
@@ -89,29 +85,14 @@ class Registry:
         raises does not name the event; `upcast` of the whole event does.
         """
         try:
-            steps = self.goal.path((type, schema_version))
+            chain = self.chains.chain_from((type, schema_version))
         except UpcastError:
             return None
-        ops = tuple(
-            op for step in steps if isinstance(step.outcome, Rewrite) for op in step.outcome.ops
-        )
-        end = steps[-1].to if steps else (type, schema_version)
-        if end is None or any(map(_reads_event, ops)):
+        if not isinstance(chain, Simple):
             return None
-        if not steps:
-            return type, None
-        schema = self.goal.schemas.get(end)
-        validate = schema.validate if schema else None
-        rewrite = compile_ops(ops) if ops else None
-
-        def new_data(data: bytes) -> bytes:
-            if rewrite is not None:
-                data = rewrite(data, _NO_EVENT)
-            if validate is not None:
-                validate(data)
-            return data
-
-        return end[0], new_data
+        if chain.new_data is not None and chain.from_data is None:
+            return None
+        return chain.type, chain.from_data
 
     def upcast_stream(self, events: Sequence[Event]) -> list[Event]:
         """A whole stream as the current release sees it, stream steps included.
@@ -240,18 +221,6 @@ class Registry:
     def fingerprint(self) -> str:
         """16 hex digits over everything that decides what an upcast yields."""
         return self.freeze("").fingerprint()
-
-
-_NO_EVENT = cast(Event, None)  # for ops that do not look at it
-
-
-def _reads_event(part: object) -> bool:
-    """Whether an op looks at more of an event than its data; one of others' making may."""
-    if isinstance(part, tuple):
-        return any(map(_reads_event, part))
-    if isinstance(part, BaseOp) and type(part).__module__.startswith("eventmig.ops."):
-        return any(_reads_event(getattr(part, field.name)) for field in fields(cast(Any, part)))
-    return isinstance(part, FromMetadata) or hasattr(part, "up")
 
 
 def _flat(steps: Iterable[Step | Sequence[Step]]) -> list[Step]:

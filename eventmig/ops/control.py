@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 from eventmig import codec, fingerprint
 from eventmig.codec import Value
@@ -185,12 +186,10 @@ def paths_of(op: Op) -> tuple[Path, ...]:
     return (path,)
 
 
-def reads_metadata(part: object) -> bool:
-    """Whether an op, or anything in it, looks at the event's metadata, not at its data alone."""
-    if isinstance(part, FromMetadata):
-        return True
+def reads_event(part: object) -> bool:
+    """Whether an op looks at more of an event than its data; one of others' making may."""
     if isinstance(part, tuple):
-        return any(map(reads_metadata, part))
-    return is_dataclass(part) and any(
-        reads_metadata(getattr(part, field.name)) for field in fields(part)
-    )
+        return any(map(reads_event, part))
+    if isinstance(part, BaseOp) and type(part).__module__.startswith("eventmig.ops."):
+        return any(reads_event(getattr(part, field.name)) for field in fields(cast(Any, part)))
+    return isinstance(part, FromMetadata) or hasattr(part, "up")

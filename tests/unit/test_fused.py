@@ -11,7 +11,7 @@ from eventmig.errors import CodecError, OpError
 from eventmig.ops import Op, fused
 from eventmig.ops.compiled import _edit as compiled_op
 from eventmig.ops.compiled import compile_ops
-from eventmig.ops.control import reads_metadata, run
+from eventmig.ops.control import reads_event, run
 from tests.unit.json_and_ops import EVENT, Program, with_data
 
 
@@ -77,5 +77,5 @@ def test_keys_that_no_struct_can_have() -> None:
 
 def test_metadata_is_looked_at_only_where_an_op_says_so() -> None:
     deep = ops.when(ops.present("a"), ops.each("a", ops.add("b", ops.from_metadata("c"))))
-    assert reads_metadata((ops.drop("x"), deep))
-    assert not reads_metadata((ops.add("b", ops.ref("a")), ops.map_values("a", {"c": "d"})))
+    assert reads_event((ops.drop("x"), deep))
+    assert not reads_event((ops.add("b", ops.ref("a")), ops.map_values("a", {"c": "d"})))
