@@ -1,0 +1,101 @@
+"""Checkpoints: each committed batch, forward and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sqlalchemy import Connection, delete, func, insert, select
+
+from eventmig.migrate.ledger import tables
+from eventmig.migrate.ledger.lifecycle import next_number, reread, write_job
+from eventmig.migrate.ledger.records import Batch, Job, rules_text, tally_of
+from eventmig.migrate.tally import Tally
+
+
+def checkpoint(
+    connection: Connection, job: Job, *, source_until: int, target_until: int, tally: Tally
+) -> Job:
+    """Record one batch: the job's new position and sums, and the batch itself."""
+    tally.check()
+    total = job.tally + tally
+    write_job(
+        connection,
+        job,
+        source_position=source_until,
+        target_position=target_until,
+        **total.numbers(),
+        dropped_by=rules_text(total),
+    )
+    number = next_number(connection, tables.batches, job.job_id)
+    connection.execute(
+        insert(tables.batches).values(
+            job_id=job.job_id,
+            number=number,
+            source_after=job.source_position,
+            source_until=source_until,
+            target_after=job.target_position,
+            target_until=target_until,
+            **tally.numbers(),
+            dropped_by=rules_text(tally),
+        )
+    )
+    return _advanced(job, source_until, target_until, total)
+
+
+def rewind(connection: Connection, job: Job, *, before: int) -> Job:
+    """Forget every batch that read the source at or after a global position.
+
+    The caller deletes what they wrote, up to the returned `target_position`, in the
+    same transaction.
+    """
+    first = connection.execute(
+        select(func.min(tables.batches.c.target_after)).where(tables.batches.c.job_id == job.job_id)
+    ).scalar()
+    gone = (tables.batches.c.job_id == job.job_id) & (tables.batches.c.source_until >= before)
+    connection.execute(delete(tables.batches).where(gone))
+    kept = list(batches(connection, job))
+    total = sum((b.tally for b in kept), Tally())
+    source_position = kept[-1].source_until if kept else 0
+    target_position = kept[-1].target_until if kept else (first or 0)
+    write_job(
+        connection,
+        job,
+        settled=job.settled if kept else 0,
+        source_position=source_position,
+        target_position=target_position,
+        **total.numbers(),
+        dropped_by=rules_text(total),
+    )
+    connection.execute(
+        delete(tables.quarantine).where(
+            tables.quarantine.c.job_id == job.job_id,
+            tables.quarantine.c.global_position > source_position,
+        )
+    )
+    connection.execute(
+        delete(tables.stream_hashes).where(tables.stream_hashes.c.job_id == job.job_id)
+    )
+    return reread(connection, job)
+
+
+def batches(connection: Connection, job: Job) -> Iterator[Batch]:
+    """The job's committed batches, in order."""
+    rows = connection.execute(
+        select(tables.batches)
+        .where(tables.batches.c.job_id == job.job_id)
+        .order_by(tables.batches.c.number)
+    )
+    for row in rows:
+        yield Batch(
+            number=row.number,
+            source_after=row.source_after,
+            source_until=row.source_until,
+            target_after=row.target_after,
+            target_until=row.target_until,
+            tally=tally_of(row),
+        )
+
+
+def _advanced(job: Job, source_until: int, target_until: int, total: Tally) -> Job:
+    return replace(job, source_position=source_until, target_position=target_until, tally=total)
