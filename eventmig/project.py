@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from eventmig.config import Config, find_config, load_object
@@ -21,6 +21,7 @@ from eventmig.errors import (
     JobError,
     NewerLedgerError,
     ReleaseError,
+    StoreError,
     Where,
 )
 from eventmig.migrate import ledger
@@ -197,7 +198,10 @@ def opened_target(url: str, mode: str = "read") -> Iterator[JobTarget]:
 
 @contextmanager
 def sql_engine(url: str) -> Iterator[Engine]:
-    """A SQLAlchemy engine for read models; SQLite without implicit transactions of the driver."""
+    """A SQLAlchemy engine for read models; SQLite without implicit transactions of the driver.
+
+    Raises `StoreError` where the database cannot be reached.
+    """
     try:
         engine = create_engine(make_url(url), poolclass=NullPool)
     except (ArgumentError, ImportError) as error:
@@ -207,6 +211,14 @@ def sql_engine(url: str) -> Iterator[Engine]:
         ) from error
     try:
         yield engine
+    except OperationalError as error:
+        if error.statement is not None:  # a statement failed, not the connection
+            raise
+        raise StoreError(
+            f"the read models' database cannot be reached: {str(error.orig).splitlines()[0]}",
+            where=Where(store=public(url)),
+            remedy="check host, port and that the server runs, then run the same command again",
+        ) from error
     finally:
         engine.dispose()
 
