@@ -1,4 +1,4 @@
-"""What every test may use: the real histories, and how hypothesis runs.
+"""What every test may use: the real histories, a PostgreSQL server, and how hypothesis runs.
 
 The real histories do not belong to the repository. They are looked for in the folder that
 EVENTMIG_SHARED names, else in ../shared beside the checkout. A test that needs one asks for the
@@ -8,11 +8,14 @@ fixture; without the files it is skipped, and the run says at its end how many w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import postgres
+from tests.postgres import OwnServer, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_HISTORIES = ("vcdb", "gharchive")
@@ -30,6 +33,7 @@ settings.register_profile(
 settings.load_profile("ci")
 
 _not_run = pytest.StashKey[list[str]]()
+_postgres = pytest.StashKey[str]()
 
 
 def _shared() -> Path:
@@ -66,6 +70,8 @@ def pytest_terminal_summary(
     if not_run:
         line += f"; {len(not_run)} real-data tests NOT RUN (EVENTMIG_SHARED=… names the folder)"
     terminalreporter.write_line(line)
+    used = config.stash.get(_postgres, "not used")
+    terminalreporter.write_line(f"stores: SQLite in files, PostgreSQL {used}")
 
 
 @pytest.fixture
@@ -87,6 +93,35 @@ def real_history(request: pytest.FixtureRequest) -> Callable[[str], Path]:
         return found
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The PostgreSQL server of this run; started when the first test asks for it."""
+    server = postgres.start()
+    kind = "started for the run" if isinstance(server, OwnServer) else f"of {postgres.VARIABLE}"
+    request.config.stash[_postgres] = f"{server.version()} ({kind})"
+    yield server
+    if isinstance(server, OwnServer):
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def own_postgres_server(postgres_server: Server) -> Iterator[OwnServer]:
+    """A server that a test may stop (`stop_hard`) if it starts it again."""
+    if isinstance(postgres_server, OwnServer):
+        yield postgres_server
+        return
+    server = OwnServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Server) -> Iterator[str]:
+    """The URL of a fresh, empty PostgreSQL database."""
+    with postgres_server.database() as url:
+        yield url
 
 
 @pytest.hookimpl(wrapper=True)
