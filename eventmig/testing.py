@@ -1,4 +1,4 @@
-"""What users test their own upcasters with, in any test runner.
+"""What users test their own upcasters and read models with, in any test runner.
 
     def test_a_total_becomes_an_amount() -> None:
         assert upcast(registry, "OrderPlaced", 1, {"total": 5}) == [
@@ -10,7 +10,7 @@ Everything works on values; no store is needed. Reads only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from eventmig import codec
@@ -18,6 +18,8 @@ from eventmig.check import EXAMPLES, check_registry_and_lock
 from eventmig.codec import Value
 from eventmig.errors import CheckError
 from eventmig.events import Event, microseconds
+from eventmig.rebuild.interleaving import difference
+from eventmig.rebuild.read_model import ReadModel
 from eventmig.registry import Registry
 from eventmig.release import Lock
 
@@ -93,3 +95,29 @@ def assert_sound(registry: Registry, lock: Lock | None = None, *, examples: int 
     """All that `eventmig check` checks; raises `AssertionError` listing what to mend."""
     report = check_registry_and_lock(registry, lock or Lock(), examples=examples)
     assert report.right, "\n".join(map(str, report.findings))
+
+
+def assert_order(
+    model: ReadModel,
+    events: Sequence[Event],
+    *,
+    registry: Registry | None = None,
+    shuffles: int = 20,
+    seed: int = 0,
+) -> None:
+    """That a read model needs no more order than it declares; raises `AssertionError` if not.
+
+    `events` are stored ones in global order; `registry` upcasts them (None: they are of the
+    release). They are handled in that order, then with the declared partitions one after the
+    other, backwards, and in `shuffles` random interleavings; every time the same rows must
+    come out. Give it events that meet: several streams or keys with rows in common.
+    """
+    current = [*events] if registry is None else registry.upcast_batch(events)
+    found = difference(model, current, shuffles=shuffles, seed=seed)
+    if found is None:
+        return
+    otherwise = found.error or f"{found.otherwise!r} instead of {found.in_order!r}"
+    raise AssertionError(
+        f'{model.name} declares order="{model.order}", and needs more than that: with '
+        f"{found.order}, {found.row} comes to: {otherwise}"
+    )

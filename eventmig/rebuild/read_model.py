@@ -5,18 +5,23 @@ Declared in user code at import, read by the rebuild; does nothing by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from sqlalchemy import Table
 
 from eventmig import fingerprint
 from eventmig.errors import RebuildError
+from eventmig.events import Event
 from eventmig.rebuild.handlers import Handler, handler_of
 from eventmig.rebuild.shape import Shape, shape_of
 
 F = TypeVar("F", bound=Callable[..., None])
+
+
+PartitionKey: TypeAlias = Callable[[Event], Hashable]
+"""An event of the release to what its rows belong to, such as a customer's id."""
 
 
 class ReplayOrder(StrEnum):
@@ -24,15 +29,18 @@ class ReplayOrder(StrEnum):
 
     GLOBAL = "global"  # rows depend on events of several streams, in their order
     STREAM = "stream"  # rows depend on the order within each stream alone
+    KEY = "key"  # rows depend on the order of the events with one key alone
 
 
 class ReadModel:
     """SQL tables that handlers fill from events.
 
     `version` is raised when the rows' meaning changes. `tables` are SQLAlchemy Core
-    tables with primary keys; columns have scalar defaults or none. `order` says how
-    far a replay may be parallel (all are replayed in global order today). Raises
-    `RebuildError` for tables a fold could not repeat exactly.
+    tables with primary keys; columns have scalar defaults or none. `order` says which
+    order of events the rows depend on: handlers that read rows are replayed by several
+    workers no further than that (others always may be). `key` is what `order="key"` goes
+    by; `eventmig.testing.assert_order` finds a wrong claim. Raises `RebuildError` for
+    tables a fold could not repeat exactly.
     """
 
     def __init__(
@@ -41,7 +49,8 @@ class ReadModel:
         *,
         version: int = 1,
         tables: Sequence[Table],
-        order: ReplayOrder | Literal["global", "stream"] = ReplayOrder.GLOBAL,
+        order: ReplayOrder | Literal["global", "stream", "key"] = ReplayOrder.GLOBAL,
+        key: PartitionKey | None = None,
     ) -> None:
         if not name or len(name) > 200:
             raise RebuildError(f"a read model's name has 1 to 200 characters, not {len(name)}")
@@ -59,6 +68,12 @@ class ReadModel:
         self.version = version
         self.tables = tuple(tables)
         self.order = ReplayOrder(order)
+        if (self.order is ReplayOrder.KEY) is not (key is not None):
+            raise RebuildError(
+                f'{name} has order="{self.order}" and {"no" if key is None else "a"} key',
+                remedy='order="key" goes with key=…, a function of the event; the others have none',
+            )
+        self._key = key
         self.shapes: tuple[Shape, ...] = tuple(shape_of(table) for table in tables)
         self._handlers: dict[str, Handler] = {}
 
@@ -96,6 +111,12 @@ class ReadModel:
     def types(self) -> frozenset[str]:
         """The event types it handles."""
         return frozenset(self._handlers)
+
+    def partition_of(self, event: Event) -> Hashable:
+        """What the order of an event's handling depends on: one value for global order."""
+        if self.order is ReplayOrder.STREAM:
+            return event.stream
+        return None if self._key is None else self._key(event)
 
     @property
     def fingerprint(self) -> str:
