@@ -1,0 +1,50 @@
+"""What goes wrong, on command: planned by a test, met by the service once each."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Fault(Enum):
+    """What a client meets."""
+
+    DROPPED = "dropped"  # the connection breaks before anything happened
+    ANSWER_LOST = "answer lost"  # the write took effect, then the connection breaks
+    TIMEOUT = "timeout"  # the write took effect, the server answers that it does not know
+    NOT_LEADER = "not leader"  # another node is the leader now
+    DELETED = "deleted"  # somebody soft-deletes the stream just before
+
+
+@dataclass(slots=True)
+class Faults:
+    """Planned faults by the number of the request (or event read) they come at, from 1."""
+
+    appends: dict[int, Fault] = field(default_factory=dict)
+    reads: dict[int, Fault] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _appended: int = 0
+    _read: int = 0
+
+    def on_append(self, number: int, fault: Fault) -> None:
+        """Plan a fault for the number-th append request from now."""
+        with self._lock:
+            self.appends[self._appended + number] = fault
+
+    def on_read(self, number: int, fault: Fault = Fault.DROPPED) -> None:
+        """Plan a fault before the number-th event that is read from now."""
+        with self._lock:
+            self.reads[self._read + number] = fault
+
+    def next_append(self) -> Fault | None:
+        """The fault of the append request that came in now."""
+        with self._lock:
+            self._appended += 1
+            return self.appends.pop(self._appended, None)
+
+    def next_read(self) -> Fault | None:
+        """The fault before the event that goes out now."""
+        with self._lock:
+            self._read += 1
+            return self.reads.pop(self._read, None)
