@@ -59,13 +59,14 @@ def finish(workspace: Workspace, target: Path) -> None:
     commands.upcast(workspace.project(), target=url_of(target), workers=1)
 
 
-def rebuild(workspace: Workspace, source: Path, read_models: Path) -> int:
+def rebuild(workspace: Workspace, source: Path, read_models: Path, *, workers: int) -> int:
     """Rebuild the read model from a store; returns how many events it read."""
     report = commands.rebuild(
         workspace.project(),
         [activity_per_customer.name],
         source=url_of(source),
         read_models=url_of(read_models),
+        workers=workers,
     )
     return sum(result.events_read for result in report.results)
 

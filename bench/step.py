@@ -78,9 +78,9 @@ def group_by(work: Workspace) -> Result:
     return {"content": lambda: {"rows": _rows(target)}}
 
 
-def rebuild(work: Workspace, *, source: str) -> Result:
+def rebuild(work: Workspace, *, source: str, workers: int) -> Result:
     target = work.store("views")
-    events = ours.rebuild(work, work.store(source), target)
+    events = ours.rebuild(work, work.store(source), target, workers=workers)
     return {"events": events, "content": lambda: {"rows": _rows(target)}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from eventmig.errors import (
     RebuildError,
     Where,
 )
+from eventmig.fold_workers import FoldProcesses, fold_processes
 from eventmig.project import (
     Project,
     finished_job,
@@ -30,6 +32,7 @@ from eventmig.rebuild import (
     rollback_snapshots,
 )
 from eventmig.rebuild import load as load_state
+from eventmig.rebuild.rebuild_read_models import MAX_ROWS
 from eventmig.stores.base import EventReader
 
 
@@ -50,12 +53,14 @@ def rebuild(
     all_: bool = False,
     source: str | None = None,
     read_models: str | None = None,
+    workers: int | None = None,
     on_progress: Callable[[RebuildProgress], None] | None = None,
 ) -> RebuildReport:
     """Rebuild read models and snapshots by name, or all of them, and swap them in.
 
     Reads `source`: the one given, else the latest release's target if a job made it
-    ready, else the configured source. Writes the read models' database.
+    ready, else the configured source. Writes the read models' database. `workers`
+    processes fold read models side by side (None: as many as the configuration says).
     """
     chosen = _chosen(project, names, all_)
     mark = release_mark(project)
@@ -68,16 +73,18 @@ def rebuild(
         results: list[RebuildResult] = []
         upcast_batch = project.registry.upcast_batch
         if models:
-            results += rebuild_read_models(
-                models,
-                source=reader,
-                upcast=upcast_batch,
-                engine=engine,
-                release=mark,
-                source_types=project.registry.sources_of,
-                data_upcaster=project.registry.data_upcaster,
-                progress=on_progress,
-            )
+            with _helpers(project, models, workers, source_url) as helpers:
+                results += rebuild_read_models(
+                    models,
+                    source=reader,
+                    upcast=upcast_batch,
+                    engine=engine,
+                    release=mark,
+                    source_types=project.registry.sources_of,
+                    data_upcaster=project.registry.data_upcaster,
+                    helpers=helpers,
+                    progress=on_progress,
+                )
         if aggregates:
             results += rebuild_snapshots(
                 aggregates,
@@ -91,6 +98,15 @@ def rebuild(
     return RebuildReport(
         source=public(source_url), database=public(database), release=mark, results=tuple(results)
     )
+
+
+def _helpers(
+    project: Project, models: Sequence[ReadModel], workers: int | None, source_url: str
+) -> AbstractContextManager[FoldProcesses | None]:
+    count = project.config.workers if workers is None else workers
+    if count < 2:
+        return nullcontext()
+    return fold_processes(project, models, count=count - 1, source=source_url, max_rows=MAX_ROWS)
 
 
 def _check_steps_done(project: Project, reader: EventReader) -> None:

@@ -100,10 +100,10 @@ def replay(
     names = {type_: handler.name for type_, handler in model.handlers.items()}
     at = start
     pending = 0
-    reads = _reads(model, Rows(folds), names, start.position, plan)
+    batches = reads(model, Rows(folds), names, start.position, plan)
     try:
         with collector_paused() as let_run:
-            while (read := _next(reads, connection, hold, writers)) is not None:
+            while (read := _next(batches, connection, hold, writers)) is not None:
                 count, position, folded = read
                 at = replace(
                     at,
@@ -114,12 +114,12 @@ def replay(
                 pending += count
                 if pending < plan.batch_size and sum(map(len, folds.values())) <= plan.max_rows:
                     continue
-                _commit(connection, hold, at, writers, plan.max_rows)
+                commit(connection, hold, at, writers, plan.max_rows)
                 pending = 0
                 with let_run():
                     yield at
             if pending:
-                _commit(connection, hold, at, writers, plan.max_rows)
+                commit(connection, hold, at, writers, plan.max_rows)
         if pending:
             yield at
     except RebuildError as error:
@@ -128,13 +128,13 @@ def replay(
 
 
 def _next(
-    reads: Iterator[Read],
+    batches: Iterator[Read],
     connection: Connection,
     hold: Hold,
     writers: list[tuple[TableWriter, TableFold]],
 ) -> Read | None:
     try:
-        return next(reads, None)
+        return next(batches, None)
     except RebuildError:
         _try_writing(connection, hold, writers)
         raise
@@ -142,10 +142,13 @@ def _next(
         connection.rollback()  # what `get` began by reading
 
 
-def _reads(
+def reads(
     model: ReadModel, rows: Rows, names: Mapping[str, str], after: int, plan: Replay
 ) -> Iterator[Read]:
-    """Read and fold everything after a position: narrow rows as long as they will do."""
+    """Read and fold everything after a position: narrow rows as long as they will do.
+
+    Raises `RebuildError` naming the event that could not be handled.
+    """
     handlers = None if plan.data_upcaster is None else data_handlers(model.handlers)
     if handlers is not None and plan.data_upcaster is not None:
         narrow = NarrowFold(handlers, plan.data_upcaster, rows)
@@ -225,13 +228,14 @@ def _whole(where: Where, plan: Replay) -> Where:
     return where if found is None else where.within(where_of(found))
 
 
-def _commit(
+def commit(
     connection: Connection,
     hold: Hold,
     at: Generation,
     writers: list[tuple[TableWriter, TableFold]],
     max_rows: int,
 ) -> None:
+    """Write what the folds hold together with its checkpoint, and begin them anew."""
     with connection.begin():
         hold.fence(connection)
         bookkeeping.checkpoint(

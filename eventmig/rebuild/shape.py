@@ -23,7 +23,8 @@ Number = int | float | Decimal
 class Shape:
     """What a fold needs to know of one table; columns go by their SQLAlchemy `key`.
 
-    `defaults` holds every column that is not in the key, in the table's order,
+    `types` are the Python types of all columns (None: unknown). `defaults` holds every
+    column that is not in the key, in the table's order,
     with its scalar default or None. `required` are those that are neither nullable
     nor have a default. `pick` takes a row's key from a mapping: the value itself
     where one column is the key, else a tuple in the key's order.
@@ -32,6 +33,7 @@ class Shape:
     table: Table
     key: tuple[str, ...]
     key_types: tuple[type | None, ...]
+    types: dict[str, type | None]
     defaults: dict[str, object]
     required: frozenset[str]
     pick: Callable[[dict[str, object]], object]
@@ -93,6 +95,7 @@ def shape_of(table: Table) -> Shape:
         table=table,
         key=key,
         key_types=tuple(types),
+        types={column.key: _python_type(column) for column in table.columns},
         defaults=defaults,
         required=frozenset(required),
         pick=itemgetter(*key),

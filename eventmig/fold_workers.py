@@ -1,0 +1,205 @@
+"""More processes that fold ranges of events in a rebuild, beside the one that writes.
+
+Each gets its order on standard input, loads the same configuration, makes sure that it has
+the same registry and read models, and answers each range it is given with what it comes to.
+It reads only, and ends when its parent does: by the pipes that nobody holds any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import IO, BinaryIO
+
+from eventmig.config import FILE, Config
+from eventmig.errors import ConfigError, EventmigError, JobError
+from eventmig.project import Project, opened
+from eventmig.rebuild.ranges import NeedsRowsError, fold_range, packed
+from eventmig.rebuild.read_model import ReadModel
+from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.side_by_side import Answer
+from eventmig.release import format_lock, parse_lock
+from eventmig.workers import CALM
+
+_CHILD = "from eventmig.fold_workers import child_main; child_main()"
+_READY, _FOLDED, _CANNOT = 0, 1, 2
+
+
+@contextlib.contextmanager
+def fold_processes(
+    project: Project,
+    models: Sequence[ReadModel],
+    *,
+    count: int,
+    source: str,
+    max_rows: int,
+) -> Iterator[FoldProcesses]:
+    """`count` processes that fold these models' events of the store behind a URL.
+
+    They run from when they are first asked for to the end of the block. Raises
+    `ConfigError` where they could not load the same.
+    """
+    if project.given_registry is not None:
+        raise ConfigError(
+            "a second worker can only load a registry that the configuration names",
+            remedy=f'name it in {FILE} (registry = "module:object"), or use one worker',
+        )
+    order = {
+        "config": project.config.model_dump(mode="json", by_alias=True)
+        | {"folder": str(project.config.folder)},
+        "lock": format_lock(project.lock),
+        "source": source,
+        "max_rows": max_rows,
+        "registry_fingerprint": project.registry.fingerprint(),
+        "models": {model.name: model.fingerprint for model in models},
+        "path": [p for p in sys.path if p],
+    }
+    processes = FoldProcesses(count, json.dumps(order).encode())
+    try:
+        yield processes
+    finally:
+        processes.end()
+
+
+class FoldProcesses:
+    """The parent's side: orders out, answers in (see `side_by_side.FoldHelpers`)."""
+
+    def __init__(self, count: int, order: bytes) -> None:
+        self.count = count
+        self._order = order
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._threads: list[threading.Thread] = []
+        self._ready = [False] * count
+        self._tickets = 0
+        self._received: queue.Queue[Answer | int] = queue.Queue()  # a number: a helper that ended
+
+    def ready(self, helper: int) -> bool:
+        if not self._children:
+            self._start()
+        return self._ready[helper]
+
+    def ask(self, helper: int, model: str, after: int, until: int) -> int:
+        self._tickets += 1
+        pipe = self._children[helper].stdin
+        assert pipe is not None
+        _write_line(pipe, json.dumps([self._tickets, model, after, until]).encode())
+        return self._tickets
+
+    def answer(self, *, wait: bool) -> Answer | None:
+        try:
+            found = self._received.get(block=wait)
+        except queue.Empty:
+            return None
+        if isinstance(found, int):
+            raise JobError(
+                f"a worker ended early (exit code {self._children[found].wait()})",
+                remedy="run the same command again: it resumes; if it comes back, use --workers 1",
+            )
+        return found
+
+    def end(self) -> None:
+        """End the processes; harmless where none was started."""
+        for child in self._children:
+            child.kill()
+            child.wait()
+        for thread in self._threads:
+            thread.join()
+        for child in self._children:
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.close()
+
+    def _start(self) -> None:
+        for number in range(self.count):
+            child = subprocess.Popen(
+                [sys.executable, "-c", _CHILD],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+            assert child.stdin is not None
+            self._children.append(child)
+            _write_line(child.stdin, self._order)
+            thread = threading.Thread(target=self._receive, args=(number, child), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _receive(self, helper: int, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        with child.stdout as pipe:
+            while (head := pipe.read(24)) and len(head) == 24:
+                kind, ticket, size = (int.from_bytes(head[n : n + 8], "big") for n in (0, 8, 16))
+                message = pipe.read(size)
+                if len(message) < size:
+                    break
+                if kind == _READY:
+                    self._ready[helper] = True
+                else:
+                    self._received.put(Answer(helper, ticket, message if kind == _FOLDED else None))
+        self._received.put(helper)
+
+
+def _write_line(pipe: IO[bytes], line: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the end of its answers says so
+        pipe.write(line + b"\n")
+        pipe.flush()
+
+
+# in the child --------------------------------------------------------------------------------
+
+
+def child_main() -> None:
+    """The child: its order and ranges on standard input, its answers on standard output."""
+    out = sys.stdout.buffer
+    sys.stdout = sys.stderr
+    line = sys.stdin.readline()
+    if not line:
+        return
+    order = json.loads(line)
+    gc.freeze()  # what is imported by now stays
+    gc.set_threshold(*CALM)
+    sys.path[:] = order["path"]
+    config = Config.model_validate(order["config"])
+    project = Project(config, given_lock=parse_lock(order["lock"]))
+    registry = project.registry
+    models = {m.name: m for m in project.projections if isinstance(m, ReadModel)}
+    wanted: dict[str, str] = order["models"]
+    same = registry.fingerprint() == order["registry_fingerprint"] and all(
+        name in models and models[name].fingerprint == mark for name, mark in wanted.items()
+    )
+    if not same:
+        raise SystemExit("the code has changed just now: run the same command again, it resumes")
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt), opened(order["source"]) as source:
+        plans = {
+            name: Replay(
+                source=source,
+                upcast=registry.upcast_batch,
+                types=frozenset(registry.sources_of(models[name].types)),
+                upto=0,  # each range says
+                batch_size=order["max_rows"],
+                max_rows=order["max_rows"],
+                data_upcaster=registry.data_upcaster,
+            )
+            for name in wanted
+        }
+        _send(out, _READY, 0, b"")
+        for line in sys.stdin:
+            ticket, name, after, until = json.loads(line)
+            try:
+                message = packed(fold_range(models[name], plans[name], after, until))
+            except (EventmigError, NeedsRowsError, ValueError):
+                _send(out, _CANNOT, ticket, b"")
+            else:
+                _send(out, _FOLDED, ticket, message)
+
+
+def _send(out: BinaryIO, kind: int, ticket: int, message: bytes) -> None:
+    out.write(b"".join(n.to_bytes(8, "big") for n in (kind, ticket, len(message))))
+    out.write(message)
+    out.flush()

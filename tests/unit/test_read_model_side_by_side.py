@@ -1,0 +1,324 @@
+"""Ranges of events folded by several processes give what one fold in order gives."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import (
+    JSON,
+    Column,
+    Date,
+    DateTime,
+    Engine,
+    Integer,
+    Interval,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Time,
+    Uuid,
+    create_engine,
+)
+from sqlalchemy.pool import StaticPool
+
+from bench.domain import activity, activity_per_customer
+from bench.workspace import Workspace, url_of
+from eventmig import commands, fold_workers
+from eventmig.errors import ConfigError, RebuildError
+from eventmig.fold_workers import fold_processes
+from eventmig.rebuild import ReadModel, Rows, ranges, rebuild_read_models, side_by_side
+from eventmig.rebuild.fold import Effect, Needs, Outcome
+from eventmig.rebuild.ranges import NeedsRowsError, fold_range, packed, unpacked
+from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.side_by_side import Answer
+from eventmig.stores.open import open_store
+from tests.unit.rebuild_helpers import MemorySource, engine_at, history, rows_of, same
+from tests.unit.test_read_model_fold import (
+    OPERATIONS,
+    model,
+    operations,
+    plain,
+    reference,
+    strict,
+)
+
+
+class Helpers:
+    """Helpers in this process that answer when chance says so."""
+
+    def __init__(self, model: ReadModel, source: MemorySource, count: int, seed: int) -> None:
+        self.count = count
+        self.model = model
+        self.source = source
+        self.rng = random.Random(seed)
+        self.answers: deque[Answer] = deque()
+        self.asked = 0
+
+    def ready(self, helper: int) -> bool:
+        return self.rng.random() < 0.5
+
+    def ask(self, helper: int, model: str, after: int, until: int) -> int:
+        assert model == self.model.name
+        self.asked += 1
+        try:
+            message = packed(fold_range(self.model, plan_of(self.source), after, until))
+        except (RebuildError, NeedsRowsError, ValueError):
+            self.answers.append(Answer(helper, self.asked, None))
+        else:
+            self.answers.append(Answer(helper, self.asked, message))
+        return self.asked
+
+    def answer(self, *, wait: bool) -> Answer | None:
+        if self.answers and (wait or self.rng.random() < 0.5):
+            self.answers.rotate(self.rng.randrange(3))
+            return self.answers.popleft()
+        assert not wait, "nothing is under way"
+        return None
+
+
+def plan_of(source: MemorySource) -> Replay:
+    return Replay(source=source, upcast=same, types=None, upto=0, batch_size=2, max_rows=100)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "_WORTH_IT", 1)
+    monkeypatch.setattr(side_by_side, "_FEWEST_EVENTS", 1)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(operations.filter(lambda one: one["do"] != "copy"), max_size=40),
+    st.integers(1, 15),
+    st.integers(1, 3),
+    st.integers(0, 10_000),
+)
+def test_any_cut_into_ranges_gives_the_rows_of_one_operation_at_a_time(
+    data: list[dict[str, Any]], batch_size: int, count: int, seed: int
+) -> None:
+    events = history(("s-1", "Op", one) for one in data)
+    wanted, failed = reference(events)
+    source = MemorySource(events)
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    try:
+        helpers = Helpers(model(), source, count, seed)
+        options = {"source": source, "batch_size": batch_size, "helpers": helpers}
+        if failed is not None:  # the error names the event that it would name in order
+            with pytest.raises(RebuildError) as raised:
+                rebuild(engine, model(), **options)
+            assert raised.value.where.event_id is not None
+            assert raised.value.where.key is not None
+            return
+        rebuild(engine, model(), **options)
+        assert {t.name: rows_of(engine, t) for t in (plain, strict)} == wanted
+    finally:
+        engine.dispose()
+
+
+def rebuild(engine: Engine, made: ReadModel, **options: Any) -> Any:
+    values = {"upcast": same, "engine": engine, "release": "1"} | options
+    (result,) = rebuild_read_models([made], **values)
+    return result
+
+
+def test_handlers_that_read_rows_are_replayed_in_order() -> None:
+    assert "copy" in OPERATIONS
+    entries = [
+        {"table": "plain", "key": k, "from": f, "do": d, "values": {"a": n}}
+        for n, (d, k, f) in enumerate([("insert", "x", "x"), ("copy", "y", "x")])
+    ]
+    events = history(("s-1", "Op", one) for one in entries)
+    wanted, failed = reference(events)
+    assert failed is None
+    source = MemorySource(events)
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    rebuild(engine, model(), source=source, helpers=Helpers(model(), source, 2, 1))
+    assert {t.name: rows_of(engine, t) for t in (plain, strict)} == wanted
+    engine.dispose()
+
+
+def test_a_handler_that_swallows_the_refusal_is_found_out() -> None:
+    made = ReadModel("swallows", tables=[plain])
+
+    @made.on("Op")
+    def handle(data: dict, rows: Rows) -> None:  # type: ignore[type-arg]
+        try:
+            before = rows.get(plain, data["key"])
+        except NeedsRowsError:
+            before = None
+        rows.upsert(plain, data["key"], a=0 if before is None else before["a"] + 1)
+
+    source = MemorySource(history(("s-1", "Op", {"key": "x"}) for _ in range(9)))
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    rebuild(engine, made, source=source, helpers=Helpers(made, source, 2, 3))
+    assert rows_of(engine, plain) == [("x", 8, 5, "new")]
+    engine.dispose()
+
+
+def test_a_range_with_too_many_rows_is_left_to_the_fold_that_spills() -> None:
+    source = MemorySource(history(("s-1", "Op", {"n": n}) for n in range(9)))
+    made = ReadModel("many", tables=[plain])
+
+    @made.on("Op")
+    def handle(data: dict, rows: Rows) -> None:  # type: ignore[type-arg]
+        for n in range(30):
+            rows.insert(plain, f"{data['n']}-{n}", a=n)
+
+    with pytest.raises(NeedsRowsError):
+        fold_range(made, plan_of(source), 0, 9)
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    rebuild(engine, made, source=source, max_rows=40, helpers=Helpers(made, source, 2, 3))
+    assert len(rows_of(engine, plain)) == 270
+    engine.dispose()
+
+
+# --- between processes
+
+odd = Table(
+    "odd",
+    MetaData(),
+    Column("day", Date, primary_key=True),
+    Column("who", Uuid, primary_key=True),
+    Column("at", DateTime),
+    Column("clock", Time),
+    Column("sum", Numeric(30, 10)),
+    Column("more", JSON),
+    Column("text", String),
+    Column("took", Interval),
+    Column("n", Integer, default=0),
+)
+KEY = (date(2026, 1, 31), UUID(int=7))
+VALUES = {
+    "at": datetime(2026, 1, 31, 12, 30, 1, 5, tzinfo=UTC),
+    "clock": clock(1, 2, 3),
+    "sum": Decimal("1.10"),
+    "more": {"a": [1, None, "ä"]},
+    "text": None,
+    "n": 1 << 80,
+}
+
+
+def test_values_of_other_types_come_back_as_they_were() -> None:
+    made = ReadModel("odd", tables=[odd])
+    found = fold_range(made, plan_of(MemorySource([])), 0, 1)
+    (fold,) = found.tables
+    fold.sums[KEY] = {"sum": Decimal("2.50"), "n": 3}
+    fold.signatures.add(("sum", "n"))
+    other = (date(2026, 2, 1), UUID(int=8))
+    effect = Effect(Needs.PRESENT, Outcome.MERGE, dict(VALUES), {"n": 2}, (5, "Op"))
+    fold.effects[other] = effect
+    (back,) = unpacked(made, packed(found)).tables
+    assert back.sums == {KEY: {"sum": Decimal("2.50"), "n": 3}}
+    assert back.signatures == {("sum", "n")}
+    got = back.effects[other]
+    assert (got.needs, got.outcome, got.values, got.adds, got.cause) == (
+        effect.needs,
+        effect.outcome,
+        effect.values,
+        effect.adds,
+        effect.cause,
+    )
+    assert str(back.sums[KEY]["sum"]) == "2.50"
+
+
+def test_a_value_that_cannot_be_carried_is_no_answer() -> None:
+    made = ReadModel("odd", tables=[odd])
+    found = fold_range(made, plan_of(MemorySource([])), 0, 1)
+    found.tables[0].sums[KEY] = {"took": timedelta(1)}
+    with pytest.raises(ValueError, match="unmarshallable"):
+        packed(found)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path)
+    made.make(events=4_000, streams=200)
+    return made
+
+
+def rows_alone(work: Workspace) -> list[tuple[object, ...]]:
+    commands.rebuild(
+        work.project(),
+        [activity_per_customer.name],
+        read_models=url_of(work.store("alone")),
+        workers=1,
+    )
+    engine = engine_at(work.store("alone"))
+    try:
+        return rows_of(engine, activity)
+    finally:
+        engine.dispose()
+
+
+def test_another_process_folds_and_is_gone_afterwards(
+    work: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[int] = []
+
+    def counted(model: ReadModel, message: bytes) -> Any:
+        found = ranges.unpacked(model, message)
+        answered.append(found.events_read)
+        return found
+
+    monkeypatch.setattr(side_by_side, "unpacked", counted)
+    engine = engine_at(tmp_path / "both.db")
+    project = work.project()
+    url = url_of(work.source)
+    store = open_store(url)
+    try:
+        with fold_processes(
+            project, [activity_per_customer], count=1, source=url, max_rows=1_000
+        ) as helpers:
+            end = time.monotonic() + 60
+            while not helpers.ready(0) and time.monotonic() < end:
+                time.sleep(0.01)
+            rebuild(
+                engine,
+                activity_per_customer,
+                source=store,
+                upcast=project.registry.upcast_batch,
+                source_types=project.registry.sources_of,
+                data_upcaster=project.registry.data_upcaster,
+                helpers=helpers,
+            )
+            (child,) = helpers._children
+            assert child.poll() is None
+        assert child.poll() is not None
+        assert 0 < sum(answered) < 4_000
+        assert rows_of(engine, activity) == rows_alone(work)
+    finally:
+        store.close()
+        engine.dispose()
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import sys; sys.stdin.read()"])
+def test_a_process_that_is_of_no_help_does_no_harm(
+    work: Workspace, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(fold_workers, "_CHILD", code)
+    target = work.store("views")
+    commands.rebuild(
+        work.project(), [activity_per_customer.name], read_models=url_of(target), workers=2
+    )
+    engine = engine_at(target)
+    assert rows_of(engine, activity) == rows_alone(work)
+    engine.dispose()
+
+
+def test_a_registry_that_no_process_could_load_is_refused(work: Workspace) -> None:
+    project = replace(work.project(), given_registry=work.project().registry)
+    with pytest.raises(ConfigError, match="second worker"):
+        commands.rebuild(project, [activity_per_customer.name], workers=2)
