@@ -7,9 +7,16 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.measure import ONE, TWO, Place
+from bench.measure import ONE, TWO, Place, Run
 
 SAMPLE = 40_000
+REBUILDS = (
+    ("rebuild, no upcasting, 1 process", "target", 1, 1),
+    ("rebuild, no upcasting, 2 processes", "target", 2, 1.2),
+    ("rebuild, upcasting, 1 process", "history", 1, None),
+    ("rebuild, upcasting, 2 processes", "history", 2, 0.7),
+)
+"""Label, source, processes, and the least ratio aimed at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,25 +122,25 @@ def verifying(place: Place, rounds: int) -> list[Figure]:
 
 
 def rebuilding(place: Place, rounds: int) -> list[Figure]:
-    """A read model beside the same as one SQL statement."""
+    """A read model beside the same as one SQL statement, with one process and with two."""
     place.ready_target()
-    current, old, sql = [], [], []
-    labels = ("rebuild, no upcasting", "rebuild, upcasting")
+    sql: list[Run] = []
+    runs: dict[str, list[Run]] = {label: [] for label, *_ in REBUILDS}
     for _ in range(rounds):
         sql.append(place.run("group_by", "GROUP BY"))
-        current.append(place.run("rebuild", labels[0], source="target"))
-        old.append(place.run("rebuild", labels[1], source="history"))
+        for label, source, workers, _ in REBUILDS:
+            runs[label].append(place.run("rebuild", label, source=source, workers=workers))
     return [
         _figure(
             "rebuild",
             f"{place.name}: {label}",
-            [run.rate for run in runs],
+            [run.rate for run in runs[label]],
             "one SQL GROUP BY with JSON extraction",
             [run.rate for run in sql],
             target=target,
             peak_mb=place.peaks[label],
         )
-        for label, runs, target in zip(labels, (current, old), (1, 0.7), strict=True)
+        for label, _, _, target in REBUILDS
     ]
 
 
@@ -161,8 +168,10 @@ def memory(place: Place, quarter: Place) -> list[tuple[str, float, float]]:
         (TWO, "upcast", {"workers": 2}),
         (ONE, "upcast", {"workers": 1}),
         ("verify", "verify", {}),
-        ("rebuild, no upcasting", "rebuild", {"source": "target"}),
-        ("rebuild, upcasting", "rebuild", {"source": "history"}),
+        *(
+            (label, "rebuild", {"source": source, "workers": workers})
+            for label, source, workers, _ in REBUILDS
+        ),
     ]
     for at in (place, quarter):
         for label, step, arguments in steps:

@@ -30,7 +30,8 @@ class Config(pydantic.BaseModel):
     """Everything a command may need to know; every URL may hold `{release}`.
 
     Relative SQLite paths and the lock file are relative to `folder`, where the
-    configuration lies. `workers` is 1, or 2 for a second process that reads and upcasts.
+    configuration lies. `workers` is 1, or 2 for a second process that reads and upcasts
+    (in a rebuild: and folds).
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from eventmig import commands
 from eventmig.cli import render
 from eventmig.cli.options import All, Json, Names, ReadModels, Source
@@ -13,6 +17,10 @@ def rebuild(
     all_: All = False,
     source: Source = None,
     read_models: ReadModels = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that read, upcast and fold side by side."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Rebuild read models and snapshots beside the live ones, and swap them in."""
@@ -24,6 +32,7 @@ def rebuild(
             all_=all_,
             source=source,
             read_models=read_models,
+            workers=workers,
             on_progress=lambda p: report(p.name, p.events_read, p.events_expected),
         )
     session.show(found, lambda: render.rebuilt(found.results, found.source, found.database))
