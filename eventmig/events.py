@@ -139,6 +139,20 @@ class Columns(NamedTuple):
         return [Event(0, *row) for row in rows]
 
 
+class Kept(NamedTuple):
+    """A run of source events that each stay one event at the same place of the same stream.
+
+    Column by column what is new of them: data is None where it stays as it is stored. Their
+    global positions are `first` and those that follow it, without a hole. Id, place, metadata
+    and time stay, so a target that can look into the source need not be given them.
+    """
+
+    first: int
+    types: Sequence[str]
+    schema_versions: Sequence[int]
+    data: Sequence[bytes | None]
+
+
 class NewEvent(NamedTuple):
     """What an application appends; the store adds position and, if None, id and time.
 

@@ -27,7 +27,7 @@ import msgspec
 from eventmig import errors
 from eventmig.config import FILE, Config
 from eventmig.errors import ConfigError, EventmigError, JobError, UpcastError, Where
-from eventmig.events import Columns, Event, Origin
+from eventmig.events import Columns, Event, Kept, Origin
 from eventmig.migrate.batch import Transformed, Transformer
 from eventmig.migrate.job import Transforming
 from eventmig.migrate.tally import Tally
@@ -66,7 +66,7 @@ def transform_in_process(
             remedy=f'name it in {FILE} (registry = "module:object"), or use one worker',
         )
 
-    def make(after: int, until: int, settled: int) -> Iterator[Transformed]:
+    def make(after: int, until: int, settled: int, keeping: bool) -> Iterator[Transformed]:
         order = {
             "config": project.config.model_dump(mode="json", by_alias=True)
             | {"folder": str(project.config.folder)},
@@ -81,6 +81,7 @@ def transform_in_process(
             "after": after,
             "until": until,
             "settled": settled,
+            "keeping": keeping,
             "registry_fingerprint": project.registry.fingerprint(),
             "path": [p for p in sys.path if p],
         }
@@ -163,6 +164,9 @@ def _receive(pipe: BinaryIO, received: queue.Queue[bytes | None], stopped: threa
 
 def _unpacked(content: tuple[Any, ...], packed: bytes) -> Transformed:
     until, tally, merged, failed = content
+    if merged is None:
+        kept = Kept._make(_decoder.decode(packed))
+        return Transformed(until=until, tally=Tally(**tally), kept=kept)
     streams, *others, origin_streams, positions, ordinals = _decoder.decode(packed)
     several = {n: tuple(Origin(*o) for o in origins) for n, origins in merged.items()}
     return Transformed(
@@ -237,15 +241,17 @@ def _transformed(order: dict[str, Any]) -> Iterator[Transformed]:
             quarantine=order["quarantine"],
             settled=order["settled"],
             written=order["after"],
+            keeping=order["keeping"],
         )
-        for page in source.read_pages(
-            after=order["after"], until=order["until"], batch_size=order["batch_size"]
-        ):
-            yield transformer.page(page)
+        yield from transformer.all(
+            source, after=order["after"], until=order["until"], batch_size=order["batch_size"]
+        )
 
 
 def _packed(made: Transformed) -> tuple[tuple[Any, ...], bytes]:
     """A batch in two messages: what is small and of many forms, and the columns."""
+    if made.kept is not None:
+        return (made.until, asdict(made.tally), None, []), _encoder.encode(made.kept)
     streams, *others, origin_streams, positions, ordinals, merged = made.columns
     origins = None if origin_streams is streams else origin_streams
     small = (

@@ -4,14 +4,15 @@ the streams that stream steps need.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 from eventmig.chains import Simple, place_of
 from eventmig.drafts import Draft
 from eventmig.errors import UpcastError, Where
-from eventmig.events import Columns, Event, Origin, Page, part_id
+from eventmig.events import Columns, Event, Kept, Origin, Page, part_id
 from eventmig.migrate.tally import Fate, Tally
+from eventmig.stores.base import DataRow, EventReader
 from eventmig.transform import Pipeline, StreamCache
 
 
@@ -19,15 +20,16 @@ from eventmig.transform import Pipeline, StreamCache
 class Transformed:
     """What one batch of source events became.
 
-    `columns` are the target events, in their order, without their places; `failed` holds
-    each event that could not be upcast, with its error. `until` is the batch's last
-    source global position.
+    `columns` are the target events, in their order, without their places, or `kept` is what
+    is new of them; `failed` holds each event that could not be upcast, with its error.
+    `until` is the batch's last source global position.
     """
 
     until: int = 0
     columns: Columns = field(default_factory=lambda: Columns.of(()))
     tally: Tally = field(default_factory=Tally)
     failed: list[tuple[Event, UpcastError]] = field(default_factory=list)
+    kept: Kept | None = None
 
     def add(self, events: list[Event]) -> None:
         """Add target events at the end."""
@@ -41,6 +43,9 @@ class Transformer:
     With `quarantine`, an event that cannot be upcast is set aside; without, its
     `UpcastError` is raised. The first events of each type and version are upcast twice,
     to find upcasters that do not repeat themselves.
+
+    `keeping`: the target can copy what does not change by itself, and every source event so
+    far stayed one event at its place. It ends with the first that does not.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Transformer:
         quarantine: bool,
         settled: int = 0,
         written: int = 0,
+        keeping: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._keep_ids = keep_source_ids
@@ -61,10 +67,71 @@ class Transformer:
         self._same_stream = not pipeline.routes and pipeline.naming == "{stream}"
         self._tried: dict[tuple[str, int], int] = {}
         self._simple_ones: dict[tuple[str, int], Simple] = {}
+        self._keeping = keeping and keep_source_ids and self._same_stream and not self._stepped
+
+    def all(
+        self, source: EventReader, *, after: int, until: int, batch_size: int
+    ) -> Iterator[Transformed]:
+        """What a source's events become, batch by batch: `after` exclusive, `until` inclusive.
+
+        Reads only as much of them as is needed. Raises as `page` does.
+        """
+        while self._keeping and after < until:
+            after = yield from self._keep(source, after, until, batch_size)
+        for page in source.read_pages(after=after, until=until, batch_size=batch_size):
+            yield self.page(page)
+
+    def _keep(
+        self, source: EventReader, after: int, until: int, batch_size: int
+    ) -> Generator[Transformed, None, int]:
+        """Batches by their data alone, up to the first that needs more, and that one."""
+        for rows in source.read_data(after=after, until=until, batch_size=batch_size):
+            last = rows[-1][0]
+            made = self._kept(rows)
+            if made is not None:
+                yield made
+            else:
+                for page in source.read_pages(after=after, until=last, batch_size=batch_size):
+                    yield self.page(page)
+                if not self._keeping:
+                    return last
+            after = last
+        return until
+
+    def _kept(self, rows: list[DataRow]) -> Transformed | None:
+        """Events that each stay one at its place, from their data alone; else None."""
+        positions, types, versions, data = zip(*rows, strict=True)
+        if positions[-1] - positions[0] != len(rows) - 1:
+            self._keeping = False
+            return None
+        try:
+            chains = list(map(self._simple_ones.__getitem__, zip(types, versions, strict=True)))
+        except KeyError:
+            return None
+        types, versions, changes, from_data = zip(*chains, strict=True)
+        copied = changes.count(None)
+        if from_data.count(None) != copied:
+            self._keeping = False
+            return None
+        try:
+            new = [
+                None if change is None else change(old)
+                for old, change in zip(data, from_data, strict=True)
+            ]
+        except Exception:  # noqa: BLE001 - event by event it is found out, told, or set aside
+            return None
+        count = len(rows)
+        return Transformed(
+            until=positions[-1],
+            tally=Tally(read=count, copied=copied, upcast=count - copied, written=count),
+            kept=Kept(positions[0], types, versions, new),
+        )
 
     def page(self, page: Page) -> Transformed:
         """What one page becomes; raises `UpcastError` unless failures are set aside."""
-        return self._whole(page) or self.batch(page.events())
+        made = self._whole(page) or self.batch(page.events())
+        self._keeping = self._keeping and made.tally.even
+        return made
 
     def _whole(self, page: Page) -> Transformed | None:
         """The page at once, where each event stays one event in its stream; else None.

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 from eventmig.chains import place_of
 from eventmig.errors import EventmigError, JobError, JobLostError, UpcastError, Where
@@ -22,7 +23,13 @@ from eventmig.migrate import ledger
 from eventmig.migrate.batch import Transformed, Transformer
 from eventmig.migrate.ledger import Job, Quarantined
 from eventmig.migrate.states import State
-from eventmig.stores.base import EventReader, JobTarget, TargetTransaction
+from eventmig.stores.base import (
+    EventReader,
+    JobTarget,
+    KeepingTarget,
+    KeepingTransaction,
+    TargetTransaction,
+)
 from eventmig.transform import Pipeline
 
 BATCH_SIZE = 5_000
@@ -63,9 +70,10 @@ class Setting:
     registry_fingerprint: str
 
 
-Transforming = Callable[[int, int, int], Iterator[Transformed]]
-"""Yields transformed batches of the source: after (exclusive), until (inclusive), and the
-end of reading of the run before, which settled what stream steps yield."""
+Transforming = Callable[[int, int, int, bool], Iterator[Transformed]]
+"""Yields transformed batches of the source: after (exclusive), until (inclusive), the end of
+reading of the run before, which settled what stream steps yield, and whether the target
+keeps what does not change (`Transformer`)."""
 
 
 class UpcastJob:
@@ -166,20 +174,31 @@ class UpcastJob:
         done = self.job.tally.read
         self._report(Progress(phase=Phase.COPYING, done=done, total=total))
         make = self._transforming or self._in_process
-        for made in make(self.job.source_position, until, settled):
+        for made in make(self.job.source_position, until, settled, self._keeping()):
             self.job = self._commit(lambda tx, made=made: self._write(tx, made))  # type: ignore[misc]
             done += made.tally.read
             self._report(Progress(phase=Phase.COPYING, done=done, total=total))
 
-    def _in_process(self, after: int, until: int, settled: int) -> Iterator[Transformed]:
-        transformer = self.transformer(settled, after)
-        for page in self._source.read_pages(after=after, until=until, batch_size=self._batch_size):
-            yield transformer.page(page)
+    def _keeping(self) -> bool:
+        return (
+            self.job.tally.even
+            and self._source.first_position == self._target.first_position
+            and isinstance(self._target, KeepingTarget)
+            and self._target.keeps(self._source)
+        )
 
-    def transformer(self, settled: int = 0, written: int = 0) -> Transformer:
+    def _in_process(
+        self, after: int, until: int, settled: int, keeping: bool
+    ) -> Iterator[Transformed]:
+        transformer = self.transformer(settled, after, keeping=keeping)
+        return transformer.all(self._source, after=after, until=until, batch_size=self._batch_size)
+
+    def transformer(
+        self, settled: int = 0, written: int = 0, *, keeping: bool = False
+    ) -> Transformer:
         """What turns batches into target events, reading streams up to the job's end.
 
-        `settled` and `written` as `StreamCache` has them.
+        `settled` and `written` as `StreamCache` has them, `keeping` as `Transformer` does.
         """
         until = self.job.source_until
 
@@ -194,11 +213,14 @@ class UpcastJob:
             quarantine=self._quarantine,
             settled=settled,
             written=written,
+            keeping=keeping,
         )
 
     def _write(self, tx: TargetTransaction, made: Transformed) -> Job:
         target_until = self.job.target_position
-        if made.columns.ids:
+        if made.kept is not None:
+            target_until = cast(KeepingTransaction, tx).append_kept(made.kept)
+        elif made.columns.ids:
             target_until = tx.append_columns(made.columns, place(made.columns.streams, tx))
         ledger.set_aside(tx.connection, self.job, map(_aside, made.failed))
         return ledger.checkpoint(

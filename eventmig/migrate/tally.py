@@ -70,6 +70,11 @@ class Tally:
                 remedy="this is a fault in eventmig: nothing of the batch was kept; report it",
             )
 
+    @property
+    def even(self) -> bool:
+        """Whether every event that was read stayed one event: nothing split, merged or left out."""
+        return self.read == self.copied + self.upcast == self.written
+
     def numbers(self) -> dict[str, int]:
         """Every number by name, without the rules."""
         return {name: getattr(self, name) for name in NUMBERS}

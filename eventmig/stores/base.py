@@ -14,7 +14,16 @@ from typing import Final, Protocol, TypeAlias, runtime_checkable
 from sqlalchemy import Connection
 
 from eventmig.errors import StoreDamagedError
-from eventmig.events import CategoryCount, Columns, Event, NewEvent, Page, StreamHead, TypeCount
+from eventmig.events import (
+    CategoryCount,
+    Columns,
+    Event,
+    Kept,
+    NewEvent,
+    Page,
+    StreamHead,
+    TypeCount,
+)
 
 
 class Capability(StrEnum):
@@ -222,6 +231,29 @@ class JobTarget(EventReader, Protocol):
 
     def held(self) -> bool:
         """Whether a process holds this target now; changes nothing."""
+        ...
+
+
+class KeepingTransaction(TargetTransaction, Protocol):
+    """A write transaction of a `KeepingTarget`."""
+
+    def append_kept(self, kept: Kept) -> int:
+        """`append_columns` for events that keep their places; returns the last global position.
+
+        What does not change of them is copied from the source inside the database.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepingTarget(Protocol):
+    """A target that can look into some sources while it writes."""
+
+    def keeps(self, source: EventReader) -> bool:
+        """Whether `append_kept` works with this source from now on. Changes nothing stored.
+
+        Call it between transactions.
+        """
         ...
 
 

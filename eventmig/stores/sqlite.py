@@ -10,11 +10,14 @@ a process that forks or spawns opens its own.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, insert
@@ -31,10 +34,11 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import Expected
+from eventmig.stores.base import EventReader, Expected
 from eventmig.stores.sqlite_cache import StreamCache
 from eventmig.stores.sqlite_errors import translated
 from eventmig.stores.sqlite_file import Location, check_file, connect_writer
+from eventmig.stores.sqlite_keep import Keeper
 from eventmig.stores.sqlite_read import SqliteReader
 from eventmig.stores.sqlite_schema import FIRST_POSITION, FORMAT
 from eventmig.stores.sqlite_write import SqliteTransaction
@@ -56,6 +60,7 @@ class SqliteStore(SqliteReader):
         self.mode: Mode = mode
         self._cache = StreamCache()
         self._engine: Engine | None = None
+        self._keeper: Keeper | None = None
         self._created_file = self._created_tables = False
         try:
             if mode == "create":
@@ -127,13 +132,28 @@ class SqliteStore(SqliteReader):
                 yield SqliteTransaction(
                     connection,
                     location=self.location,
-                    tables=self._tables,
+                    tables=self.tables,
                     sql=self._sql,
                     cache=self._cache,
+                    keeper=self._keeper,
                 )
         except BaseException:
             self._cache.clear()
             raise
+
+    def keeps(self, source: EventReader) -> bool:
+        """Whether `append_kept` works with this source: another SQLite file, all names free."""
+        if not isinstance(source, SqliteReader) or self.location.release:
+            return False
+        if self._keeper is not None:
+            return self._keeper.location == source.location
+        if os.path.samefile(source.location.path, self.location.path) or not self._is_alone():
+            return False
+        with self._writing().connect() as connection:
+            driver = cast(sqlite3.Connection, connection.connection.driver_connection)
+            with contextlib.suppress(sqlite3.OperationalError):  # then they go through Python
+                self._keeper = Keeper(driver, source.location, source.tables, self.tables)
+        return self._keeper is not None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -181,7 +201,7 @@ class SqliteStore(SqliteReader):
         unused = self._created_tables and self.head_position() == 0
         if unused and not self._created_file:
             with self.begin() as transaction:
-                self._tables.metadata.drop_all(transaction.connection)
+                self.tables.metadata.drop_all(transaction.connection)
         self.close()
         if unused and self._created_file:
             self._remove_files()
@@ -191,7 +211,7 @@ class SqliteStore(SqliteReader):
         super().close()
         if self._engine is not None:
             self._engine.dispose()
-            self._engine = None
+            self._engine = self._keeper = None
 
     def __enter__(self) -> SqliteStore:
         return self
@@ -226,10 +246,10 @@ class SqliteStore(SqliteReader):
                 remedy="make the folder first, or name another path",
             )
         with translated(self.url), self._writing().connect() as connection, connection.begin():
-            have = connection.dialect.has_table(connection, self._tables.mark.name)
+            have = connection.dialect.has_table(connection, self.tables.mark.name)
             if not have:
-                self._tables.metadata.create_all(connection)
-                connection.execute(insert(self._tables.mark).values(format=FORMAT))
+                self.tables.metadata.create_all(connection)
+                connection.execute(insert(self.tables.mark).values(format=FORMAT))
                 self._created_tables = True
 
     def _remove_files(self) -> None:

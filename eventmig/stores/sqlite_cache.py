@@ -38,6 +38,11 @@ class StreamCache:
         for key, position in zip(stream_ids, positions, strict=True):
             known[key] = position
 
+    def forget_heads(self) -> None:
+        """Forget the last positions: streams grew without being looked at."""
+        self.heads = array("q")
+        self.all_heads_known = False
+
     def unknown_heads(self, stream_ids: Sequence[int]) -> list[int]:
         """Those of these streams whose last positions are not known."""
         known = self.heads

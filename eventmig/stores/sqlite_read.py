@@ -47,8 +47,8 @@ class SqliteReader:
         self.url = location.url
         self.namespace = location.namespace
         self.location = location
-        self._tables = define_tables(location.tables)
-        self._sql = compose(self._tables)
+        self.tables = define_tables(location.tables)
+        self._sql = compose(self.tables)
         self._guard = RLock()
         self._reader: sqlite3.Connection | None = None
         self._seen_stream = 0
@@ -348,7 +348,7 @@ class SqliteReader:
 
     def _check_tables(self) -> None:
         with self._guard, translated(self.url):
-            check_tables(self._connected(), self.location, self._tables)
+            check_tables(self._connected(), self.location, self.tables)
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateIndex, DropIndex
 
 from eventmig.errors import ConflictError, DataError, Where
-from eventmig.events import Columns, Event
+from eventmig.events import Columns, Event, Kept
 from eventmig.stores.sqlite_cache import NAMES_KEPT, StreamCache
 from eventmig.stores.sqlite_file import Location
+from eventmig.stores.sqlite_keep import Keeper
 from eventmig.stores.sqlite_refusals import check_names, doubled, not_text, refused_batch
 from eventmig.stores.sqlite_schema import FIRST_POSITION, ROWS, Statements, Tables
 
@@ -37,6 +38,7 @@ class SqliteTransaction:
         tables: Tables,
         sql: Statements,
         cache: StreamCache,
+        keeper: Keeper | None = None,
     ) -> None:
         self.connection = connection
         self._driver = cast(sqlite3.Connection, connection.connection.driver_connection)
@@ -44,6 +46,7 @@ class SqliteTransaction:
         self._tables = tables
         self._sql = sql
         self._cache = cache
+        self._keeper = keeper
         self._last_global: int | None = None
         self.deferred = self._indexes_missing()
         # While the indexes are deferred nobody else may append, so the heads hold;
@@ -132,6 +135,21 @@ class SqliteTransaction:
         self._last_global = before + len(ids)
         return self._last_global
 
+    def append_kept(self, kept: Kept) -> int:
+        """Copy events of the source that `SqliteStore.keeps`, with what is new of them.
+
+        Raises as `append_copied` does, and `StoreDamagedError` where the source lost some.
+        """
+        assert self._keeper is not None
+        before = self._last_position()
+        try:
+            self._last_global = self._keeper.copy(kept, before)
+        except sqlite3.IntegrityError as error:
+            events, url = self._keeper.events(kept), self._location.url
+            raise refused_batch(self._driver, self._sql, url, events, before, error) from error
+        self._cache.forget_heads()
+        return self._last_global
+
     def _insert(self, positions: range, *others: Iterable[object]) -> None:
         """Insert rows given as columns, many of them with one statement."""
         width = 1 + len(others)
@@ -208,7 +226,7 @@ class SqliteTransaction:
         """
         if not self.deferred and self._last_position() == 0:
             for index in (self._tables.by_id, self._tables.by_stream):
-                self.connection.execute(DropIndex(index, if_exists=True))
+                self.connection.execute(DropIndex(index))
             self.deferred = True
         return self.deferred
 
