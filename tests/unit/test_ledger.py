@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 from eventmig.errors import AccountingError, JobError, JobLostError, NewerLedgerError, Where
 from eventmig.events import Event
 from eventmig.migrate import ledger
+from eventmig.migrate.crossing import CROSSINGS
 from eventmig.migrate.ledger import Job, Quarantined
-from eventmig.migrate.states import ENDED, FOLLOWS, State, check_transition
+from eventmig.migrate.states import CROSSED, ENDED, FOLLOWS, State, check_transition, live_side
 from eventmig.migrate.tally import Fate, Tally
 from eventmig.stores.open import open_store
 
@@ -156,16 +157,25 @@ def test_hashes_of_many_streams(connection: Connection) -> None:
     assert sum(map(len, ledger.hashed_names(connection, job))) == 1201
 
 
-def test_every_state_can_be_left_for_cancelled_and_ended_ones_for_nothing() -> None:
+def test_a_job_can_be_cancelled_until_its_cut_over_and_after_its_way_back() -> None:
     assert FOLLOWS.keys() == set(State)
+    crossing = CROSSED | {State.CUTTING_OVER, State.NEEDS_OPERATOR}
     for state in State:
-        if state in ENDED:
-            assert FOLLOWS[state] == frozenset()
-        else:
-            check_transition(state, State.CANCELLED)
         check_transition(state, state)
+        assert (FOLLOWS[state] == frozenset()) == (state in ENDED)
+        assert (State.CANCELLED in FOLLOWS[state]) == (state not in crossing | ENDED)
     with pytest.raises(JobError, match="a job that is planned cannot become ready"):
         check_transition(State.PLANNED, State.READY)
+
+
+def test_the_application_changes_sides_only_in_a_crossing() -> None:
+    changes = {
+        (before, after)
+        for before in State
+        for after in FOLLOWS[before]
+        if None not in (sides := (live_side(before), live_side(after))) and sides[0] != sides[1]
+    }
+    assert changes == {(c.during, c.after) for c in CROSSINGS}
 
 
 def test_only_a_verified_job_becomes_ready() -> None:
