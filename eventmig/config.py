@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import sys
 import tomllib
 import traceback
@@ -47,6 +48,7 @@ class Config(pydantic.BaseModel):
     lock: str = "eventmig.lock"
     batch_size: pydantic.PositiveInt = 5_000
     workers: Literal[1, 2] = 1
+    layouts: dict[str, dict[str, object]] = pydantic.Field(default_factory=dict)
     import_: dict[str, str | int | bool] = pydantic.Field(default_factory=dict, alias="import")
 
     @property
@@ -80,7 +82,9 @@ class Config(pydantic.BaseModel):
             ) from error
 
     def url(self, url: str, *, release: str | None = None) -> str:
-        """A URL with its release filled in and its SQLite path made absolute."""
+        """A URL with its release filled in, its SQLite path made absolute, and the layout it
+        names taken from `layouts`: so that it says everything by itself.
+        """
         if "{release}" in url:
             if release is None:
                 raise ConfigError(
@@ -102,6 +106,10 @@ class Config(pydantic.BaseModel):
         database = parsed.database
         if parsed.get_backend_name() == "sqlite" and database and not Path(database).is_absolute():
             parsed = parsed.set(database=str(self.folder / database))
+        name = parsed.query.get("layout")
+        if isinstance(name, str) and name in self.layouts:
+            description = json.dumps({**self.layouts[name], "name": name})
+            parsed = parsed.update_query_dict({"layout": description})
         return parsed.render_as_string(hide_password=False)
 
 

@@ -9,7 +9,8 @@
     │   ├── CodecError         bytes that are no JSON, values JSON cannot carry
     │   ├── OpError            an op met data it may not change
     │   ├── ValidationError    data its schema rejects
-    │   └── ImportLineError    a line of an imported file
+    │   ├── ImportLineError    a line of an imported file
+    │   └── OpaqueError        a stored payload that nobody but its owner can read
     ├── UpcastError            an event that could not be upcast (says which step)
     │   └── NewerEventError    written by a newer release than the registry knows
     ├── StoreError             the store itself
@@ -126,6 +127,10 @@ class ValidationError(DataError):
 
 class ImportLineError(DataError):
     """A line of an imported file that is no event; `where.line` is 1-based."""
+
+
+class OpaqueError(DataError):
+    """A payload that is no JSON after its layout's codecs; names what it seems to be."""
 
 
 class UpcastError(EventmigError):

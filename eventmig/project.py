@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -224,5 +225,9 @@ def sql_engine(url: str) -> Iterator[Engine]:
 
 
 def public(url: str) -> str:
-    """A URL without its password."""
-    return make_url(url).render_as_string(hide_password=True)
+    """A URL without its password, and with the name alone of a layout it describes."""
+    parsed = make_url(url)
+    described = parsed.query.get("layout")
+    if isinstance(described, str) and described.startswith("{"):
+        parsed = parsed.update_query_dict({"layout": str(json.loads(described)["name"])})
+    return parsed.render_as_string(hide_password=True)

@@ -95,6 +95,19 @@ def real_history(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture
+def shared_layout() -> Callable[[str], Path]:
+    """Ask for the folder of a history in another library's tables; skips where it is absent."""
+
+    def folder(name: str) -> Path:
+        found = _shared() / "layouts" / name
+        if not found.is_dir():
+            pytest.skip(f"{_ABSENT}: layouts/{name} in EVENTMIG_SHARED or ../shared")
+        return found
+
+    return folder
+
+
 @pytest.fixture(scope="session")
 def postgres_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The PostgreSQL server of this run; started when the first test asks for it."""

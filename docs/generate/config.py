@@ -23,6 +23,8 @@ _KEYS = {
     "lock": "The file of the frozen releases, relative to the configuration.",
     "batch_size": "Events per transaction.",
     "workers": "1, or 2 for a second process that reads and upcasts.",
+    "layouts": "Tables that describe how existing tables hold events; `?layout=NAME` in a URL "
+    "names one.",
     "import": "A table: which field of an imported record is which part of an event; below.",
 }
 

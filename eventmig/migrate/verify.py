@@ -29,7 +29,7 @@ from eventmig.events import Event
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Batch, Job
 from eventmig.migrate.tally import Tally
-from eventmig.stores.base import EventReader, JobTarget
+from eventmig.stores.base import EventReader, HoldsVersionsInside, JobTarget
 from eventmig.transform import Pipeline, StreamCache
 
 SHOWN = 20
@@ -176,6 +176,8 @@ def _check_derivation(
     for mark in marks:
         read = _between(source, mark.source_after, mark.source_until)
         expected, untouched = derive.batch(read)
+        if isinstance(target, HoldsVersionsInside):
+            expected = list(map(target.as_held, expected))
         held = _between(target, mark.target_after, mark.target_until)
         found.source_events += len(read)
         found.target_events += len(held)

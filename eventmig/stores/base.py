@@ -257,6 +257,15 @@ class KeepingTarget(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldsVersionsInside(Protocol):
+    """A target whose tables may hold the schema version inside of data or metadata."""
+
+    def as_held(self, event: Event) -> Event:
+        """What the target hands back for this event: equal but for the version's member."""
+        ...
+
+
 def all_events(batches: Iterable[list[Event]]) -> Iterator[Event]:
     """Batches, one event at a time."""
     for batch in batches:

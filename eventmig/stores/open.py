@@ -6,6 +6,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from eventmig.errors import ConfigError, Where
+from eventmig.stores.layouts import OPTION, LayoutStore, open_layout
 from eventmig.stores.sqlite import Mode, SqliteStore
 from eventmig.stores.sqlite_file import locate
 
@@ -17,14 +18,29 @@ _PLANNED = {
 }
 
 
-def open_store(url: str, *, mode: Mode = "read") -> SqliteStore:
-    """Open the store a URL names.
+def open_store(url: str, *, mode: Mode = "read") -> SqliteStore | LayoutStore:
+    """Open the store a URL names; with the option `layout`, somebody else's tables.
 
     "read" and "write" need it to exist and never create anything; "create" makes
     what is missing (file, tables). Raises `ConfigError` for a URL that names no
     kind of store, and what the store raises when it is opened.
     """
+    described = _described(url)
+    if described is not None:
+        return open_layout(described, mode=mode)
     return SqliteStore(locate(parse_url(url)), mode=mode)
+
+
+def _described(url: str) -> URL | None:
+    """The URL, if it names a layout that this kind of database may have."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+    kinds = ("sqlite", "postgresql", "postgres")
+    if OPTION not in parsed.query or parsed.get_backend_name() not in kinds:
+        return None
+    return parsed
 
 
 def parse_url(url: str) -> URL:

@@ -166,12 +166,17 @@ def connect_reader(location: Location) -> sqlite3.Connection:
     return _connect(f"{uri}?mode=ro&immutable=1", _READER_SETTINGS)
 
 
-def connect_writer(location: Location, *, create: bool = False) -> sqlite3.Connection:
-    """A connection that writes; with `create`, also one to a new file. Switches to WAL."""
+def connect_writer(
+    location: Location, *, create: bool = False, wal: bool = True
+) -> sqlite3.Connection:
+    """A connection that writes; with `create`, also one to a new file.
+
+    Switches to WAL, unless the file is somebody else's (`wal` false).
+    """
     uri = Path(os.path.realpath(location.path)).as_uri()
     connection = _connect(f"{uri}?mode={'rwc' if create else 'rw'}", _WRITER_SETTINGS)
     try:
-        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        if wal and connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             connection.execute("PRAGMA journal_mode = WAL")
     except BaseException:
         connection.close()

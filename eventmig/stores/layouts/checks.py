@@ -1,0 +1,70 @@
+"""What keeps a described store from being migrated, as far as the database can see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import Connection, func, select
+
+from eventmig.errors import StoreDamagedError, Where
+from eventmig.stores.layouts.rows import Rows
+from eventmig.stores.layouts.tables import Tables
+
+_SHOWN: Final = 20
+
+
+def damages(
+    connection: Connection, tables: Tables, rows: Rows, url: str
+) -> Iterator[StoreDamagedError]:
+    """Missing positions, holes and repeats in streams; at most 20 of each. Reads only."""
+    yield from _missing(connection, tables, rows, url)
+    layout = tables.layout
+    position = tables.stream_position
+    previous = func.lag(position, 1, layout.stream.first - 1).over(
+        partition_by=tables.keys, order_by=position
+    )
+    names = [tables.plain(name) for name in layout.stream.columns]
+    placed = (
+        select(
+            *(name.label(f"k{n}") for n, name in enumerate(names)),
+            position.label("at"),
+            previous.label("previous"),
+        )
+        .select_from(tables.source)
+        .where(*rows.ours(), position.is_not(None))
+        .subquery()
+    )
+    wrong = select(placed).where(placed.c.at != placed.c.previous + 1).limit(_SHOWN)
+    for *key, at, before in connection.execute(wrong):
+        stream = tables.stream(key)
+        first = before < layout.stream.first
+        yield StoreDamagedError(
+            f"the stream {stream!r} "
+            + (
+                f"begins at position {at}, not at {layout.stream.first}"
+                if first
+                else f"goes on at position {at} after {before}"
+            ),
+            where=Where(store=url, stream=stream, stream_position=at),
+            remedy="a stream must be whole: restore what is missing, or describe the rows that "
+            "are events in the layout (where, stream.left_out)",
+        )
+
+
+def _missing(
+    connection: Connection, tables: Tables, rows: Rows, url: str
+) -> Iterator[StoreDamagedError]:
+    layout = tables.layout
+    for name in (layout.position, *layout.stream.columns, layout.stream.position):
+        column = tables.column(name)
+        count = connection.execute(
+            select(func.count()).select_from(tables.source).where(*rows.ours(), column.is_(None))
+        ).scalar_one()
+        if count:
+            yield StoreDamagedError(
+                f"{count} rows have no {name!r}: their order is not known",
+                where=Where(store=url),
+                remedy="leave such rows out (`where` in the layout), or give them a position "
+                "with the library that owns them",
+            )

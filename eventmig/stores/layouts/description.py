@@ -1,0 +1,245 @@
+"""What a layout says: which table holds the events, and which column is which part of one.
+
+A `Layout` is a frozen value, read from a preset's file or from the configuration
+(`[tool.eventmig.layouts.NAME]`). It says what cannot be seen in the database; column
+types are read from the database itself. Runs nothing and opens nothing.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Scalar: TypeAlias = str | int | bool
+Dialect: TypeAlias = Literal["sqlite", "postgresql"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Tail(StrEnum):
+    """How the last global position that no later commit can precede is found."""
+
+    SINGLE = "single"
+    """The database has one writer at a time (SQLite): the highest position is safe."""
+    LOCKED = "locked"
+    """The owner locks the table while it appends: the highest position is safe."""
+    GAPLESS = "gapless"
+    """The owner counts positions in a row it updates: the highest position is safe."""
+    BARRIER = "barrier"
+    """The table is locked in SHARE mode for a moment, which waits for open appends."""
+
+
+class Guard(StrEnum):
+    """What a job does, before it appends, to keep the owner's own writers in order."""
+
+    NONE = "none"
+    """Nothing: the database itself has one writer at a time, or nobody else writes here."""
+    EXCLUSIVE = "exclusive"
+    """`LOCK TABLE … IN EXCLUSIVE MODE`, until the batch commits."""
+
+
+class Stream(_Part):
+    """Which columns name the stream, and how its positions count."""
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    """The key columns; the stream's name is their values with `separator` between them."""
+    separator: str = Field(default="-", min_length=1)
+    """Between the values of several key columns. All values but the last must not hold it."""
+    position: str
+    """The column that counts the events of one stream."""
+    first: Literal[0, 1] = 1
+    """The position of a stream's first event."""
+    category: Literal["dash", "key", "none"] = "dash"
+    """A stream's category: its name up to the first `-`; its first key column; or none."""
+    left_out: tuple[str, ...] = ()
+    """Streams that hold no events, as LIKE patterns (`%:snapshot-%`): not read, not copied."""
+
+
+class Identity(_Part):
+    """Where an event's id is. Without a column, it is UUIDv5 over stream and position."""
+
+    column: str | None = None
+    """The column of the id."""
+    scope: Literal["table", "stream", "none"] = "table"
+    """Where an id may stand only once."""
+
+
+class Type(_Part):
+    """Where the event type is."""
+
+    column: str
+    """The column of the type's name."""
+    suffix: str | None = None
+    """What stands between a type and its schema version where the column holds both: `_v`, `#`."""
+
+
+class Version(_Part):
+    """Where the schema version is."""
+
+    place: Literal["none", "column", "data", "metadata", "type"] = "none"
+    """In a column; a member of data or of metadata; behind the type; or nowhere."""
+    name: str = ""
+    """The column, or the member (at the top level of data or metadata)."""
+    absent: int = Field(default=1, ge=1)
+    """The schema version of an event that has none there."""
+    text: bool = False
+    """Whether a member is written as text (`"2"`) instead of a number."""
+
+
+class Payload(_Part):
+    """A column with JSON in it. Its type (text, blob, json, jsonb) is the database's."""
+
+    column: str
+    """The column."""
+    codecs: tuple[Literal["zlib"], ...] = ()
+    """How the JSON is packed, in the order of packing. Other packings are refused by name."""
+    empty: str | None = None
+    """For metadata: the text that stands for "none" where the column may not be NULL."""
+
+
+class Time(_Part):
+    """Where the recorded time is."""
+
+    column: str | None = None
+    """The column of the time."""
+    member: str | None = None
+    """A path in the data (`timestamp._data_`) with an ISO 8601 text, instead of a column."""
+    encoding: Literal["native", "iso", "ms", "us"] = "native"
+    """The database's own time type; ISO 8601 text; milli- or microseconds since 1970 (UTC).
+    A time without a zone is UTC."""
+    seconds: bool = False
+    """Whether the column holds whole seconds only: finer times are refused."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Time:
+        if (self.column is None) == (self.member is None):
+            raise ValueError("a time has either a column or a member of the data")
+        return self
+
+
+class Heads(_Part):
+    """A table with one row per stream that the owner keeps in step."""
+
+    table: str
+    """The table."""
+    columns: tuple[str, ...]
+    """Its columns with the values of `stream.columns`, in the same order."""
+    position: str
+    """Its column with the last stream position."""
+    constants: dict[str, Scalar] = {}
+    """Other columns of a new row, with their values; `{category}` is the stream's category."""
+    key_constants: tuple[str, ...] = ()
+    """Those of them that belong to the table's key."""
+
+
+class Join(_Part):
+    """Another table that a part of the event is in. A layout with joins is read-only."""
+
+    table: str
+    """The table."""
+    on: dict[str, str]
+    """Its columns, with the column each is equal to."""
+
+
+class Layout(_Part):
+    """How tables hold events: where each part of an event is, and the owner's rules.
+
+    A column may be named `table.column` where `joins` has that table.
+    """
+
+    name: str
+    """What URLs call it: `?layout=NAME`."""
+    system: str = ""
+    """The library or server that owns such tables, and its versions."""
+    dialect: Dialect
+    """The kind of database."""
+    table: str
+    """The table of the events; a URL may name another one: `?table=…`."""
+    joins: tuple[Join, ...] = ()
+    """Tables that complete a row; empty for most."""
+    where: dict[str, Scalar] = {}
+    """Columns with one fixed value: only such rows are read, and written rows get it."""
+    position: str
+    """The column of the global position: an integer, unique (`rowid` too)."""
+    sequence: str | None = None
+    """The sequence that positions are drawn from, where the column does not say so itself."""
+    stream: Stream
+    """The stream and the position in it."""
+    id: Identity = Identity()
+    """The event's id."""
+    type: Type
+    """The event type."""
+    version: Version = Version()
+    """The schema version."""
+    data: Payload
+    """The data."""
+    metadata: Payload | None = None
+    """The metadata; none where the tables have none."""
+    time: Time | None = None
+    """The recorded time; none where the tables have none (it is then 1970-01-01)."""
+    passed_through: tuple[str, ...] = ()
+    """Columns copied as they are. They stand in the metadata, as the member `$columns`."""
+    heads: Heads | None = None
+    """A table of stream heads to keep in step."""
+    guard: Guard = Guard.NONE
+    """What is locked while a job appends."""
+    tail: Tail
+    """How the safe end of a live table is found."""
+    snapshots: tuple[str, ...] = ()
+    """Tables with snapshots: a target's must be empty, since old ones would be stale."""
+    create: tuple[str, ...] = ()
+    """Statements that make the tables in an empty target; `{table}` is the events' table,
+    `{schema}` the schema. Without any, the owner makes the tables."""
+    read_only: str = ""
+    """Why a job cannot write such a store; empty where it can."""
+    side_by_side: str = ""
+    """How old and new events can live side by side."""
+    proof: str = ""
+    """Who read a migrated store back."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Layout:
+        named = self.version.place in ("column", "data", "metadata")
+        if named != bool(self.version.name):
+            raise ValueError(f"version.name does not fit version.place = {self.version.place!r}")
+        if (self.version.place == "type") != (self.type.suffix is not None):
+            raise ValueError('type.suffix goes with version.place = "type", and only with it')
+        if self.version.place == "metadata" and self.metadata is None:
+            raise ValueError('version.place = "metadata" needs metadata')
+        if self.passed_through and self.metadata is None:
+            raise ValueError("passed_through needs metadata, where the columns stand meanwhile")
+        if self.heads is not None and len(self.heads.columns) != len(self.stream.columns):
+            raise ValueError("heads.columns must be as many as stream.columns")
+        if self.joins and not self.read_only:
+            raise ValueError("a layout with joins must say why it is read_only")
+        return self
+
+    def columns(self) -> tuple[str, ...]:
+        """Every column of the events' tables that it names, in order, each once."""
+        named = (
+            self.position,
+            *self.stream.columns,
+            self.stream.position,
+            self.id.column,
+            self.type.column,
+            self.version.name if self.version.place == "column" else None,
+            self.data.column,
+            self.metadata.column if self.metadata else None,
+            self.time.column if self.time else None,
+            *self.passed_through,
+            *self.where,
+        )
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def category(self, stream: str) -> str:
+        """The category of a stream, by this layout's rule."""
+        match self.stream.category:
+            case "dash":
+                return stream.split("-", 1)[0]
+            case "key":
+                return stream.split(self.stream.separator, 1)[0]
+        return ""

@@ -1,0 +1,278 @@
+"""A PostgreSQL database (one schema of it) with somebody else's tables in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, func, inspect, select, text
+from sqlalchemy import event as sa_event
+from sqlalchemy.dialects.postgresql import dialect
+from sqlalchemy.exc import DBAPIError
+
+from eventmig.errors import (
+    ConfigError,
+    JobLockedError,
+    NotAStoreError,
+    ReadOnlyError,
+    StoreError,
+    StoreFullError,
+    Where,
+)
+from eventmig.stores.layouts.description import Layout, Tail
+from eventmig.stores.layouts.place import Place
+from eventmig.stores.layouts.tables import Tables
+
+_LOCK_WAIT: Final = "5s"
+# By SQLSTATE (PostgreSQL manual, appendix A): the whole code, or its class.
+_RULES: Final[dict[str, tuple[type[StoreError], str, str]]] = {
+    "42501": (
+        ReadOnlyError,
+        "this database user may not do that",
+        "grant the user the privilege that the message names",
+    ),
+    "25006": (
+        ReadOnlyError,
+        "the database takes no writes",
+        "name the primary server, not a replica",
+    ),
+    "55P03": (
+        StoreError,
+        "a lock on the events' table was not given in time",
+        "look for a long transaction on that table, then run it again",
+    ),
+    "53": (
+        StoreFullError,
+        "the server has run out of room",
+        "free some space (nothing of the batch was kept), then run it again",
+    ),
+    "57": (
+        StoreError,
+        "the server ended the statement",
+        "the same command goes on from the last commit when the server is back",
+    ),
+    "08": (
+        StoreError,
+        "the connection to the server was lost",
+        "the same command goes on from the last commit when the server is back",
+    ),
+    "28": (
+        StoreError,
+        "the server refuses this user",
+        "mend user and password in the URL",
+    ),
+    "3D": (
+        NotAStoreError,
+        "there is no such database",
+        "mend the database's name in the URL",
+    ),
+}
+
+
+class PostgresDatabase:
+    """The database and schema of a place. Connects when it is first asked.
+
+    Raises `ConfigError` where the driver is not installed.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._made_schema = False
+        self._made: list[str] = []
+        self._scope: str | None = None
+        self._reader = self._engine(read_only=True)
+        self._writer = self._engine(read_only=False)
+
+    def check(self) -> None:
+        with self.reading() as connection:
+            if connection.execute(select(func.current_schema())).scalar() is None:
+                raise NotAStoreError(
+                    f"there is no schema {self._place.schema!r}",
+                    where=Where(store=self._place.url),
+                    remedy="mend the schema in the URL (?schema=…)",
+                )
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._translated(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        with self._translated(), self._writer.begin() as connection:
+            yield connection
+
+    def safe_position(self, tables: Tables, tail: Tail) -> int:
+        with self._translated(), self._barrier.begin() as connection:
+            if tail is Tail.BARRIER:
+                # Waits for open appends, and holds new ones up for as long as max() takes. The
+                # owner draws a position inside of its INSERT, under the table's own lock: so
+                # whoever draws one later than this gets a higher one.
+                connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'"))
+                name = _quoted(tables.layout.table)
+                connection.execute(text(f"LOCK TABLE {name} IN SHARE MODE"))
+            return int(connection.execute(select(tables.highest())).scalar_one())
+
+    def reserve(self, connection: Connection, tables: Tables, count: int) -> list[int]:
+        layout = tables.layout
+        sequence = (
+            layout.sequence
+            or connection.execute(
+                select(func.pg_get_serial_sequence(_quoted(layout.table), layout.position))
+            ).scalar()
+        )
+        if sequence is None:
+            last = int(connection.execute(select(tables.highest())).scalar_one())
+            return list(range(last + 1, last + 1 + count))
+        # From the owner's own sequence: it needs no setval afterwards, and nobody who appends
+        # beside this job can draw the same positions.
+        drawn = text("SELECT nextval(CAST(:name AS regclass)) FROM generate_series(1, :count)")
+        bound = {"name": sequence, "count": count}
+        return sorted(connection.execute(drawn, bound).scalars())
+
+    def create(self, layout: Layout) -> bool:
+        with self.begin() as connection:
+            if self._place.schema and not inspect(connection).has_schema(self._place.schema):
+                connection.execute(text(f"CREATE SCHEMA {_quoted(self._place.schema)}"))
+                self._made_schema = True
+        try:
+            with self.begin() as connection:
+                if inspect(connection).has_table(layout.table):
+                    return False
+                if not layout.create:
+                    raise NotAStoreError(
+                        f"the layout {layout.name!r} does not say how its tables are made",
+                        where=Where(store=self._place.url),
+                        remedy="make them with the library that owns them, then run this again",
+                    )
+                names = {
+                    "{table}": _quoted(layout.table),
+                    "{schema}": _quoted(
+                        str(connection.execute(select(func.current_schema())).scalar())
+                    ),
+                }
+                for statement in layout.create:
+                    for mark, name in names.items():
+                        statement = statement.replace(mark, name)
+                    connection.exec_driver_sql(statement.replace("%", "%%"))
+        except BaseException:
+            self.discard()
+            raise
+        return True
+
+    def discard(self) -> None:
+        if self._made_schema and self._place.schema:
+            with self.begin() as connection:
+                connection.execute(text(f"DROP SCHEMA {_quoted(self._place.schema)} CASCADE"))
+            self._made_schema = False
+        self.close()
+
+    @contextmanager
+    def lock(self, namespace: str) -> Iterator[None]:
+        with self._translated(), self._writer.connect() as connection:
+            key = {"key": self._lock_key(namespace)}
+            got = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar()
+            connection.commit()
+            if not got:
+                raise JobLockedError(
+                    "another job works on this target",
+                    where=Where(store=self._place.url),
+                    remedy="wait for it (`eventmig status` shows it) or stop that process; "
+                    "the lock ends with its connection",
+                )
+            try:
+                yield
+            finally:
+                connection.invalidate()  # closes the session, and the lock with it
+
+    def held(self, namespace: str) -> bool:
+        key = self._lock_key(namespace) & (2**64 - 1)
+        with self.reading() as connection:
+            found = connection.execute(
+                text(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
+                    "AND classid::bigint = :high AND objid::bigint = :low AND granted"
+                ),
+                {"high": key >> 32, "low": key & (2**32 - 1)},
+            )
+            return bool(found.scalar())
+
+    def scope(self) -> str:
+        if self._scope is None:
+            with self.reading() as connection:
+                server, database, schema = connection.execute(
+                    text(
+                        "SELECT (SELECT system_identifier FROM pg_control_system()), "
+                        "current_database(), current_schema()"
+                    )
+                ).one()
+            self._scope = f"postgresql:{server}/{database}/{schema}"
+        return self._scope
+
+    def close(self) -> None:
+        for engine in (self._reader, self._writer):
+            engine.dispose()
+
+    # --- below
+
+    def _lock_key(self, namespace: str) -> int:
+        digest = hashlib.sha256(f"{self.scope()}\x1f{namespace}".encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True)
+
+    @property
+    def _barrier(self) -> Engine:
+        return self._reader.execution_options(isolation_level="READ COMMITTED")
+
+    def _engine(self, *, read_only: bool) -> Engine:
+        url = self._place.address.set(drivername="postgresql+psycopg")
+        try:
+            engine = create_engine(
+                url,
+                pool_size=1,
+                max_overflow=4,
+                isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
+                connect_args={"application_name": "eventmig"},
+            )
+        except ImportError as error:
+            raise ConfigError(
+                "the PostgreSQL driver is not installed",
+                where=Where(store=self._place.url),
+                remedy="install it: pip install 'eventmig[postgres]'",
+            ) from error
+
+        def settle(connection: Any, record: object) -> None:
+            with connection.cursor() as cursor:
+                if self._place.schema:
+                    path = (_quoted(self._place.schema),)
+                    cursor.execute("SELECT set_config('search_path', %s, false)", path)
+                if read_only:
+                    cursor.execute("SET default_transaction_read_only = on")
+            connection.commit()
+
+        sa_event.listen(engine, "connect", settle)
+        return engine
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise the store's errors in place of the driver's, by SQLSTATE."""
+        try:
+            yield
+        except DBAPIError as error:
+            state = getattr(error.orig, "sqlstate", None) or ("08" if _unreached(error) else "")
+            rule = _RULES.get(state) or _RULES.get(state[:2])
+            if rule is None:
+                raise
+            kind, what, remedy = rule
+            said = str(error.orig).splitlines()[0]
+            where = Where(store=self._place.url)
+            raise kind(f"{what} ({said})", where=where, remedy=remedy) from error
+
+
+def _unreached(error: DBAPIError) -> bool:
+    return type(error.orig).__name__ in ("OperationalError", "ConnectionTimeout")
+
+
+def _quoted(name: str) -> str:
+    return str(dialect().identifier_preparer.quote_identifier(name))  # type: ignore[no-untyped-call]

@@ -1,0 +1,382 @@
+"""Reading the events of a described layout (`EventReader`), page by page.
+
+Each page is one short read over a connection that cannot write. What the tables do
+not carry of events a job wrote stands in the side tables (`lineage`).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, Text, cast, func, inspect, select
+
+from eventmig.errors import DataError, StoreDamagedError
+from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
+from eventmig.stores.base import Capability, DataRow
+from eventmig.stores.layouts import lineage
+from eventmig.stores.layouts.checks import damages
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.place import Database, Place
+from eventmig.stores.layouts.rows import Rows, derived_id
+from eventmig.stores.layouts.tables import Tables
+
+_PAGE_BYTES: Final = 16 * 1024 * 1024
+_HEADS_PAGE: Final = 10_000
+_STREAM_PAGE: Final = 1_000
+_NAMED: Final = 500  # streams asked for in one statement
+_LAST: Final = 2**63 - 1
+
+
+class LayoutReader:
+    """The reading half of `LayoutStore`."""
+
+    capabilities: frozenset[Capability]
+
+    def __init__(self, place: Place, database: Database) -> None:
+        self.url = place.url
+        self.place = place
+        self.namespace = place.namespace
+        self.first_position: int = place.layout.stream.first
+        self._database = database
+        self._found: Tables | None = None
+        self._beside = False
+
+    @property
+    def layout(self) -> Layout:
+        """The description of the tables."""
+        return self.place.layout
+
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
+    ) -> Iterator[list[Event]]:
+        """Batches in global order: `after` exclusive, `until` inclusive (None: the safe head).
+
+        A batch ends early at 16 MiB of data. Raises `DataError` naming an event that is
+        opaque, `StoreError`s of the database.
+        """
+        last = self.head_position() if until is None else until
+        wanted = None if types is None else frozenset(types)
+        while after < last:
+            with self._reading() as (connection, rows):
+                statement = rows.events().where(
+                    self._tables.position > after, self._tables.position <= last
+                )
+                if wanted is not None:
+                    statement = statement.where(rows.of_types(sorted(wanted)))
+                statement = statement.order_by(self._tables.position).limit(batch_size)
+                batch = self._events(connection, rows, statement)
+            if not batch:
+                return
+            after = batch[-1].global_position
+            if wanted is not None:
+                batch = [event for event in batch if event.type in wanted]
+            if batch:
+                yield batch
+
+    def read_pages(
+        self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
+    ) -> Iterator[Page]:
+        """What `read_all` reads, column by column and without the events' own origins."""
+        for batch in self.read_all(after=after, until=until, batch_size=batch_size):
+            yield Page._make(list(zip(*batch, strict=True))[:9])
+
+    def read_data(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
+    ) -> Iterator[list[DataRow]]:
+        """What `read_all` reads, as (global position, type, schema version, data) alone."""
+        for batch in self.read_all(after=after, until=until, types=types, batch_size=batch_size):
+            yield [(e.global_position, e.type, e.schema_version, e.data) for e in batch]
+
+    def read_stream(
+        self, stream: str, *, first: int | None = None, last: int | None = None
+    ) -> Iterator[Event]:
+        """One stream's events in order; `first` and `last` are inclusive stream positions."""
+        key = self._tables.key_of(stream)
+        if key is None:
+            return
+        following = self.first_position if first is None else first
+        position = self._tables.stream_position
+        while True:
+            with self._reading() as (connection, rows):
+                statement = (
+                    rows.events()
+                    .where(self._tables.among([key]), position >= following)
+                    .where(position <= (_LAST if last is None else last))
+                    .order_by(position)
+                    .limit(_STREAM_PAGE)
+                )
+                page = self._events(connection, rows, statement)
+            if not page:
+                return
+            yield from page
+            following = page[-1].stream_position + 1
+
+    def event(self, event_id: str) -> Event | None:
+        """The event with this id, or None. Without a column for ids it reads all positions."""
+        layout = self.place.layout
+        if layout.id.column is not None:
+            column = self._tables.column(layout.id.column)
+            with self._reading() as (connection, rows):
+                statement = rows.events().where(cast(column, Text) == event_id).limit(1)
+                found = self._events(connection, rows, statement)
+            return found[0] if found else None
+        place = self._place_of(event_id)
+        if place is None:
+            return None
+        with self._reading() as (connection, rows):
+            statement = rows.events().where(self._tables.position == place)
+            found = self._events(connection, rows, statement)
+        return found[0] if found and found[0].id == event_id else None
+
+    def _place_of(self, event_id: str) -> int | None:
+        """The global position of the event with this derived or kept id."""
+        if self._beside:
+            kept = lineage.origins.c
+            with self._reading() as (connection, _):
+                found = connection.execute(
+                    select(kept.global_position).where(
+                        kept.namespace == self.namespace, kept.event_id == event_id
+                    )
+                ).scalar()
+            if found is not None:
+                return int(found)
+        try:
+            if uuid.UUID(event_id).version != 5:
+                return None
+        except ValueError:
+            return None
+        for head in self.heads():
+            for position in range(head.first, head.last + 1):
+                if derived_id(head.stream, position) == event_id:
+                    events = self.read_stream(head.stream, first=position, last=position)
+                    return next((event.global_position for event in events), None)
+        return None
+
+    def examples(self, type: str, schema_version: int, limit: int) -> list[Event]:
+        """The first events of this type and schema version, at most `limit`."""
+        found: list[Event] = []
+        for batch in self.read_all(types=[type], batch_size=500):
+            found += [event for event in batch if event.schema_version == schema_version]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    def heads(self, streams: Collection[str] | None = None) -> Iterator[StreamHead]:
+        """The extent of every stream that has events (or of those named), by its key."""
+        if streams is not None:
+            keys = [key for key in map(self._tables.key_of, streams) if key is not None]
+            for at in range(0, len(keys), _NAMED):
+                yield from self._heads(self._tables.among(keys[at : at + _NAMED]), None)
+            return
+        after: tuple[str, ...] | None = None
+        while page := self._heads(
+            None if after is None else self._tables.beyond(after), _HEADS_PAGE
+        ):
+            yield from page
+            after = self._tables.key_of(page[-1].stream)
+
+    def _heads(self, condition: Any, limit: int | None) -> list[StreamHead]:
+        tables = self._tables
+        position = tables.stream_position
+        with self._reading() as (connection, rows):
+            statement = (
+                select(
+                    *(tables.plain(name) for name in self.place.layout.stream.columns),
+                    func.min(position),
+                    func.max(position),
+                    func.count(),
+                )
+                .select_from(tables.source)
+                .where(*rows.ours(), *([] if condition is None else [condition]))
+                .group_by(*tables.keys)
+                .order_by(*tables.keys)
+                .limit(limit)
+            )
+            return [
+                StreamHead(tables.stream(row[:-3]), *row[-3:])
+                for row in connection.execute(statement)
+            ]
+
+    def categories(self) -> list[CategoryCount]:
+        """Categories (by the layout's rule) with their counts, ordered by name."""
+        streams: Counter[str] = Counter()
+        events: Counter[str] = Counter()
+        for head in self.heads():
+            category = self.place.layout.category(head.stream)
+            streams[category] += 1
+            events[category] += head.count
+        return [CategoryCount(name, streams[name], events[name]) for name in sorted(streams)]
+
+    def type_counts(self, *, until: int | None = None) -> list[TypeCount]:
+        """Events per type and schema version up to a global position (inclusive), ordered.
+
+        Reads every event where the schema version is inside of data or metadata.
+        """
+        counts: Counter[tuple[str, int]] = Counter()
+        with self._reading() as (connection, rows):
+            statement = rows.kinds()
+            if statement is not None:
+                if until is not None:
+                    statement = statement.where(self._tables.position <= until)
+                for row in connection.execute(statement):
+                    counts[rows.kind(row)] += row[-1]
+        if statement is None:
+            for batch in self.read_all(until=until):
+                counts.update((event.type, event.schema_version) for event in batch)
+        return [TypeCount(type_, version, n) for (type_, version), n in sorted(counts.items())]
+
+    def head_position(self) -> int:
+        """The last global position that no open transaction can precede; 0 for an empty store."""
+        safe = self._database.safe_position(self._tables, self.place.layout.tail)
+        position = self._tables.position
+        with self._reading() as (connection, rows):
+            statement = (
+                select(position)
+                .select_from(self._tables.source)
+                .where(*rows.ours(), position <= safe)
+                .order_by(position.desc())
+                .limit(1)
+            )
+            return int(connection.execute(statement).scalar() or 0)
+
+    def count(self, *, until: int | None = None, types: Collection[str] | None = None) -> int:
+        """How many events (of these types) lie at or before a global position."""
+        if types is not None and self.place.layout.type.suffix is not None:
+            return sum(c.count for c in self.type_counts(until=until) if c.type in set(types))
+        with self._reading() as (connection, rows):
+            statement = select(func.count()).select_from(self._tables.source).where(*rows.ours())
+            if until is not None:
+                statement = statement.where(self._tables.position <= until)
+            if types is not None:
+                statement = statement.where(rows.of_types(sorted(types)))
+            return int(connection.execute(statement).scalar_one())
+
+    def identity(self) -> str:
+        """Equal for two URLs exactly when they name the same events."""
+        layout = self.place.layout
+        rows = ",".join(f"{k}={v}" for k, v in sorted(layout.where.items()))
+        return f"{self._scope()}?{rows}&release={self.place.release or ''}"
+
+    def id_scope(self) -> str:
+        """Equal for two stores in which one event id may stand only once together."""
+        if self.place.layout.id.scope == "table":
+            return self._scope()
+        return f"{self._scope()}&release={self.place.release or ''}"
+
+    def _scope(self) -> str:
+        return f"{self._database.scope()}/{self.place.layout.table}"
+
+    def preflight(self) -> Iterator[StoreDamagedError]:
+        """What cannot be migrated: holes in streams, missing positions, opaque payloads.
+
+        Reads every event.
+        """
+        with self._reading() as (connection, rows):
+            yield from list(damages(connection, self._tables, rows, self.url))
+        seen = 0
+        last, after = self.head_position(), 0
+        while after < last and seen < _SHOWN:
+            try:
+                for batch in self.read_all(after=after, until=last):
+                    after = batch[-1].global_position
+                after = last
+            except DataError as error:
+                seen += 1
+                yield StoreDamagedError(error.what, where=error.where, remedy=error.remedy)
+                after = max(after + 1, error.where.global_position or last)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only SQLAlchemy connection to the database: one snapshot for the block."""
+        with self._database.reading() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection; harmless twice."""
+        self._database.close()
+
+    # --- below
+
+    @property
+    def _tables(self) -> Tables:
+        if self._found is None:
+            with self._database.reading() as connection:
+                self._found = Tables(connection, self.place.layout, self.url)
+        return self._found
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[Connection, Rows]]:
+        tables = self._tables
+        with self._database.reading() as connection:
+            yield connection, self._rows(connection, tables)
+
+    def _rows(self, connection: Connection, tables: Tables) -> Rows:
+        if not self._beside:  # a job may have made them since the last look
+            self._beside = inspect(connection).has_table(lineage.streams.name)
+        return Rows(
+            tables,
+            url=self.url,
+            namespace=self.namespace,
+            release=self.place.release,
+            beside=self._beside,
+        )
+
+    def _events(self, connection: Connection, rows: Rows, statement: Select[Any]) -> list[Event]:
+        events: list[Event] = []
+        size = 0
+        with connection.execute(statement) as found:
+            for row in found:
+                event = rows.event(row)
+                events.append(event)
+                size += len(event.data)
+                if size > _PAGE_BYTES:
+                    break
+        return self._with_all_origins(connection, events) if self._beside else events
+
+    def _with_all_origins(self, connection: Connection, events: list[Event]) -> list[Event]:
+        """The events, those merged from several with all their origins."""
+        if not events:
+            return events
+        o = lineage.origins.c
+        positions = [event.global_position for event in events]
+        others: dict[int, list[Origin]] = {}
+        streams = {event.global_position: event.stream for event in events}
+        for at, *origin in connection.execute(
+            select(o.global_position, o.stream, o.stream_position, o.ordinal)
+            .where(
+                o.namespace == self.namespace,
+                o.global_position.between(min(positions), max(positions)),
+                o.number > 0,
+            )
+            .order_by(o.global_position, o.number)
+        ):
+            if at in streams:
+                stream, position, ordinal = origin
+                others.setdefault(at, []).append(
+                    Origin(streams[at] if stream is None else stream, position, ordinal)
+                )
+        if not others:
+            return events
+        return [
+            event._replace(origins=(*event.origins, *others[event.global_position]))
+            if event.global_position in others
+            else event
+            for event in events
+        ]
+
+
+_SHOWN: Final = 20

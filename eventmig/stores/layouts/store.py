@@ -1,0 +1,146 @@
+"""The store of a described layout: somebody else's tables, read and written by their rules.
+
+Reading is in `read`, the write transaction in `write`, the database in `sqlite` and
+`postgres`. The ledger and the side tables stand beside the owner's tables, in the same
+transaction; the owner's tables get no column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from sqlalchemy import URL, func, inspect, select, table
+
+from eventmig.errors import ReadOnlyError, StoreError, Where
+from eventmig.events import Event
+from eventmig.stores.base import Capability
+from eventmig.stores.layouts import lineage, values
+from eventmig.stores.layouts.place import Database, Place, locate
+from eventmig.stores.layouts.postgres import PostgresDatabase
+from eventmig.stores.layouts.read import LayoutReader
+from eventmig.stores.layouts.sqlite import SqliteDatabase
+from eventmig.stores.layouts.write import LayoutTransaction
+
+
+class LayoutStore(LayoutReader):
+    """A store in tables that a layout describes (`EventReader`, `JobTarget`).
+
+    Applications append with the library that owns the tables, never with eventmig.
+    Opening raises `NotAStoreError` where the tables are not as described, and
+    `ReadOnlyError` for a target that the owner's rules forbid; "create" makes what the
+    layout says how to make, the other modes make nothing.
+    """
+
+    def __init__(self, place: Place, *, mode: Literal["read", "write", "create"]) -> None:
+        super().__init__(place, _database(place))
+        self.mode = mode
+        self._made = False
+        writable = not place.layout.read_only
+        self.capabilities = frozenset(
+            {Capability.SQL, *((Capability.TARGET, Capability.LINEAGE) if writable else ())}
+        )
+        try:
+            if mode != "read":
+                self._check_writable()
+            if mode == "create":
+                self._made = self._database.create(place.layout)
+            self._database.check()
+            _ = self._tables
+            if mode == "create":
+                self._check_snapshots()
+        except BaseException:
+            self.close()
+            if self._made:
+                self._database.discard()
+            raise
+
+    @contextmanager
+    def begin(self) -> Iterator[LayoutTransaction]:
+        """Open a write transaction: commit at the end, else roll back. One at a time.
+
+        Makes the side tables where they are missing.
+        """
+        if self.mode == "read":
+            raise ReadOnlyError(
+                "the store was opened for reading only",
+                where=Where(store=self.url),
+                remedy='open it with mode="write"',
+            )
+        with self._database.begin() as connection:
+            lineage.metadata.create_all(connection)
+            yield LayoutTransaction(
+                connection, place=self.place, database=self._database, tables=self._tables
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this target for one job; raises `JobLockedError` at once."""
+        with self._database.lock(self.namespace):
+            yield
+
+    def held(self) -> bool:
+        """Whether a process holds this target now; changes nothing."""
+        return self._database.held(self.namespace)
+
+    def discard(self) -> None:
+        """Take back what opening with "create" made, if it holds no event; closes the store."""
+        unused = self._made and self.head_position() == 0
+        self.close()
+        if unused:
+            self._database.discard()
+
+    def as_held(self, event: Event) -> Event:
+        """An event as this store hands it back: the schema version is inside, if anywhere."""
+        version = self.place.layout.version
+        number = event.schema_version
+        if version.place == "data" and number != version.absent:
+            return event._replace(data=values.data_without_version(event.data, version))
+        if version.place == "metadata":
+            metadata = values.metadata_with_version(event.metadata, version, number)
+            return event._replace(metadata=metadata)
+        return event
+
+    def __enter__(self) -> LayoutStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _check_writable(self) -> None:
+        reason = self.place.layout.read_only
+        if reason:
+            raise ReadOnlyError(
+                f"a store of the layout {self.place.layout.name!r} is only read: {reason}",
+                where=Where(store=self.url),
+                remedy="copy into another kind of store, as in --target sqlite:///history-2.db",
+            )
+
+    def _check_snapshots(self) -> None:
+        """Refuse snapshots in a target that has no events yet: they would be stale."""
+        with self.reading() as connection:
+            if self.count():
+                return
+            there = set(inspect(connection).get_table_names())
+            for name in self.place.layout.snapshots:
+                if name not in there:
+                    continue
+                rows = connection.execute(select(func.count()).select_from(table(name)))
+                if count := rows.scalar_one():
+                    raise StoreError(
+                        f"the target's table {name!r} holds {count} snapshots, and no events",
+                        where=Where(store=self.url),
+                        remedy="empty that table: snapshots of another history give wrong state",
+                    )
+
+
+def open_layout(url: URL, *, mode: Literal["read", "write", "create"]) -> LayoutStore:
+    """Open the store of a URL with the option `layout`. Raises as `LayoutStore` does."""
+    return LayoutStore(locate(url), mode=mode)
+
+
+def _database(place: Place) -> Database:
+    if place.layout.dialect == "sqlite":
+        return SqliteDatabase(place)
+    return PostgresDatabase(place)

@@ -1,0 +1,296 @@
+"""A layout put on a real database: columns looked up, and the expressions that read and write them.
+
+The statements are SQLAlchemy's, for SQLite and PostgreSQL alike: identifiers quoted
+by it, values bound. Payloads are read as stored bytes, never parsed by a driver.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    DateTime,
+    FromClause,
+    Integer,
+    LargeBinary,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    column,
+    func,
+    inspect,
+    not_,
+    table,
+    tuple_,
+)
+from sqlalchemy import types as sa_types
+from sqlalchemy.dialects import postgresql
+
+from eventmig.errors import DataError, NotAStoreError, Where
+from eventmig.stores.layouts.description import Layout
+
+Expression: TypeAlias = ColumnElement[Any]
+
+
+class Kind(Enum):
+    """What a column holds, as far as reading and writing it differ."""
+
+    TEXT = "text"
+    BLOB = "blob"
+    JSON = "json"
+    JSONB = "jsonb"
+    UUID = "uuid"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    AWARE = "time with zone"
+    NAIVE = "time without zone"
+    OTHER = "other"
+
+
+_TYPES: Final[dict[Kind, Any]] = {
+    Kind.TEXT: Text(),
+    Kind.BLOB: LargeBinary(),
+    Kind.JSON: postgresql.JSON(),
+    Kind.JSONB: postgresql.JSONB(),
+    Kind.UUID: Uuid(as_uuid=False),
+    Kind.INTEGER: BigInteger(),
+    Kind.BOOLEAN: Boolean(),
+    Kind.AWARE: DateTime(timezone=True),
+    Kind.NAIVE: DateTime(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A column as the database has it."""
+
+    kind: Kind
+    type: sa_types.TypeEngine[Any]
+
+
+def found_in(type_: Any, *, sqlite: bool) -> Found:
+    """A column of this type, as SQLAlchemy found it."""
+    return Found(_kind(type_, sqlite=sqlite), type_)
+
+
+def parameter(found: Found, name: str | None, sqlite: bool, value: object = None) -> Expression:
+    """A parameter for a column, cast to the column's own type where that is needed.
+
+    Without a `name` it has this `value` at once.
+    """
+    given: dict[str, Any] = {} if name is not None else {"value": value}
+    if found.kind is Kind.INTEGER and isinstance(value, str):
+        given["value"] = int(value)
+    if sqlite:
+        return bindparam(name, type_=_SQLITE.get(found.kind), **given)
+    if found.kind in (Kind.JSON, Kind.JSONB, Kind.UUID, Kind.OTHER):
+        return cast(bindparam(name, type_=Text(), **given), found.type)
+    return bindparam(name, type_=_TYPES[found.kind], **given)
+
+
+class Tables:
+    """A layout's tables in one database. Raises `NotAStoreError` where they lack something."""
+
+    def __init__(self, connection: Connection, layout: Layout, url: str) -> None:
+        self.layout = layout
+        self.sqlite = connection.dialect.name == "sqlite"
+        self._found: dict[str, Found] = {}
+        inspector = inspect(connection)
+        for name in (layout.table, *(join.table for join in layout.joins)):
+            if name not in inspector.get_table_names() and name not in inspector.get_view_names():
+                raise NotAStoreError(
+                    f"there is no table {name!r}, which the layout {layout.name!r} reads",
+                    where=Where(store=url),
+                    remedy="name the table (?table=…) or another layout; `eventmig inspect` "
+                    "shows what is there",
+                )
+            for found in inspector.get_columns(name):
+                full = f"{name}.{found['name']}"
+                self._found[full] = found_in(found["type"], sqlite=self.sqlite)
+        if self.sqlite:
+            self._found.setdefault(f"{layout.table}.rowid", Found(Kind.INTEGER, Integer()))
+        missing = [name for name in layout.columns() if self._full(name) not in self._found]
+        if missing:
+            raise NotAStoreError(
+                f"the table {layout.table!r} has no column {', '.join(map(repr, missing))}, "
+                f"which the layout {layout.name!r} reads",
+                where=Where(store=url),
+                remedy="`eventmig inspect` shows what is there; describe it in "
+                "[tool.eventmig.layouts]",
+            )
+        names = [name for name in self._found if name.startswith(f"{layout.table}.")]
+        self.events = table(layout.table, *(column(n.split(".", 1)[1]) for n in names))
+        self._tables: dict[str, FromClause] = {layout.table: self.events}
+        self.source: FromClause = self.events
+        for join in layout.joins:
+            joined = table(
+                join.table,
+                *(
+                    column(n.split(".", 1)[1])
+                    for n in self._found
+                    if n.startswith(f"{join.table}.")
+                ),
+            )
+            self._tables[join.table] = joined
+            on = [joined.c[own] == self.column(other) for own, other in join.on.items()]
+            self.source = self.source.join(joined, and_(*on))
+        self.position: Expression = self.column(layout.position)
+        self.stream_position: Expression = self.column(layout.stream.position)
+        self.keys: tuple[Expression, ...] = tuple(map(self.column, layout.stream.columns))
+
+    # columns
+
+    def column(self, name: str) -> Expression:
+        """The column of this name (`table.column` for one of a joined table)."""
+        full = self._full(name)
+        table_name, _, column_name = full.rpartition(".")
+        found: Expression = self._tables[table_name].c[column_name]
+        return found
+
+    def kind(self, name: str) -> Kind:
+        """What this column holds."""
+        return self._found[self._full(name)].kind
+
+    def _full(self, name: str) -> str:
+        joined = any(name.startswith(f"{join.table}.") for join in self.layout.joins)
+        return name if joined else f"{self.layout.table}.{name}"
+
+    def stored(self, name: str) -> Expression:
+        """A payload column, as text or bytes and nothing else."""
+        if self.sqlite:
+            return cast(self.column(name), LargeBinary)
+        if self.kind(name) is Kind.BLOB:
+            return cast(self.column(name), LargeBinary)
+        return cast(self.column(name), Text)
+
+    def plain(self, name: str) -> Expression:
+        """A column whose value is text or a number."""
+        if self.kind(name) in (Kind.INTEGER, Kind.BOOLEAN, Kind.AWARE, Kind.NAIVE):
+            return cast(self.column(name), Text) if self.sqlite_time(name) else self.column(name)
+        return self.column(name) if self.sqlite else cast(self.column(name), Text)
+
+    def sqlite_time(self, name: str) -> bool:
+        """Whether SQLite keeps this time as text."""
+        return self.sqlite and self.kind(name) in (Kind.AWARE, Kind.NAIVE)
+
+    def carried(self, name: str) -> Expression:
+        """A passed-through column: as it is in SQLite, as text in PostgreSQL."""
+        return self.column(name) if self.sqlite else cast(self.column(name), Text)
+
+    def bound(self, name: str, as_: str) -> Expression:
+        """A parameter for this column, cast to the column's own type where that is needed."""
+        return parameter(self._found[self._full(name)], as_, self.sqlite)
+
+    def bound_carried(self, name: str, as_: str) -> Expression:
+        """A parameter for a passed-through column, from what `carried` read."""
+        if self.sqlite:
+            return bindparam(as_)
+        return cast(bindparam(as_, type_=Text()), self._found[self._full(name)].type)
+
+    def writes_bytes(self, name: str) -> bool:
+        """Whether this payload column takes bytes (else text)."""
+        return self.kind(name) is Kind.BLOB
+
+    # rows
+
+    def ours(self) -> list[Expression]:
+        """The conditions under which a row is an event of this layout."""
+        conditions: list[Expression] = [
+            self.column(name) == value for name, value in self.layout.where.items()
+        ]
+        conditions += [not_(self.name().like(p)) for p in self.layout.stream.left_out]
+        return conditions
+
+    def name(self) -> Expression:
+        """The stream's name, in the database."""
+        keys = [cast(key, Text) for key in self.keys]
+        first: Expression = keys[0]
+        for other in keys[1:]:
+            first = first.concat(self.layout.stream.separator).concat(other)
+        return first
+
+    def stream(self, values: Sequence[object]) -> str:
+        """The stream's name, from its key columns. Raises `DataError` where that is ambiguous."""
+        if len(values) == 1:
+            return str(values[0])
+        separator = self.layout.stream.separator
+        texts = [str(value) for value in values]
+        if any(separator in text for text in texts[:-1]):
+            raise DataError(
+                f"the key {tuple(texts)} of a stream holds {separator!r} before its last part",
+                remedy="set stream.separator in the layout to something that the keys do not hold",
+            )
+        return separator.join(texts)
+
+    def key_of(self, stream: str) -> tuple[str, ...] | None:
+        """The values of the key columns of a stream; None where it cannot be in these tables."""
+        count = len(self.keys)
+        parts = tuple(stream.split(self.layout.stream.separator, count - 1))
+        if len(parts) != count:
+            return None
+        for name, value in zip(self.layout.stream.columns, parts, strict=True):
+            if self.kind(name) is Kind.UUID and not _is_uuid(value):
+                return None
+            if self.kind(name) is Kind.INTEGER and not value.lstrip("-").isdecimal():
+                return None
+        return parts
+
+    def among(self, keys: Sequence[tuple[str, ...]]) -> Expression:
+        """The condition that a row belongs to one of the streams with these keys."""
+        if len(self.keys) == 1:
+            return self.keys[0].in_([self._bound_key(key)[0] for key in keys])
+        return tuple_(*self.keys).in_([tuple_(*self._bound_key(key)) for key in keys])
+
+    def beyond(self, key: tuple[str, ...]) -> Expression:
+        """The condition that a row's stream comes after this one, in the order of the keys."""
+        if len(self.keys) == 1:
+            return self.keys[0] > self._bound_key(key)[0]
+        return tuple_(*self.keys) > tuple_(*self._bound_key(key))
+
+    def _bound_key(self, key: tuple[str, ...]) -> list[Expression]:
+        return [
+            parameter(self._found[self._full(name)], None, self.sqlite, value)
+            for name, value in zip(self.layout.stream.columns, key, strict=True)
+        ]
+
+    def highest(self) -> Expression:
+        """The highest global position of the table, whoseever the row is; 0 for none."""
+        return func.coalesce(func.max(self.position), 0)
+
+
+_SQLITE: Final[dict[Kind, Any]] = {Kind.BLOB: LargeBinary()}
+
+
+def _kind(type_: Any, *, sqlite: bool) -> Kind:
+    rules: tuple[tuple[Any, Kind], ...] = (
+        (postgresql.JSONB, Kind.JSONB),
+        (sa_types.JSON, Kind.TEXT if sqlite else Kind.JSON),
+        (sa_types.Uuid, Kind.TEXT if sqlite else Kind.UUID),
+        (sa_types.LargeBinary, Kind.BLOB),
+        (sa_types.Boolean, Kind.BOOLEAN),
+        (sa_types.Integer, Kind.INTEGER),
+        (sa_types.String, Kind.TEXT),
+    )
+    for class_, kind in rules:
+        if isinstance(type_, class_):
+            return kind
+    if isinstance(type_, sa_types.DateTime):
+        return Kind.AWARE if getattr(type_, "timezone", False) else Kind.NAIVE
+    return Kind.TEXT if sqlite else Kind.OTHER
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
