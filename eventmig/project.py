@@ -21,6 +21,7 @@ from eventmig.errors import (
     ConfigError,
     JobError,
     NewerLedgerError,
+    NotAStoreError,
     ReleaseError,
     StoreError,
     Where,
@@ -186,15 +187,18 @@ def opened(url: str, mode: str = "read") -> Iterator[JobTarget]:
 @contextmanager
 def opened_target(url: str, mode: str = "read") -> Iterator[JobTarget]:
     """The target of a job for the length of a block; raises `JobError` where none began one."""
-    database = make_url(url).database
-    if database and not Path(database).exists():
+    try:
+        store = open_store(url, mode=mode)  # type: ignore[arg-type]
+    except NotAStoreError as error:
         raise JobError(
-            "no job has this target yet",
+            f"no job has this target yet ({error.what})",
             where=Where(store=public(url)),
             remedy="begin one with `eventmig upcast`",
-        )
-    with opened(url, mode) as store:
+        ) from error
+    try:
         yield store
+    finally:
+        store.close()
 
 
 @contextmanager

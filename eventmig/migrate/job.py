@@ -301,7 +301,7 @@ class UpcastJob:
                 "the same tables (?release=… with a naming such as {stream}-{release})",
             )
         same_tables = self._source.id_scope() == self._target.id_scope()
-        if same_tables and self._pipeline.naming == "{stream}":
+        if same_tables and self._pipeline.naming == "{stream}" and not self._pipeline.routes:
             raise JobError(
                 "source and target are the same tables, and the streams keep their names",
                 where=Where(store=self._target.url),

@@ -29,7 +29,7 @@ from eventmig.events import Event
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Batch, Job
 from eventmig.migrate.tally import Tally
-from eventmig.stores.base import EventReader, HoldsVersionsInside, JobTarget
+from eventmig.stores.base import EventReader, JobTarget, SpellingTarget
 from eventmig.transform import Pipeline, StreamCache
 
 SHOWN = 20
@@ -176,8 +176,8 @@ def _check_derivation(
     for mark in marks:
         read = _between(source, mark.source_after, mark.source_until)
         expected, untouched = derive.batch(read)
-        if isinstance(target, HoldsVersionsInside):
-            expected = list(map(target.as_held, expected))
+        if isinstance(target, SpellingTarget):
+            expected = target.as_held(expected)
         held = _between(target, mark.target_after, mark.target_until)
         found.source_events += len(read)
         found.target_events += len(held)
@@ -440,8 +440,9 @@ def _compare_hashes(
         recorded = ledger.hashes(connection, job, streams)
     fresh: dict[str, tuple[int, bytes]] = {}
     for stream in streams:
-        old_position, old = recorded.get(stream, (0, b""))
-        position, value, last_global = 0, b"", 0
+        none = target.first_position - 1
+        old_position, old = recorded.get(stream, (none, b""))
+        position, value, last_global = none, b"", 0
         for event in target.read_stream(stream):
             position, value = event.stream_position, chained(value, event)
             if event.global_position <= last_global:

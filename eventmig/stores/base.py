@@ -258,11 +258,18 @@ class KeepingTarget(Protocol):
 
 
 @runtime_checkable
-class HoldsVersionsInside(Protocol):
-    """A target whose tables may hold the schema version inside of data or metadata."""
+class SpellingTarget(Protocol):
+    """A target whose tables hold the same values in another spelling.
 
-    def as_held(self, event: Event) -> Event:
-        """What the target hands back for this event: equal but for the version's member."""
+    The schema version may be inside of data or metadata, and a `jsonb` column writes JSON
+    its own way.
+    """
+
+    def as_held(self, events: Sequence[Event]) -> list[Event]:
+        """What the target hands back for these events. Reads only.
+
+        Where that would be another value, the event stays as it is: a verification finds it.
+        """
         ...
 
 

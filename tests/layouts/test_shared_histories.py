@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from eventmig import commands
 from tests.acceptance.support import project
-from tests.layouts import shop_steps
+from tests.layouts import dumps, shop_steps
 
 SHOP_DIGEST = "60f021e10c80d86f"
 
@@ -66,3 +67,26 @@ def test_the_eventsourcing_library_reads_its_migrated_file(
     found = [row[1] for row in columns.execute("PRAGMA table_info(stored_events)")]
     columns.close()
     assert found == ["originator_id", "originator_version", "topic", "state"]
+
+
+def test_the_eventsourcing_library_reads_its_migrated_schema(
+    tmp_path: Path, shared_layout: Callable[[str], Path], postgres_url: str
+) -> None:
+    folder = shared_layout("eventsourcing")
+    dumps.load(postgres_url, folder / "shop_v1.pg.sql")
+    option = "&" if "?" in postgres_url else "?"
+    here = f"{postgres_url}{option}layout=eventsourcing&table=shop_events"
+
+    shop = project(tmp_path, shop_steps.registry, source=here, target=f"{here}&schema=v2")
+    report = commands.upcast(shop)
+
+    assert report.ready
+    assert (report.job.tally.read, report.job.tally.upcast) == (531, 435)
+    place = make_url(postgres_url)
+    host = str(place.query.get("host", place.host))
+    where = [str(place.database), host, str(place.port or 5432), str(place.username)]
+    printed = read_back(folder, "postgres", *where, "v2", version=2)
+    assert "HOLE" not in printed
+    assert "DISAGREE" not in printed
+    assert f"summary digest {SHOP_DIGEST}" in printed
+    assert "append ok: notification 532" in printed

@@ -7,6 +7,7 @@ types are read from the database itself. Runs nothing and opens nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
@@ -190,10 +191,12 @@ class Layout(_Part):
     tail: Tail
     """How the safe end of a live table is found."""
     snapshots: tuple[str, ...] = ()
-    """Tables with snapshots: a target's must be empty, since old ones would be stale."""
+    """Tables with snapshots: a target's must be empty, since old ones would be stale. `{stem}`
+    is the events' table without `_events` at its end."""
     create: tuple[str, ...] = ()
-    """Statements that make the tables in an empty target; `{table}` is the events' table,
-    `{schema}` the schema. Without any, the owner makes the tables."""
+    """Statements that make the tables in an empty target; `{table}` is the events' table and
+    `{schema}` the schema, quoted; `{stem}` as in `snapshots`, to stand in double quotes. Without
+    any, the owner makes the tables."""
     read_only: str = ""
     """Why a job cannot write such a store; empty where it can."""
     side_by_side: str = ""
@@ -217,6 +220,27 @@ class Layout(_Part):
         if self.joins and not self.read_only:
             raise ValueError("a layout with joins must say why it is read_only")
         return self
+
+    def snapshot_tables(self) -> tuple[str, ...]:
+        """The names of the tables with snapshots."""
+        return tuple(name.replace("{stem}", self._stem()) for name in self.snapshots)
+
+    def statements(self, quote: Callable[[str], str], schema: str = "") -> tuple[str, ...]:
+        """The statements of `create`, with names quoted by the database's rule."""
+        names = {
+            "{table}": quote(self.table),
+            "{schema}": quote(schema),
+            "{stem}": self._stem().replace('"', '""'),
+        }
+        out = []
+        for statement in self.create:
+            for mark, name in names.items():
+                statement = statement.replace(mark, name)
+            out.append(statement)
+        return tuple(out)
+
+    def _stem(self) -> str:
+        return self.table.removesuffix("_events")
 
     def columns(self) -> tuple[str, ...]:
         """Every column of the events' tables that it names, in order, each once."""

@@ -112,9 +112,9 @@ class Encoder:
                 remedy="keep that member in the upcaster: this layout has no other time",
             )
 
-    def _payload(self, data: bytes, payload: Payload) -> bytes | str:
+    def _payload(self, data: bytes, payload: Payload) -> bytes | str | None:
         stored = values.packed(data, payload)
-        if self._tables.writes_bytes(payload.column):
+        if stored is None or self._tables.writes_bytes(payload.column):
             return stored
         return stored.decode()
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from eventmig.errors import (
     ConfigError,
+    DataError,
     JobLockedError,
     NotAStoreError,
     ReadOnlyError,
@@ -27,7 +28,12 @@ from eventmig.stores.layouts.tables import Tables
 
 _LOCK_WAIT: Final = "5s"
 # By SQLSTATE (PostgreSQL manual, appendix A): the whole code, or its class.
-_RULES: Final[dict[str, tuple[type[StoreError], str, str]]] = {
+_RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
+    "22": (
+        DataError,
+        "PostgreSQL cannot hold a value of an event in the owner's column",
+        "mend the value in an upcaster, or choose another target; nothing of the batch was kept",
+    ),
     "42501": (
         ReadOnlyError,
         "this database user may not do that",
@@ -147,15 +153,8 @@ class PostgresDatabase:
                         where=Where(store=self._place.url),
                         remedy="make them with the library that owns them, then run this again",
                     )
-                names = {
-                    "{table}": _quoted(layout.table),
-                    "{schema}": _quoted(
-                        str(connection.execute(select(func.current_schema())).scalar())
-                    ),
-                }
-                for statement in layout.create:
-                    for mark, name in names.items():
-                        statement = statement.replace(mark, name)
+                schema = str(connection.execute(select(func.current_schema())).scalar())
+                for statement in layout.statements(_quoted, schema):
                     connection.exec_driver_sql(statement.replace("%", "%%"))
         except BaseException:
             self.discard()

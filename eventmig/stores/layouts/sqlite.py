@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, select
 from sqlalchemy import event as sa_event
 from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.pool import QueuePool
@@ -87,8 +87,8 @@ class SqliteDatabase:
         self._made_file = not path.exists()
         quote = dialect().identifier_preparer.quote
         with self.begin() as connection:
-            for statement in layout.create:
-                connection.execute(text(statement.replace("{table}", quote(layout.table))))
+            for statement in layout.statements(quote):
+                connection.exec_driver_sql(statement)
         return True
 
     def discard(self) -> None:

@@ -7,7 +7,7 @@ transaction; the owner's tables get no column.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -21,6 +21,7 @@ from eventmig.stores.layouts.place import Database, Place, locate
 from eventmig.stores.layouts.postgres import PostgresDatabase
 from eventmig.stores.layouts.read import LayoutReader
 from eventmig.stores.layouts.sqlite import SqliteDatabase
+from eventmig.stores.layouts.tables import Kind, respelled
 from eventmig.stores.layouts.write import LayoutTransaction
 
 
@@ -91,8 +92,22 @@ class LayoutStore(LayoutReader):
         if unused:
             self._database.discard()
 
-    def as_held(self, event: Event) -> Event:
-        """An event as this store hands it back: the schema version is inside, if anywhere."""
+    def as_held(self, events: Sequence[Event]) -> list[Event]:
+        """What this store hands back for these events: the schema version is inside of data or
+        metadata, if anywhere, and jsonb is spelled by the database. Reads only.
+        """
+        layout, tables = self.place.layout, self._tables
+        out = [self._versioned(event) for event in events]
+        with self.reading() as connection:
+            if tables.kind(layout.data.column) is Kind.JSONB:
+                data = respelled(connection, [event.data for event in out])
+                out = [e._replace(data=d or e.data) for e, d in zip(out, data, strict=True)]
+            if layout.metadata and tables.kind(layout.metadata.column) is Kind.JSONB:
+                metadata = respelled(connection, [event.metadata for event in out])
+                out = [e._replace(metadata=m) for e, m in zip(out, metadata, strict=True)]
+        return out
+
+    def _versioned(self, event: Event) -> Event:
         version = self.place.layout.version
         number = event.schema_version
         if version.place == "data" and number != version.absent:
@@ -123,7 +138,7 @@ class LayoutStore(LayoutReader):
             if self.count():
                 return
             there = set(inspect(connection).get_table_names())
-            for name in self.place.layout.snapshots:
+            for name in self.place.layout.snapshot_tables():
                 if name not in there:
                     continue
                 rows = connection.execute(select(func.count()).select_from(table(name)))

@@ -6,9 +6,11 @@ by it, values bound. Payloads are read as stored bytes, never parsed by a driver
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -33,6 +35,7 @@ from sqlalchemy import (
     table,
     tuple_,
 )
+from sqlalchemy import text as sql_text
 from sqlalchemy import types as sa_types
 from sqlalchemy.dialects import postgresql
 
@@ -96,6 +99,35 @@ def parameter(found: Found, name: str | None, sqlite: bool, value: object = None
     if found.kind in (Kind.JSON, Kind.JSONB, Kind.UUID, Kind.OTHER):
         return cast(bindparam(name, type_=Text(), **given), found.type)
     return bindparam(name, type_=_TYPES[found.kind], **given)
+
+
+def respelled(connection: Connection, texts: Sequence[bytes | None]) -> list[bytes | None]:
+    """JSON texts as PostgreSQL's jsonb writes them; unchanged where that is another value."""
+    statement = sql_text(
+        "SELECT CAST(CAST(t AS jsonb) AS text) FROM unnest(CAST(:texts AS text[]))"
+        " WITH ORDINALITY AS u (t, n) ORDER BY n"
+    )
+    given = [None if one is None else one.decode() for one in texts]
+    found = connection.execute(statement, {"texts": given}).scalars()
+    return [
+        None
+        if old is None
+        else (
+            new.encode()
+            if new is not None and _members_of(old) == _members_of(new)
+            else old.encode()
+        )
+        for old, new in zip(given, found, strict=True)
+    ]
+
+
+def _members_of(text: str) -> object:
+    """The value of a JSON text, members of one name told apart."""
+    return json.loads(text, parse_float=Decimal, object_pairs_hook=_sorted_pairs)
+
+
+def _sorted_pairs(pairs: list[tuple[str, object]]) -> list[tuple[str, object]]:
+    return sorted(pairs, key=lambda pair: pair[0])
 
 
 class Tables:

@@ -18,6 +18,7 @@ from eventmig.events import EPOCH, microseconds
 from eventmig.stores.layouts import members
 from eventmig.stores.layouts.description import Layout, Payload, Time, Version
 
+NULL: Final = b"null"
 _FIRST_OF_JSON: Final = frozenset(b'{["-0123456789tfn \t\r\n')
 _SIGNS: Final = (
     (b"\x1f\x8b", "compressed with gzip"),
@@ -35,8 +36,10 @@ _SIGNS: Final = (
 # payloads ----------------------------------------------------------------------------------
 
 
-def unpacked(stored: bytes | str, payload: Payload) -> bytes:
-    """The JSON bytes of a stored payload. Raises `OpaqueError`."""
+def unpacked(stored: bytes | str | None, payload: Payload) -> bytes:
+    """The JSON bytes of a stored payload; NULL is `null`. Raises `OpaqueError`."""
+    if stored is None:
+        return NULL
     raw = stored.encode() if isinstance(stored, str) else bytes(stored)
     if payload.codecs:
         try:
@@ -48,8 +51,10 @@ def unpacked(stored: bytes | str, payload: Payload) -> bytes:
     return raw
 
 
-def packed(data: bytes, payload: Payload) -> bytes:
-    """A payload as it is stored."""
+def packed(data: bytes, payload: Payload) -> bytes | None:
+    """A payload as it is stored: NULL for `null`."""
+    if data == NULL:
+        return None
     return zlib.compress(data) if payload.codecs else data
 
 
