@@ -20,11 +20,14 @@
     │   ├── ReadOnlyError      cannot be written
     │   ├── ConflictError      the stream is not where the writer expected it
     │   ├── DuplicateIdError   an event id that is there already
+    │   ├── FencedError        writers are shut out: a cut-over is under way, or was
     │   └── CapabilityError    this kind of store cannot do that
     ├── JobError               a job that cannot go on as it is
     │   ├── JobLockedError     another process works on this target
     │   ├── JobLostError       this process lost its hold on the job
     │   ├── AccountingError    the sums do not close
+    │   ├── CrossingError      a cut-over or reverse that cannot be, or not now
+    │   ├── HookError          a before-hook said no
     │   ├── NewerLedgerError   the ledger was written by a newer eventmig
     │   └── VerifyError        the copy is not what it should be
     └── RebuildError           a projection or aggregate that could not be rebuilt
@@ -169,6 +172,10 @@ class DuplicateIdError(StoreError):
     """An event with this id is stored already."""
 
 
+class FencedError(StoreError):
+    """Applications may not append here: a cut-over is under way, or they belong elsewhere now."""
+
+
 class CapabilityError(StoreError):
     """This kind of store cannot do that; names the capability."""
 
@@ -187,6 +194,14 @@ class JobLostError(JobError):
 
 class AccountingError(JobError):
     """What was read is not what was written, dropped and set aside together."""
+
+
+class CrossingError(JobError):
+    """A cut-over or reverse that cannot be done, or not now; the job is as it was before."""
+
+
+class HookError(JobError):
+    """A hook that runs before a step ended with an error, so the step was not taken."""
 
 
 class NewerLedgerError(JobError):

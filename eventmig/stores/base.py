@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from sqlalchemy import Connection
 
@@ -269,6 +269,72 @@ class SpellingTarget(Protocol):
         """What the target hands back for these events. Reads only.
 
         Where that would be another value, the event stays as it is: a verification finds it.
+        """
+        ...
+
+
+class Fence(NamedTuple):
+    """What a store's fence says: whether applications are shut out, by which job, since when.
+
+    `epoch` is that of the job's last holder who opened or closed it; `at` is in
+    microseconds since the Unix epoch (UTC).
+    """
+
+    closed: bool
+    job_id: str
+    epoch: int
+    at: int
+
+
+@runtime_checkable
+class Fencing(Protocol):
+    """A store that can shut its applications out.
+
+    The fence lasts until it is opened, whatever dies. It is the store's own: also who
+    appends by SQL of their own stands before it.
+    """
+
+    def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
+        """Close or open the fence, in one transaction; harmless where it is so already.
+
+        Once it is closed no append is under way: open transactions are waited out, at most
+        `wait_s` seconds. Raises `JobLostError` where a later holder of this job has set it,
+        `CrossingError` where another job closed it or the wait was too long.
+        """
+        ...
+
+    def fence(self) -> Fence | None:
+        """The fence as it is now; None where there never was one. Reads only."""
+        ...
+
+    def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
+        """Raise `JobLostError` unless this holder closed the fence last; within `tx`."""
+        ...
+
+    def pass_fence(self, tx: TargetTransaction) -> None:
+        """Let this transaction append though the fence is closed: it is a job's own."""
+        ...
+
+
+@runtime_checkable
+class Exchanging(Protocol):
+    """A store whose tables can change names with others of the same database."""
+
+    def can_exchange(self, other: EventReader) -> bool:
+        """Whether `other` is another set of tables in the same database."""
+        ...
+
+    def exchange(self, tx: TargetTransaction, other: EventReader) -> None:
+        """Give each set of tables the other's names, fences included, within `tx`.
+
+        Nothing is copied or rebuilt. Store objects of both must be opened anew afterwards.
+        """
+        ...
+
+    def drop_all(self, tx: TargetTransaction) -> int:
+        """Drop what belongs to this store alone, within `tx`; returns how many events it held.
+
+        Streams of a release in shared tables go; the tables stay.
         """
         ...
 

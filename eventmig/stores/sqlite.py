@@ -34,13 +34,16 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import EventReader, Expected
+from eventmig.stores.base import EventReader, Expected, Fence, TargetTransaction
 from eventmig.stores.sqlite_cache import StreamCache
 from eventmig.stores.sqlite_errors import translated
+from eventmig.stores.sqlite_fence import check_fence, read_fence, set_fence
 from eventmig.stores.sqlite_file import Location, check_file, connect_writer
+from eventmig.stores.sqlite_indexes import build_indexes
 from eventmig.stores.sqlite_keep import Keeper
 from eventmig.stores.sqlite_read import SqliteReader
 from eventmig.stores.sqlite_schema import FIRST_POSITION, FORMAT
+from eventmig.stores.sqlite_switch import drop_events, exchange_tables
 from eventmig.stores.sqlite_write import SqliteTransaction
 
 Mode: TypeAlias = Literal["read", "write", "create"]
@@ -196,6 +199,55 @@ class SqliteStore(SqliteReader):
         except Timeout:
             return True
 
+    # --- crossings (`Fencing`, `Exchanging`)
+
+    def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
+        """Close or open the fence; `wait_s` has no use here, the write lock waits at its own."""
+        with self.begin() as tx:
+            set_fence(
+                tx.connection,
+                self.location,
+                self.tables,
+                closed=closed,
+                job_id=job_id,
+                epoch=epoch,
+            )
+
+    def fence(self) -> Fence | None:
+        """The fence as it is now; None where there never was one."""
+        with self.reading() as connection:
+            return read_fence(connection, self.namespace)
+
+    def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
+        """Raise `JobLostError` unless this holder closed the fence last."""
+        check_fence(tx.connection, self.location, job_id=job_id, epoch=epoch)
+
+    def pass_fence(self, tx: TargetTransaction) -> None:
+        """Let this transaction append though the fence is closed."""
+        fence = read_fence(tx.connection, self.namespace)
+        cast(SqliteTransaction, tx).passes_fence = fence is not None and fence.closed
+
+    def can_exchange(self, other: EventReader) -> bool:
+        """Whether `other` is another set of tables in the same file."""
+        return (
+            isinstance(other, SqliteStore)
+            and os.path.realpath(other.location.path) == os.path.realpath(self.location.path)
+            and other.location.tables != self.location.tables
+            and other.location.release is None
+            and self.location.release is None
+        )
+
+    def exchange(self, tx: TargetTransaction, other: EventReader) -> None:
+        """Give each set of tables the other's names, in this transaction."""
+        theirs = cast(SqliteStore, other)
+        exchange_tables(
+            tx.connection, (self.location, self.tables), (theirs.location, theirs.tables)
+        )
+
+    def drop_all(self, tx: TargetTransaction) -> int:
+        """Drop this store's tables (or its streams in shared ones); returns how many events."""
+        return drop_events(tx.connection, (self.location, self.tables), self._sql)
+
     def discard(self) -> None:
         """Take back what opening with "create" made, if it holds no event; closes the store."""
         unused = self._created_tables and self.head_position() == 0
@@ -249,6 +301,8 @@ class SqliteStore(SqliteReader):
             have = connection.dialect.has_table(connection, self.tables.mark.name)
             if not have:
                 self.tables.metadata.create_all(connection)
+                driver = cast(sqlite3.Connection, connection.connection.driver_connection)
+                build_indexes(driver, self.tables)
                 connection.execute(insert(self.tables.mark).values(format=FORMAT))
                 self._created_tables = True
 

@@ -16,6 +16,7 @@ from eventmig.errors import (
     ConflictError,
     DataError,
     DuplicateIdError,
+    FencedError,
     StoreDamagedError,
     StoreError,
     Where,
@@ -35,6 +36,12 @@ def refused_batch(
     error: sqlite3.IntegrityError,
 ) -> StoreError:
     """The event a unique index refused; `before` is the last global position without the batch."""
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+        return FencedError(
+            "applications may not append here: a cut-over is under way, or took them elsewhere",
+            where=Where(store=url),
+            remedy="ask again which side is live (`eventmig.live`), and append there",
+        )
     present = driver.execute(
         sql.ids_present, {"ids": json.dumps([event.id for event in events]), "until": before}
     ).fetchone()

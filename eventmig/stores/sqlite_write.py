@@ -13,13 +13,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.schema import CreateIndex, DropIndex
 
 from eventmig.errors import ConflictError, DataError, Where
 from eventmig.events import Columns, Event, Kept
 from eventmig.stores.sqlite_cache import NAMES_KEPT, StreamCache
+from eventmig.stores.sqlite_fence import lift
 from eventmig.stores.sqlite_file import Location
+from eventmig.stores.sqlite_indexes import build_indexes, drop_indexes, indexes_missing
 from eventmig.stores.sqlite_keep import Keeper
 from eventmig.stores.sqlite_refusals import check_names, doubled, not_text, refused_batch
 from eventmig.stores.sqlite_schema import FIRST_POSITION, ROWS, Statements, Tables
@@ -48,7 +48,8 @@ class SqliteTransaction:
         self._cache = cache
         self._keeper = keeper
         self._last_global: int | None = None
-        self.deferred = self._indexes_missing()
+        self.passes_fence = False
+        self.deferred = indexes_missing(self._driver, self._tables)
         # While the indexes are deferred nobody else may append, so the heads hold;
         # otherwise a commit by any other connection ends what was known.
         (version,) = self._driver.execute("PRAGMA data_version").fetchone()
@@ -112,6 +113,7 @@ class SqliteTransaction:
             check_names(columns.events(positions), self._location.url)
         try:
             keys = self._keys(streams)
+            self._lift_fence(True)
             self._insert(
                 range(before + 1, before + 1 + len(ids)),
                 keys,
@@ -126,6 +128,7 @@ class SqliteTransaction:
             )
             if columns.merged:
                 self._insert_merged(before, columns)
+            self._lift_fence(False)
         except UnicodeError as error:
             raise not_text(columns.events(positions), self._location.url) from error
         except sqlite3.IntegrityError as error:
@@ -143,12 +146,18 @@ class SqliteTransaction:
         assert self._keeper is not None
         before = self._last_position()
         try:
+            self._lift_fence(True)
             self._last_global = self._keeper.copy(kept, before)
+            self._lift_fence(False)
         except sqlite3.IntegrityError as error:
             events, url = self._keeper.events(kept), self._location.url
             raise refused_batch(self._driver, self._sql, url, events, before, error) from error
         self._cache.forget_heads()
         return self._last_global
+
+    def _lift_fence(self, lifted: bool) -> None:
+        if self.passes_fence:
+            lift(self.connection, self._location.namespace, closed=not lifted)
 
     def _insert(self, positions: range, *others: Iterable[object]) -> None:
         """Insert rows given as columns, many of them with one statement."""
@@ -225,8 +234,7 @@ class SqliteTransaction:
         applications cannot append. Safe to repeat and to be killed in.
         """
         if not self.deferred and self._last_position() == 0:
-            for index in (self._tables.by_id, self._tables.by_stream):
-                self.connection.execute(DropIndex(index))
+            drop_indexes(self._driver, self._tables)
             self.deferred = True
         return self.deferred
 
@@ -238,19 +246,11 @@ class SqliteTransaction:
         if not self.deferred:
             return
         try:
-            for index in (self._tables.by_id, self._tables.by_stream):
-                self.connection.execute(CreateIndex(index, if_not_exists=True))
-        except IntegrityError as error:
+            build_indexes(self._driver, self._tables)
+        except sqlite3.IntegrityError as error:
             url = self._location.url
             raise doubled(self._driver, self._sql, url, error) from error
         self.deferred = False
-
-    def _indexes_missing(self) -> bool:
-        names = [str(index.name) for index in (self._tables.by_id, self._tables.by_stream)]
-        (found,) = self._driver.execute(
-            "SELECT count(*) FROM sqlite_master WHERE type = 'index' AND name IN (?, ?)", names
-        ).fetchone()
-        return bool(found < len(names))
 
     # --- keys of streams
 
