@@ -51,3 +51,33 @@ def rollback(
         live,
         lambda: "\n".join(f"{name}: generation {number} is live" for name, number in live.items()),
     )
+
+
+def project(
+    names: Names = None,
+    all_: All = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Go on as events come, until interrupted. One process leads; others stand by.",
+        ),
+    ] = False,
+    source: Source = None,
+    read_models: ReadModels = None,
+    json: Json = False,
+) -> None:
+    """Bring live read models up to date with the store, by the handlers that made them."""
+    session = begin(json)
+    with session.reporting() as report:
+        found = commands.follow(
+            session.project(),
+            names or (),
+            all_=all_,
+            source=source,
+            read_models=read_models,
+            stop=(lambda: False) if follow else None,
+            on_commit=lambda f: report(f.name, f.events, 0),
+            on_standby=lambda: report("standing by: another process leads", 0, 0),
+        )
+    session.show(found, lambda: render.followed(found))

@@ -294,6 +294,15 @@ def rebuilt(found: Sequence[RebuildResult], source: str, database: str) -> Rende
     return Group(Text(f"rebuilt from {source} into {database}", style="green"), table)
 
 
+def followed(found: commands.FollowReport) -> RenderableType:
+    """How far live read models were brought on."""
+    table = _table("name", "new events", "position", numbers=("new events", "position"))
+    for one in found.results:
+        table.add_row(one.name, f"{one.events:,}", f"{one.position:,}")
+    head = f"brought up to date from {found.source} in {found.database}"
+    return Group(Text(head, style="green"), table)
+
+
 _DEMO_SAMPLES = 4
 
 

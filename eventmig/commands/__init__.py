@@ -4,6 +4,7 @@ Nothing here prints; the command line (`cli`) and programs call the same functio
 Progress comes through callbacks. All errors are `EventmigError`s.
 """
 
+from eventmig.commands.following import FollowReport, follow
 from eventmig.commands.histories import export_history, import_history
 from eventmig.commands.jobs import (
     JobHistory,
@@ -17,19 +18,14 @@ from eventmig.commands.jobs import (
     verify,
 )
 from eventmig.commands.looking import SAMPLES_EACH, Current, Shown, current, plan, show
-from eventmig.commands.rebuilding import (
-    RebuildReport,
-    load,
-    rebuild,
-    release_mark,
-    rollback,
-    source_of_rebuild,
-)
+from eventmig.commands.naming import release_mark, source_of_rebuild
+from eventmig.commands.rebuilding import RebuildReport, load, rebuild, rollback
 from eventmig.commands.releasing import Started, check, init, release
 
 __all__ = [
     "SAMPLES_EACH",
     "Current",
+    "FollowReport",
     "JobHistory",
     "JobReport",
     "RebuildReport",
@@ -39,6 +35,7 @@ __all__ = [
     "check",
     "current",
     "export_history",
+    "follow",
     "history",
     "import_history",
     "init",

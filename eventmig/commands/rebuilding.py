@@ -7,15 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventmig.errors import (
-    NotAStoreError,
-    RebuildError,
-    Where,
-)
+from eventmig.commands.naming import named, read_models_url, release_mark, source_of_rebuild
+from eventmig.errors import RebuildError, Where
 from eventmig.fold_workers import FoldProcesses, fold_processes
 from eventmig.project import (
     Project,
-    finished_job,
     opened,
     public,
     sql_engine,
@@ -62,10 +58,10 @@ def rebuild(
     ready, else the configured source. Writes the read models' database. `workers`
     processes fold read models side by side (None: as many as the configuration says).
     """
-    chosen = _chosen(project, names, all_)
+    chosen = named(project, names, all_)
     mark = release_mark(project)
     source_url = source_of_rebuild(project, source)
-    database = _read_models_url(project, read_models, source_url)
+    database = read_models_url(project, read_models, source_url)
     models = [p for p in chosen if isinstance(p, ReadModel)]
     aggregates = [p for p in chosen if isinstance(p, Aggregate)]
     with opened(source_url) as reader, sql_engine(database) as engine:
@@ -133,45 +129,13 @@ def rollback(
 
     Returns each name's live generation.
     """
-    chosen = _chosen(project, names, all_)
-    database = _read_models_url(project, read_models, source_of_rebuild(project, None))
+    chosen = named(project, names, all_)
+    database = read_models_url(project, read_models, source_of_rebuild(project, None))
     models = [p.name for p in chosen if isinstance(p, ReadModel)]
     aggregates = [p.name for p in chosen if isinstance(p, Aggregate)]
     with sql_engine(database) as engine:
         live = rollback_read_models(models, engine=engine) if models else {}
         return live | (rollback_snapshots(aggregates, engine=engine) if aggregates else {})
-
-
-def release_mark(project: Project) -> str:
-    """What snapshots and read models are marked with: release and registry together."""
-    name = project.lock.latest.name if project.lock.latest else "unreleased"
-    return f"{name}@{project.registry.fingerprint()}"
-
-
-def source_of_rebuild(project: Project, given: str | None) -> str:
-    """The store a rebuild reads: the one given, else a ready target, else the source."""
-    latest = project.lock.latest
-    if given is None and latest is not None and project.config.target is not None:
-        url = project.url("target", None, latest.name)
-        try:
-            with opened(url) as store:
-                if finished_job(store) is not None:
-                    return url
-        except NotAStoreError:
-            pass
-    return project.url("source", given, latest.name if latest else None)
-
-
-def _chosen(project: Project, names: Sequence[str], all_: bool) -> list[ReadModel | Aggregate[Any]]:
-    known = {p.name: p for p in project.projections}
-    unknown = [n for n in names if n not in known]
-    if unknown or not (names or all_):
-        what = f"there is no projection {unknown[0]!r}" if unknown else "nothing is named"
-        raise RebuildError(
-            f"{what} (there are: {', '.join(known) or 'none'})",
-            remedy="name some of those, or all of them: --all",
-        )
-    return list(known.values()) if all_ else [known[n] for n in dict.fromkeys(names)]
 
 
 def load(
@@ -186,14 +150,14 @@ def load(
 
     `aggregate` is its name among the projections. Raises `RebuildError`.
     """
-    found = _chosen(project, [aggregate], all_=False)[0]
+    found = named(project, [aggregate], all_=False)[0]
     if not isinstance(found, Aggregate):
         raise RebuildError(
             f"{aggregate} is a read model, and has no state per stream",
             remedy="read its tables with SQL",
         )
     source_url = source_of_rebuild(project, source)
-    database = _read_models_url(project, read_models, source_url)
+    database = read_models_url(project, read_models, source_url)
     with opened(source_url) as reader, sql_engine(database) as engine:
         return load_state(
             found,
@@ -203,8 +167,3 @@ def load(
             engine=engine,
             release=release_mark(project),
         )
-
-
-def _read_models_url(project: Project, given: str | None, source_url: str) -> str:
-    name = project.lock.latest.name if project.lock.latest else None
-    return project.config.url(given or project.config.read_models or source_url, release=name)

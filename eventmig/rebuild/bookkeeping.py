@@ -19,7 +19,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import (
     BigInteger,
@@ -131,6 +131,20 @@ class Generation:
     tables: tuple[KeptTable, ...] = ()
 
 
+class Writing(Protocol):
+    """Who may write rows of one subject: a rebuild its own, a follower the live ones."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def fence(self, connection: Connection) -> None:
+        """Begin a transaction's writes; raises `JobLostError` when somebody else took over."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """The right to write one subject's generations, until somebody else takes it."""
@@ -150,6 +164,38 @@ class Hold:
                 f"another process took over the rebuild of {self.name}; "
                 "this one wrote nothing more",
                 remedy="let the other one end; its result replaces this one's",
+            )
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveHold:
+    """The right to bring live rows on from `position`, as long as nobody else did.
+
+    Its holder sets `position` after each commit. A swap, a rollback and another follower
+    all change what `fence` looks for.
+    """
+
+    kind: Kind
+    name: str
+    number: int
+    position: int
+
+    def fence(self, connection: Connection) -> None:
+        """Begin a transaction's writes; raises `JobLostError` when the rows are others by now."""
+        found = connection.execute(
+            update(generations)
+            .where(
+                *_numbered(self, self.number),
+                generations.c.state == State.LIVE.value,
+                generations.c.position == self.position,
+            )
+            .values(position=self.position)
+        )
+        if found.rowcount != 1:
+            raise JobLostError(
+                f"the live rows of {self.name} were swapped or brought on by another process; "
+                "this one wrote nothing",
+                remedy="go on from where they are now: run the same command again",
             )
 
 
@@ -218,21 +264,19 @@ def remove(connection: Connection, hold: Hold, number: int) -> None:
     connection.execute(delete(generations).where(*_numbered(hold, number)))
 
 
-def checkpoint(
-    connection: Connection,
-    hold: Hold,
-    number: int,
-    *,
-    position: int,
-    events_read: int,
-    events_folded: int,
-) -> None:
+def checkpoint(connection: Connection, hold: Writing, at: Generation) -> None:
     """Record how far a generation is built, in the transaction of its rows."""
     connection.execute(
         update(generations)
-        .where(*_numbered(hold, number))
-        .values(position=position, events_read=events_read, events_folded=events_folded)
+        .where(*_numbered(hold, at.number))
+        .values(position=at.position, events_read=at.events_read, events_folded=at.events_folded)
     )
+
+
+def lock_live(connection: Connection, hold: Hold) -> None:
+    """Have whoever keeps the live rows up to date wait for the end of this transaction."""
+    live = (*_at(generations, hold.kind, hold.name), generations.c.state == State.LIVE.value)
+    connection.execute(update(generations).where(*live).values(state=State.LIVE.value))
 
 
 def become(
@@ -255,7 +299,7 @@ def _at(table: Table, kind: Kind, name: str) -> tuple[Any, ...]:
     return (table.c.kind == kind.value, table.c.name == name)
 
 
-def _numbered(hold: Hold, number: int) -> tuple[Any, ...]:
+def _numbered(hold: Writing, number: int) -> tuple[Any, ...]:
     return (*_at(generations, hold.kind, hold.name), generations.c.generation == number)
 
 

@@ -24,8 +24,8 @@ from eventmig.rebuild.bookkeeping import Kind
 
 
 @contextmanager
-def held(engine: Engine, kind: Kind, names: Collection[str]) -> Iterator[None]:
-    """Hold the session locks of these subjects.
+def held(engine: Engine, kind: Kind, names: Collection[str], task: str = "") -> Iterator[None]:
+    """Hold the session locks of these subjects: for rebuilding them, or for another task.
 
     Raises `JobLockedError` at once when another process or thread holds one. A
     database in memory belongs to one process and has no session lock.
@@ -33,9 +33,9 @@ def held(engine: Engine, kind: Kind, names: Collection[str]) -> Iterator[None]:
     with ExitStack() as stack:
         for name in sorted(names):
             if engine.dialect.name == "postgresql":
-                stack.enter_context(_advisory(engine, kind, name))
+                stack.enter_context(_advisory(engine, kind, name, task))
             elif (path := _file(engine)) is not None:
-                stack.enter_context(_beside(path, kind, name))
+                stack.enter_context(_beside(path, kind, name, task))
         yield
 
 
@@ -47,12 +47,12 @@ def _file(engine: Engine) -> str | None:
 
 
 @contextmanager
-def _beside(path: str, kind: Kind, name: str) -> Iterator[None]:
-    lock = FileLock(f"{path}.{_digest(kind, name)}.lock", timeout=0, thread_local=False)
+def _beside(path: str, kind: Kind, name: str, task: str) -> Iterator[None]:
+    lock = FileLock(f"{path}.{_digest(kind, name, task)}.lock", timeout=0, thread_local=False)
     try:
         lock.acquire()
     except Timeout as error:
-        raise _refused(kind, name) from error
+        raise _refused(kind, name, task) from error
     try:
         yield
     finally:
@@ -60,12 +60,12 @@ def _beside(path: str, kind: Kind, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _advisory(engine: Engine, kind: Kind, name: str) -> Iterator[None]:
-    number = int(_digest(kind, name), 16) - (1 << 63)
+def _advisory(engine: Engine, kind: Kind, name: str, task: str) -> Iterator[None]:
+    number = int(_digest(kind, name, task), 16) - (1 << 63)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         query = text("SELECT pg_try_advisory_lock(:number)")
         if not connection.execute(query, {"number": number}).scalar_one():
-            raise _refused(kind, name)
+            raise _refused(kind, name, task)
         try:
             yield
         finally:
@@ -73,12 +73,14 @@ def _advisory(engine: Engine, kind: Kind, name: str) -> Iterator[None]:
                 connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": number})
 
 
-def _digest(kind: Kind, name: str) -> str:
-    return hashlib.sha256(f"eventmig\x1f{kind.value}\x1f{name}".encode()).hexdigest()[:16]
+def _digest(kind: Kind, name: str, task: str) -> str:
+    parts = ["eventmig", kind.value, name, *filter(None, [task])]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
-def _refused(kind: Kind, name: str) -> JobLockedError:
+def _refused(kind: Kind, name: str, task: str) -> JobLockedError:
     return JobLockedError(
-        f"the {kind.value.replace('_', ' ')} {name} is being rebuilt by another process",
+        f"the {kind.value.replace('_', ' ')} {name} is being {task or 'rebuilt'} by another "
+        "process",
         remedy="wait for it to end (a killed one holds nothing), then run this command again",
     )

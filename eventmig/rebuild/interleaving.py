@@ -80,7 +80,7 @@ def contents(model: ReadModel, events: Sequence[Event]) -> Contents:
     try:
         shadow = _made(model, engine)
         with engine.connect() as connection:
-            folds, writers = folds_of(model, shadow, connection)
+            folds, writers = folds_of(model, shadow.tables, connection)
             rows = Rows(folds)
             for event in events:
                 if event.type not in handle:

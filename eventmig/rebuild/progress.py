@@ -21,10 +21,11 @@ SourceTypes: TypeAlias = Callable[[Collection[str]], Collection[str]]
 
 
 class Phase(StrEnum):
-    """Where a rebuild is: replaying → checking → swapped."""
+    """Where a rebuild is: replaying → checking → (catching up →) swapped."""
 
     REPLAYING = "replaying"
     CHECKING = "checking"
+    CATCHING_UP = "catching_up"
     SWAPPED = "swapped"
 
 

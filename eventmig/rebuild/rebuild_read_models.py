@@ -1,7 +1,7 @@
 """Rebuild read models beside the live ones, and swap them in.
 
-    plan a generation ─▶ shadow tables ─▶ replay (rows + checkpoint together)
-        ─▶ indexes, checks ─▶ swap of all tables of all models in one transaction
+    build each (`building`) ─▶ catch up with the live store, round by round
+        ─▶ lock, last increment, swap of all tables of all models: one transaction
 
 Killed anywhere, the same call goes on from the last checkpoint. Live tables are
 read by nobody here and changed by the swap alone. Guarantees against two
@@ -12,46 +12,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from eventmig.errors import RebuildError, Where
 from eventmig.rebuild import bookkeeping, swap
 from eventmig.rebuild.bookkeeping import Generation, Hold, KeptTable, Kind, State
+from eventmig.rebuild.building import ModelBuilding
 from eventmig.rebuild.hold import held
-from eventmig.rebuild.planning import Planned, plan_generation
 from eventmig.rebuild.progress import (
     DataUpcaster,
     Phase,
     Progress,
-    RebuildProgress,
     RebuildResult,
     SourceTypes,
     Upcast,
 )
 from eventmig.rebuild.read_model import ReadModel
-from eventmig.rebuild.replay import Replay, replay
-from eventmig.rebuild.shadow import Shadow
-from eventmig.rebuild.side_by_side import FoldHelpers, replay_side_by_side
+from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.side_by_side import FoldHelpers
 from eventmig.stores.base import EventReader
 
 MAX_ROWS = 100_000
 """Changed rows kept in memory before they are written."""
 
+_SMALL = 500
+"""A last increment of about so many events may run while the live tables are locked."""
+
+_ROUNDS = 20  # of catching up with a store that is written faster than that
+
 _KIND = Kind.READ_MODEL
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Built:
-    model: ReadModel
-    hold: Hold
-    planned: Planned
-    shadow: Shadow
-    made: Generation
-    expected: int
-    rows: dict[str, int]
 
 
 def rebuild_read_models(
@@ -71,13 +62,13 @@ def rebuild_read_models(
 ) -> list[RebuildResult]:
     """Build these read models anew from the source's events, and swap them in together.
 
-    Reads `source` up to the global position `upto` (inclusive; None: its head now) in
-    global order; writes tables in `engine`'s database (SQLite or PostgreSQL).
-    `release` names what `upcast` leads to: another value, another source or a changed
-    model begins a half-built generation anew. `source_types` says which stored types
-    can become the handled ones (None: every stored event is read). `data_upcaster` says
-    what `upcast` does to data alone; with it, a model whose handlers take no event is
-    rebuilt twice as fast.
+    Reads `source` in global order up to the global position `upto` (inclusive; None: its
+    head, and all that is appended until the swap); writes tables in `engine`'s database
+    (SQLite or PostgreSQL). `release` names what `upcast` leads to: another value, another
+    source or a changed model begins a half-built generation anew. `source_types` says which
+    stored types can become the handled ones (None: every stored event is read).
+    `data_upcaster` says what `upcast` does to data alone; with it, a model whose handlers
+    take no event is rebuilt twice as fast.
 
     Rows are written every `batch_size` stored events, or sooner when more than
     `max_rows` rows have changed: that bounds memory. `helpers` fold beside this process
@@ -92,7 +83,7 @@ def rebuild_read_models(
     tell = progress or (lambda _: None)
     limit = source.head_position() if upto is None else upto
     with _writing(engine, [model.name for model in models]) as connection:
-        built: list[_Built] = []
+        built: list[ModelBuilding] = []
         for model in models:
             types = None if source_types is None else frozenset(source_types(model.types))
             plan = Replay(
@@ -104,11 +95,15 @@ def rebuild_read_models(
                 max_rows=max_rows,
                 data_upcaster=data_upcaster,
             )
-            built.append(_build(model, connection, plan, release, helpers, tell))
-        kept = _swap(connection, built)
+            one = ModelBuilding(model, connection, plan, release, tell)
+            one.run(helpers)
+            built.append(one)
+        if upto is None:
+            _catch_up(source, built)
+        results = _swap(connection, built, source if upto is None else None)
         for one in built:
-            tell(_progress(one, Phase.SWAPPED, limit))
-        return [_result(one, number) for one, number in zip(built, kept, strict=True)]
+            one.tell(Phase.SWAPPED)
+        return results
 
 
 def rollback_read_models(names: Sequence[str], *, engine: Engine) -> dict[str, int]:
@@ -157,80 +152,26 @@ def _writing(engine: Engine, names: Sequence[str]) -> Iterator[Connection]:
         yield connection
 
 
-def _build(
-    model: ReadModel,
-    connection: Connection,
-    plan: Replay,
-    release: str,
-    helpers: FoldHelpers | None,
-    tell: Progress,
-) -> _Built:
-    tables = tuple(KeptTable(name=table.name, schema=table.schema) for table in model.tables)
-
-    def discard(old: Generation) -> None:
-        for table in old.tables:
-            swap.drop(connection, table, old.number)
-
-    with connection.begin():
-        hold = bookkeeping.take(connection, _KIND, model.name)
-        _refuse_foreign_tables(connection, model)
-        planned = plan_generation(
-            connection,
-            hold,
-            fingerprint=model.fingerprint,
-            release=release,
-            source=plan.source.identity(),
-            upto=plan.upto,
-            tables=tables,
-            discard=discard,
-        )
-        shadow = Shadow(model.tables, planned.generation.number, connection.dialect.name)
-        if not planned.resumed:
-            for table in tables:  # left behind by hand, or by an older copy of the database
-                swap.drop(connection, table, planned.generation.number)
-            shadow.create(connection)
-    one = _Built(
-        model=model,
-        hold=hold,
-        planned=planned,
-        shadow=shadow,
-        made=planned.generation,
-        expected=plan.expected(),
-        rows={},
-    )
-    tell(_progress(one, Phase.REPLAYING, plan.upto))
-    if helpers is not None:
-        for made in replay_side_by_side(model, shadow, connection, hold, one.made, plan, helpers):
-            one = replace(one, made=made)
-            tell(_progress(one, Phase.REPLAYING, plan.upto))
-    for made in replay(model, shadow, connection, hold, one.made, plan):
-        one = replace(one, made=made)
-        tell(_progress(one, Phase.REPLAYING, plan.upto))
-    tell(_progress(one, Phase.CHECKING, plan.upto))
-    if one.made.events_read != one.expected:
-        raise RebuildError(
-            f"{model.name} was built from {one.made.events_read} events, and the source holds "
-            f"{one.expected} of these types up to position {plan.upto}",
-            remedy="the source was changed while it was read, or since the rebuild began; verify "
-            "it, then rebuild with a release of another name, which begins anew",
-        )
-    with connection.begin():
-        return replace(one, rows=_counts(connection, shadow))
+def _catch_up(source: EventReader, built: Sequence[ModelBuilding]) -> None:
+    """Replay what was appended meanwhile, until little is left for the swap itself."""
+    for _ in range(_ROUNDS):
+        head = source.head_position()
+        if max(one.catch_up(head) for one in built) <= _SMALL:
+            return
 
 
-def _counts(connection: Connection, shadow: Shadow) -> dict[str, int]:
-    return {
-        table.name: connection.execute(select(func.count()).select_from(target)).scalar_one()
-        for table, target in zip(shadow.declared, shadow.tables, strict=True)
-    }
-
-
-def _swap(connection: Connection, built: Sequence[_Built]) -> list[int | None]:
+def _swap(
+    connection: Connection, built: Sequence[ModelBuilding], source: EventReader | None
+) -> list[RebuildResult]:
+    """Swap all in one transaction, after the last events of `source` (None: they are in)."""
     try:
         with connection.begin():
             for one in built:
                 one.hold.fence(connection)
+                bookkeeping.lock_live(connection, one.hold)
             for one in built:
+                if source is not None:
+                    one.last_increment(source.head_position())
                 swap.finish_loading(connection, one.shadow)
             with swap.names_alone(connection):
                 return [_swap_in(connection, one) for one in built]
@@ -241,9 +182,9 @@ def _swap(connection: Connection, built: Sequence[_Built]) -> list[int | None]:
         ) from error
 
 
-def _swap_in(connection: Connection, one: _Built) -> int | None:
-    """One model's part of the swap; returns the generation now kept, if there is one."""
-    hold, new = one.hold, one.made
+def _swap_in(connection: Connection, one: ModelBuilding) -> RebuildResult:
+    """One model's part of the swap."""
+    hold, new, rows = one.hold, one.at, one.count_rows()
     oldest = bookkeeping.generation(connection, _KIND, hold.name, State.KEPT)
     if oldest is not None:
         for table in oldest.tables:
@@ -262,7 +203,7 @@ def _swap_in(connection: Connection, one: _Built) -> int | None:
         bookkeeping.remove(connection, hold, number)
     swap.publish(connection, one.shadow, new.number)
     bookkeeping.become(connection, hold, new.number, State.LIVE)
-    return number if parked else None
+    return one.result(number if parked else None, rows)
 
 
 def _live_tables(
@@ -275,37 +216,6 @@ def _live_tables(
         if named not in tables:
             tables.append(named)
     return [table for table in tables if swap.exists(connection, table)]
-
-
-def _refuse_foreign_tables(connection: Connection, model: ReadModel) -> None:
-    """Refuse to take the name of a table of another model, or of something else altogether."""
-    owners: dict[tuple[str | None, str], str] = {}
-    for name, made in bookkeeping.all_generations(connection, _KIND):
-        for kept in made.tables:
-            owners[kept.schema, kept.name] = name
-    for table in model.tables:
-        owner = owners.get((table.schema, table.name))
-        if owner not in (None, model.name):
-            raise RebuildError(
-                f"the table {table.name} belongs to the read model {owner}",
-                where=Where(path=table.name),
-                remedy=f"give the table of {model.name} another name",
-            )
-        if owner is None and swap.exists(connection, table):
-            _refuse_another_key(connection, table)
-
-
-def _refuse_another_key(connection: Connection, table: Table) -> None:
-    stored = swap.key_columns(connection, table)
-    declared = [column.name for column in table.primary_key.columns]
-    if stored != declared:
-        raise RebuildError(
-            f"a table {table.name} is there that eventmig did not make, with the key "
-            f"({', '.join(stored)}) and not ({', '.join(declared)})",
-            where=Where(path=table.name),
-            remedy="it may hold something else: give the read model's table another name, or "
-            "rename the old table yourself",
-        )
 
 
 def _distinct(models: Sequence[ReadModel]) -> None:
@@ -324,30 +234,3 @@ def _distinct(models: Sequence[ReadModel]) -> None:
                 f"the read model {model.name} handles no event type",
                 remedy=f"declare handlers with @{model.name}.on(…)",
             )
-
-
-def _progress(one: _Built, phase: Phase, upto: int) -> RebuildProgress:
-    return RebuildProgress(
-        name=one.model.name,
-        phase=phase,
-        generation=one.made.number,
-        position=one.made.position,
-        upto=upto,
-        events_read=one.made.events_read,
-        events_expected=one.expected,
-        resumed=one.planned.resumed,
-    )
-
-
-def _result(one: _Built, kept: int | None) -> RebuildResult:
-    return RebuildResult(
-        name=one.model.name,
-        generation=one.made.number,
-        kept=kept,
-        position=one.made.position,
-        events_read=one.made.events_read,
-        events_folded=one.made.events_folded,
-        rows=one.rows,
-        resumed=one.planned.resumed,
-        restarted=one.planned.restarted,
-    )

@@ -1,4 +1,4 @@
-"""Events into shadow tables: the fold of one read model, batch by batch.
+"""Events into tables: the fold of one read model, batch by batch.
 
 Reads the source, upcasts, calls the handlers, and writes what a batch comes to
 together with its checkpoint in one transaction. The handlers run between
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Table
 from eventmig.errors import RebuildError, Where
 from eventmig.events import Event
 from eventmig.rebuild import bookkeeping
-from eventmig.rebuild.bookkeeping import Generation, Hold
+from eventmig.rebuild.bookkeeping import Generation, Writing
 from eventmig.rebuild.bulk import TableWriter
 from eventmig.rebuild.collector import collector_paused
 from eventmig.rebuild.faults import handler_error, where_of, with_handler
@@ -27,7 +27,6 @@ from eventmig.rebuild.narrow import HandlerFailedError, NarrowFold, data_handler
 from eventmig.rebuild.progress import DataUpcaster, Upcast
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.rows import Rows
-from eventmig.rebuild.shadow import Shadow
 from eventmig.stores.base import EventReader, all_events
 
 READ_AT_ONCE = 2_000
@@ -70,12 +69,12 @@ class Replay:
 
 
 def folds_of(
-    model: ReadModel, shadow: Shadow, connection: Connection
+    model: ReadModel, targets: Sequence[Table], connection: Connection
 ) -> tuple[dict[Table, TableFold], list[tuple[TableWriter, TableFold]]]:
-    """Per table of a model, an empty fold and the writer of its shadow table."""
+    """Per table of a model, an empty fold and the writer of the table that takes its rows."""
     folds: dict[Table, TableFold] = {}
     writers: list[tuple[TableWriter, TableFold]] = []
-    for shape, target in zip(model.shapes, shadow.tables, strict=True):
+    for shape, target in zip(model.shapes, targets, strict=True):
         writer = TableWriter(shape, target, connection.dialect)
         fold = TableFold(shape, writer.fetcher(connection), writer.stored())
         folds[shape.table] = fold
@@ -85,18 +84,18 @@ def folds_of(
 
 def replay(
     model: ReadModel,
-    shadow: Shadow,
+    targets: Sequence[Table],
     connection: Connection,
-    hold: Hold,
+    hold: Writing,
     start: Generation,
     plan: Replay,
 ) -> Iterator[Generation]:
-    """Fold events after the checkpoint into the shadow tables; yields after each commit.
+    """Fold events after the checkpoint into `targets`; yields after each commit.
 
     Raises `RebuildError` naming event, handler and row; `JobLostError` when another
     process took over. Nothing of the batch that failed is written.
     """
-    folds, writers = folds_of(model, shadow, connection)
+    folds, writers = folds_of(model, targets, connection)
     names = {type_: handler.name for type_, handler in model.handlers.items()}
     at = start
     pending = 0
@@ -127,10 +126,41 @@ def replay(
         raise
 
 
+def replay_within(
+    model: ReadModel,
+    targets: Sequence[Table],
+    connection: Connection,
+    hold: Writing,
+    start: Generation,
+    plan: Replay,
+) -> Generation:
+    """`replay` within the caller's transaction: for the few events that are left.
+
+    Raises `RebuildError`; nothing was written then, when the caller rolls back.
+    """
+    folds, writers = folds_of(model, targets, connection)
+    names = {type_: handler.name for type_, handler in model.handlers.items()}
+    at = start
+    try:
+        for count, position, folded in reads(model, Rows(folds), names, start.position, plan):
+            at = replace(
+                at,
+                position=position,
+                events_read=at.events_read + count,
+                events_folded=at.events_folded + folded,
+            )
+        if at is not start:
+            _write(connection, hold, at, writers)
+    except RebuildError as error:
+        error.where = with_handler(_whole(error.where, plan), names)
+        raise
+    return at
+
+
 def _next(
     batches: Iterator[Read],
     connection: Connection,
-    hold: Hold,
+    hold: Writing,
     writers: list[tuple[TableWriter, TableFold]],
 ) -> Read | None:
     try:
@@ -202,7 +232,7 @@ def _fold(
 
 
 def _try_writing(
-    connection: Connection, hold: Hold, writers: list[tuple[TableWriter, TableFold]]
+    connection: Connection, hold: Writing, writers: list[tuple[TableWriter, TableFold]]
 ) -> None:
     """Raise for what the batch did wrong before the event that failed, if anything.
 
@@ -230,7 +260,7 @@ def _whole(where: Where, plan: Replay) -> Where:
 
 def commit(
     connection: Connection,
-    hold: Hold,
+    hold: Writing,
     at: Generation,
     writers: list[tuple[TableWriter, TableFold]],
     max_rows: int,
@@ -238,15 +268,17 @@ def commit(
     """Write what the folds hold together with its checkpoint, and begin them anew."""
     with connection.begin():
         hold.fence(connection)
-        bookkeeping.checkpoint(
-            connection,
-            hold,
-            at.number,
-            position=at.position,
-            events_read=at.events_read,
-            events_folded=at.events_folded,
-        )
-        for writer, fold in writers:
-            writer.write(connection, fold)
+        _write(connection, hold, at, writers)
     for _, fold in writers:
         fold.settle(max_rows)
+
+
+def _write(
+    connection: Connection,
+    hold: Writing,
+    at: Generation,
+    writers: list[tuple[TableWriter, TableFold]],
+) -> None:
+    bookkeeping.checkpoint(connection, hold, at)
+    for writer, fold in writers:
+        writer.write(connection, fold)

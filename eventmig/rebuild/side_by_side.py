@@ -10,19 +10,18 @@ there, and its errors are the ones that name event, handler and row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
 from eventmig.errors import EventmigError, JobLostError
-from eventmig.rebuild.bookkeeping import Generation, Hold
+from eventmig.rebuild.bookkeeping import Generation, Writing
 from eventmig.rebuild.collector import collector_paused
 from eventmig.rebuild.ranges import FoldedRange, NeedsRowsError, add_fold, fold_range, unpacked
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, commit, folds_of
-from eventmig.rebuild.shadow import Shadow
 
 _AHEAD = 2
 """Ranges that a helper has been given and not answered: it must never wait for the next."""
@@ -69,21 +68,21 @@ class FoldHelpers(Protocol):
 
 def replay_side_by_side(
     model: ReadModel,
-    shadow: Shadow,
+    targets: Sequence[Table],
     connection: Connection,
-    hold: Hold,
+    hold: Writing,
     start: Generation,
     plan: Replay,
     helpers: FoldHelpers,
 ) -> Iterator[Generation]:
-    """Fold events after the checkpoint into the shadow tables; yields after each commit.
+    """Fold events after the checkpoint into `targets`; yields after each commit.
 
     What is left when it ends (all, where there is little) is for `replay`. Raises
     `JobLostError` when another process took over, and what the database raises.
     """
     if plan.expected() - start.events_read < _WORTH_IT:
         return
-    folds, writers = folds_of(model, shadow, connection)
+    folds, writers = folds_of(model, targets, connection)
     at = start
     pending = 0
     try:

@@ -175,14 +175,7 @@ class SnapshotBuilding:
         rows.extend(self._row(stream, HEAD, at) for stream, at in self.touched.items())
         with self.connection.begin():
             self.hold.fence(self.connection)
-            bookkeeping.checkpoint(
-                self.connection,
-                self.hold,
-                self.at.number,
-                position=self.at.position,
-                events_read=self.at.events_read,
-                events_folded=self.at.events_folded,
-            )
+            bookkeeping.checkpoint(self.connection, self.hold, self.at)
             self.writer.write(self.connection, rows)
         self.rows = []
         states = self.states

@@ -1,0 +1,179 @@
+"""One generation of one read model, from its plan to what `swapping` makes live.
+
+    plan ─▶ shadow tables ─▶ replay (rows + checkpoint together) ─▶ indexes, checks
+        ─▶ replay what came meanwhile ─▶ last increment, in the transaction of the swap
+
+Writes its own shadow tables and its own checkpoint; the live tables are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sqlalchemy import Connection, Table, func, select
+
+from eventmig.errors import RebuildError, Where
+from eventmig.rebuild import bookkeeping, swap
+from eventmig.rebuild.bookkeeping import Generation, Hold, KeptTable, Kind
+from eventmig.rebuild.planning import plan_generation
+from eventmig.rebuild.progress import Phase, Progress, RebuildProgress, RebuildResult
+from eventmig.rebuild.read_model import ReadModel
+from eventmig.rebuild.replay import Replay, replay, replay_within
+from eventmig.rebuild.shadow import Shadow
+from eventmig.rebuild.side_by_side import FoldHelpers, replay_side_by_side
+
+_KIND = Kind.READ_MODEL
+
+
+class ModelBuilding:
+    """One read model's rebuild: planned when made (writes), brought on by `run`."""
+
+    def __init__(
+        self,
+        model: ReadModel,
+        connection: Connection,
+        plan: Replay,
+        release: str,
+        tell: Progress,
+    ) -> None:
+        self.model = model
+        self.connection = connection
+        self.plan = plan
+        self._tell = tell
+        tables = tuple(KeptTable(name=table.name, schema=table.schema) for table in model.tables)
+
+        def discard(old: Generation) -> None:
+            for table in old.tables:
+                swap.drop(connection, table, old.number)
+
+        with connection.begin():
+            self.hold = bookkeeping.take(connection, _KIND, model.name)
+            _refuse_foreign_tables(connection, model)
+            self.planned = plan_generation(
+                connection,
+                self.hold,
+                fingerprint=model.fingerprint,
+                release=release,
+                source=plan.source.identity(),
+                upto=plan.upto,
+                tables=tables,
+                discard=discard,
+            )
+            self.at = self.planned.generation
+            self.shadow = Shadow(model.tables, self.at.number, connection.dialect.name)
+            if not self.planned.resumed:
+                for table in tables:  # left behind by hand, or by an older copy of the database
+                    swap.drop(connection, table, self.at.number)
+                self.shadow.create(connection)
+        self.expected = plan.expected()
+
+    def run(self, helpers: FoldHelpers | None = None) -> None:
+        """Replay up to the plan's last position, and check that nothing was left out.
+
+        Raises `RebuildError` naming what went wrong; the same call goes on when mended.
+        """
+        self.tell(Phase.REPLAYING)
+        if helpers is not None:
+            self._follow(replay_side_by_side(*self._parts(), helpers), Phase.REPLAYING)
+        self._follow(replay(*self._parts()), Phase.REPLAYING)
+        self.tell(Phase.CHECKING)
+        if self.at.events_read != self.expected:
+            raise RebuildError(
+                f"{self.model.name} was built from {self.at.events_read} events, and the source "
+                f"holds {self.expected} of these types up to position {self.plan.upto}",
+                remedy="the source was changed while it was read, or since the rebuild began; "
+                "verify it, then rebuild with a release of another name, which begins anew",
+            )
+
+    def catch_up(self, upto: int) -> int:
+        """Replay what came since, up to a later position; returns how many events that were."""
+        before = self.at.events_read
+        self.plan = replace(self.plan, upto=upto)
+        self._follow(replay(*self._parts()), Phase.CATCHING_UP)
+        self.expected = self.at.events_read
+        return self.at.events_read - before
+
+    def last_increment(self, upto: int) -> None:
+        """Replay what came since in the caller's transaction, of which it is a part."""
+        self.plan = replace(self.plan, upto=upto)
+        self.at = replay_within(*self._parts())
+
+    def _parts(
+        self,
+    ) -> tuple[ReadModel, tuple[Table, ...], Connection, Hold, Generation, Replay]:
+        return self.model, self.shadow.tables, self.connection, self.hold, self.at, self.plan
+
+    def _follow(self, commits: Iterator[Generation], phase: Phase) -> None:
+        for at in commits:
+            self.at = at
+            self.tell(phase)
+
+    def count_rows(self) -> dict[str, int]:
+        """How many rows each table has now (reads)."""
+        return {
+            table.name: self.connection.execute(
+                select(func.count()).select_from(target)
+            ).scalar_one()
+            for table, target in zip(self.shadow.declared, self.shadow.tables, strict=True)
+        }
+
+    def tell(self, phase: Phase) -> None:
+        """Report how far it is."""
+        self._tell(
+            RebuildProgress(
+                name=self.model.name,
+                phase=phase,
+                generation=self.at.number,
+                position=self.at.position,
+                upto=self.plan.upto,
+                events_read=self.at.events_read,
+                events_expected=self.expected,
+                resumed=self.planned.resumed,
+            )
+        )
+
+    def result(self, kept: int | None, rows: dict[str, int]) -> RebuildResult:
+        """What was made; `kept` is the generation that a rollback brings back."""
+        return RebuildResult(
+            name=self.model.name,
+            generation=self.at.number,
+            kept=kept,
+            position=self.at.position,
+            events_read=self.at.events_read,
+            events_folded=self.at.events_folded,
+            rows=rows,
+            resumed=self.planned.resumed,
+            restarted=self.planned.restarted,
+        )
+
+
+def _refuse_foreign_tables(connection: Connection, model: ReadModel) -> None:
+    """Refuse to take the name of a table of another model, or of something else altogether."""
+    owners: dict[tuple[str | None, str], str] = {}
+    for name, made in bookkeeping.all_generations(connection, _KIND):
+        for kept in made.tables:
+            owners[kept.schema, kept.name] = name
+    for table in model.tables:
+        owner = owners.get((table.schema, table.name))
+        if owner not in (None, model.name):
+            raise RebuildError(
+                f"the table {table.name} belongs to the read model {owner}",
+                where=Where(path=table.name),
+                remedy=f"give the table of {model.name} another name",
+            )
+        if owner is None and swap.exists(connection, table):
+            _refuse_another_key(connection, table)
+
+
+def _refuse_another_key(connection: Connection, table: Table) -> None:
+    stored = swap.key_columns(connection, table)
+    declared = [column.name for column in table.primary_key.columns]
+    if stored != declared:
+        raise RebuildError(
+            f"a table {table.name} is there that eventmig did not make, with the key "
+            f"({', '.join(stored)}) and not ({', '.join(declared)})",
+            where=Where(path=table.name),
+            remedy="it may hold something else: give the read model's table another name, or "
+            "rename the old table yourself",
+        )

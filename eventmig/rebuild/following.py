@@ -1,0 +1,197 @@
+"""Live read models, kept up to date from the live store by the handlers that made them.
+
+Each transaction brings one model's rows on together with its position, and begins by
+making sure that both are what this process left them: a swap, a rollback or another
+follower in between, and it writes nothing but goes on from where the rows are now. So
+every event counts once, whoever applies it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection, Engine
+
+from eventmig.errors import JobLockedError, JobLostError, RebuildError, Where
+from eventmig.rebuild import bookkeeping
+from eventmig.rebuild.bookkeeping import Generation, Kind, LiveHold, State
+from eventmig.rebuild.hold import held
+from eventmig.rebuild.progress import DataUpcaster, SourceTypes, Upcast
+from eventmig.rebuild.read_model import ReadModel
+from eventmig.rebuild.replay import Replay, replay
+from eventmig.stores.base import EventReader
+
+_KIND = Kind.READ_MODEL
+_TASK = "kept up to date"
+_BATCH = 5_000  # stored events per transaction: readers wait for no longer than that takes
+_PAUSE = 0.2  # seconds between two looks at a store with nothing new
+_STANDBY = 1.0  # seconds between two attempts to become the leader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """How far a read model's live rows are: `position` is the last event's, or where it began.
+
+    `events` are those applied by this call.
+    """
+
+    name: str
+    generation: int
+    position: int
+    events: int
+
+
+OnFollowed = Callable[[Followed], None]
+
+
+def bring_up_to_date(
+    models: Sequence[ReadModel],
+    *,
+    source: EventReader,
+    upcast: Upcast,
+    engine: Engine,
+    source_types: SourceTypes | None = None,
+    data_upcaster: DataUpcaster | None = None,
+    on_commit: OnFollowed | None = None,
+) -> list[Followed]:
+    """Apply what the store holds beyond the live rows of these models, to its head as it is now.
+
+    Reads `source`, writes the live tables in `engine`'s database, rows and position in one
+    transaction. Raises `RebuildError` for a model that has no live rows of this source made
+    by these handlers, and for an event that cannot be handled; `JobLockedError` while
+    another process keeps one of them up to date.
+    """
+    followers = [
+        _Follower(model, source, upcast, source_types, data_upcaster, on_commit or _quiet)
+        for model in models
+    ]
+    with held(engine, _KIND, [model.name for model in models], _TASK), engine.connect() as c:
+        return [follower.bring_on(c) for follower in followers]
+
+
+def follow(
+    models: Sequence[ReadModel],
+    *,
+    source: EventReader,
+    upcast: Upcast,
+    engine: Engine,
+    stop: Callable[[], bool],
+    source_types: SourceTypes | None = None,
+    data_upcaster: DataUpcaster | None = None,
+    on_commit: OnFollowed | None = None,
+    on_standby: Callable[[], None] | None = None,
+) -> list[Followed]:
+    """`bring_up_to_date` again and again, until `stop` says so.
+
+    One process leads; another that is called meanwhile stands by (`on_standby` is told once),
+    and takes over when the leader ends or dies. A rebuild may run at the same time: after
+    its swap the new rows are brought on. Raises as `bring_up_to_date`, but for the lock.
+    """
+    followers = [
+        _Follower(model, source, upcast, source_types, data_upcaster, on_commit or _quiet)
+        for model in models
+    ]
+    told = False
+    while not stop():
+        try:
+            with held(engine, _KIND, [model.name for model in models], _TASK):
+                _lead(followers, engine, stop)
+        except JobLockedError:
+            if not told and on_standby is not None:
+                on_standby()
+            told = True
+            time.sleep(_STANDBY)
+    return [follower.done for follower in followers if follower.done is not None]
+
+
+def _lead(followers: Sequence[_Follower], engine: Engine, stop: Callable[[], bool]) -> None:
+    with engine.connect() as connection:
+        while not stop():
+            before = [follower.done for follower in followers]
+            if before == [follower.bring_on(connection) for follower in followers]:
+                time.sleep(_PAUSE)
+
+
+def _quiet(_: Followed) -> None:
+    return None
+
+
+class _Follower:
+    """One model's live rows, and what brings them on."""
+
+    def __init__(
+        self,
+        model: ReadModel,
+        source: EventReader,
+        upcast: Upcast,
+        source_types: SourceTypes | None,
+        data_upcaster: DataUpcaster | None,
+        tell: OnFollowed,
+    ) -> None:
+        self._model = model
+        self._tell = tell
+        self._events = 0
+        self._plan = Replay(
+            source=source,
+            upcast=upcast,
+            types=None if source_types is None else frozenset(source_types(model.types)),
+            upto=0,
+            batch_size=_BATCH,
+            max_rows=_BATCH * 4,
+            data_upcaster=data_upcaster,
+        )
+        self.done: Followed | None = None
+
+    def bring_on(self, connection: Connection) -> Followed:
+        """Apply everything up to the store's head as it is now."""
+        while True:
+            try:
+                self.done = self._bring_on(connection)
+            except JobLostError:  # swapped meanwhile: go on with the rows that are live now
+                connection.rollback()
+                continue
+            return self.done
+
+    def _bring_on(self, connection: Connection) -> Followed:
+        live = self._live(connection)
+        plan = replace(self._plan, upto=self._plan.source.head_position())
+        hold = LiveHold(
+            kind=_KIND, name=self._model.name, number=live.number, position=live.position
+        )
+        for at in replay(self._model, self._model.tables, connection, hold, live, plan):
+            hold.position = at.position
+            self._events += at.events_read - live.events_read
+            live = at
+            self._tell(self._followed(at))
+        return self._followed(live)
+
+    def _followed(self, at: Generation) -> Followed:
+        return Followed(
+            name=self._model.name,
+            generation=at.number,
+            position=at.position,
+            events=self._events,
+        )
+
+    def _live(self, connection: Connection) -> Generation:
+        """The live generation; raises `RebuildError` where these handlers cannot go on with it."""
+        model = self._model
+        live = None
+        if bookkeeping.is_there(connection):
+            live = bookkeeping.generation(connection, _KIND, model.name, State.LIVE)
+        connection.rollback()
+        if live is None:
+            reason = "has no live rows yet"
+        elif live.source != self._plan.source.identity():
+            reason = "has live rows of another source"
+        elif live.fingerprint != model.fingerprint:
+            reason = "has live rows that other handlers, tables or another version made"
+        else:
+            return live
+        raise RebuildError(
+            f"the read model {model.name} {reason}",
+            where=Where(path=model.name),
+            remedy=f"run `eventmig rebuild {model.name}` first",
+        )
