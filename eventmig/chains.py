@@ -7,7 +7,7 @@ name the one that did. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Never, cast
 
@@ -24,7 +24,7 @@ from eventmig.errors import (
 )
 from eventmig.events import Event
 from eventmig.ops.base import Op
-from eventmig.ops.compiled import compile_ops
+from eventmig.ops.compiled import compile_many, compile_ops
 from eventmig.ops.control import reads_event, run
 from eventmig.schemas import EventSchema
 from eventmig.steps import Parts, Rewrite, SplitFunction, Upcaster, Version
@@ -36,17 +36,22 @@ NewData = Callable[[Event], bytes]
 """One event to its new data, validated."""
 
 
+_AT_ONCE = 200  # events: their values fit into a processor's cache
+
+
 class Simple(NamedTuple):
     """A chain that leaves one event one event: where it ends, and its new data.
 
     `new_data` is None where the event stays as it is. `from_data` is the same from the
-    data alone, where the chain looks at nothing else, else None; it raises anything.
+    data alone, where the chain looks at nothing else, else None; it raises anything. So does
+    `from_many`, which is `from_data` for several events at once.
     """
 
     type: str
     schema_version: int
     new_data: NewData | None
     from_data: Callable[[bytes], bytes] | None = None
+    from_many: Callable[[Sequence[bytes]], list[bytes]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +126,7 @@ class Chains:
         chain = self.chain(event)
         if not isinstance(chain, Simple):
             return chain(event)
-        type_, version, new_data, _ = chain
+        type_, version, new_data = chain[:3]
         if new_data is None:
             return [unchanged(event)]
         data = new_data(event)
@@ -195,7 +200,24 @@ class Chains:
                 raise
             return data
 
-        return Simple(*end, new_data, None if reads_event(ops) else from_data)
+        if reads_event(ops):
+            return Simple(*end, new_data)
+        rewrite_many = compile_many(ops)
+        validate_lines = schema.parse_lines if schema else _accept
+
+        def from_many(data: Sequence[bytes]) -> list[bytes]:
+            made: list[bytes] = []
+            for start in range(0, len(data), _AT_ONCE):
+                some = data[start : start + _AT_ONCE]
+                lines = rewrite_many(some)
+                if lines is None:
+                    made += map(from_data, some)
+                else:
+                    validate_lines(lines)
+                    made += lines.split(b"\n")[:-1]
+            return made
+
+        return Simple(*end, new_data, from_data, from_many)
 
     def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
         rewrite = compile_ops(ops) if ops else _same

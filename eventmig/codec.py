@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final, Never, TypeAlias, cast
 
@@ -183,6 +183,16 @@ def encode(value: Value | Members) -> bytes:
     except (UnicodeEncodeError, ValueError, RecursionError) as error:
         raise CodecError(
             f"JSON cannot carry this value: {error}", remedy="see `where` for the step that made it"
+        ) from error
+
+
+def encode_lines(values: Sequence[Value | Members]) -> bytes:
+    """`encode` for several values at once, each ended by a newline."""
+    try:
+        return _encoder.encode_lines(values)
+    except (UnicodeEncodeError, ValueError, RecursionError) as error:
+        raise CodecError(
+            f"JSON cannot carry one of these values: {error}", remedy="encode them one by one"
         ) from error
 
 

@@ -127,6 +127,19 @@ class EventSchema:
         return msgspec.json.Decoder(self.model).decode
 
     @cached_property
+    def parse_lines(self) -> Callable[[bytes], object]:
+        """`parse` for several events' data at once, each ended by a newline."""
+        if isinstance(self.model, Mapping) or _is_pydantic(self.model):
+            validate = self.validate
+
+            def one_by_one(lines: bytes) -> None:
+                for data in lines.split(b"\n")[:-1]:
+                    validate(data)
+
+            return one_by_one
+        return msgspec.json.Decoder(self.model).decode_lines
+
+    @cached_property
     def decode(self) -> Callable[[bytes], Any]:
         """The data as an instance of the model (plain values for a JSON Schema)."""
         reject = self._reject

@@ -4,7 +4,7 @@ the streams that stream steps need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from eventmig.chains import Simple, place_of
@@ -108,16 +108,15 @@ class Transformer:
             chains = list(map(self._simple_ones.__getitem__, zip(types, versions, strict=True)))
         except KeyError:
             return None
-        types, versions, changes, from_data = zip(*chains, strict=True)
+        types, versions, changes, _, from_many = zip(*chains, strict=True)
         copied = changes.count(None)
-        if from_data.count(None) != copied:
+        if from_many.count(None) != copied:
             self._keeping = False
             return None
+        new: list[bytes | None] = [None] * len(rows)
         try:
-            new = [
-                None if change is None else change(old)
-                for old, change in zip(data, from_data, strict=True)
-            ]
+            for at, made in _new_data(from_many, data):
+                new[at] = made
         except Exception:  # noqa: BLE001 - event by event it is found out, told, or set aside
             return None
         count = len(rows)
@@ -144,13 +143,12 @@ class Transformer:
         try:
             kinds = zip(page.types, page.schema_versions, strict=True)
             chains = list(map(self._simple_ones.__getitem__, kinds))
-            types, versions, changes, from_data = zip(*chains, strict=True)
+            types, versions, changes, _, from_many = zip(*chains, strict=True)
             copied = changes.count(None)
-            if from_data.count(None) == copied:
-                data = [
-                    old if change is None else change(old)
-                    for old, change in zip(page.data, from_data, strict=True)
-                ]
+            if from_many.count(None) == copied:
+                data = list(page.data)
+                for at, new in _new_data(from_many, data):
+                    data[at] = new
             else:
                 data = [
                     event.data if change is None else change(event)
@@ -223,7 +221,7 @@ class Transformer:
     def _simple(self, event: Event, chain: Simple, out: Transformed) -> None:
         """One event that stays one."""
         _, stream, position, id_, _, _, data, metadata, recorded_at, _ = event
-        type_, version, new_data, _ = chain
+        type_, version, new_data = chain[:3]
         if new_data is not None:
             data = new_data(event)
         target = stream
@@ -293,6 +291,18 @@ class Transformer:
     def _path(self, event: Event) -> str:
         path = self._pipeline.chains.goal.path((event.type, event.schema_version))
         return ", ".join(step.name for step in path)
+
+
+def _new_data(
+    from_many: Sequence[Callable[[Sequence[bytes]], list[bytes]] | None], data: Sequence[bytes]
+) -> Iterator[tuple[int, bytes]]:
+    """Where data changes, by index, and what it becomes; those of one chain at once."""
+    places: dict[Callable[[Sequence[bytes]], list[bytes]], list[int]] = {}
+    for at, change in enumerate(from_many):
+        if change is not None:
+            places.setdefault(change, []).append(at)
+    for change, where in places.items():
+        yield from zip(where, change([data[at] for at in where]), strict=True)
 
 
 _TRIED_TWICE = 5

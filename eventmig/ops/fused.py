@@ -5,15 +5,16 @@ beforehand where every member ends up, so that only values are left to be change
 data is decoded into a struct of raw members, the result is a struct again, and nothing
 between is a dict. Events of one type and version mostly have one shape; for all others,
 for data that is not compact JSON, and whenever anything fails, the caller's own reading
-is taken, which also makes the errors.
+is taken, which also makes the errors. Many events of one shape are read, checked and
+written as lines, each with one call.
 
 It must mean exactly what `Op.up` means; the tests compare the two (see `compiled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -42,13 +43,22 @@ from eventmig.paths import ABSENT, Path
 Rewrite: TypeAlias = Callable[[bytes, Event], bytes]
 """One event's data before and after, as bytes."""
 
-Program: TypeAlias = Callable[[bytes, Event], "bytes | None"]
-"""The data after the ops, or None where it is not of this program's shape."""
+RewriteMany: TypeAlias = Callable[[Sequence[bytes]], "bytes | None"]
+"""Several events' data after the ops, each ended by a newline, or None: take them one by one."""
+
+
+class Program(NamedTuple):
+    """One shape's functions: None where data is not of it. They may raise anything."""
+
+    one: Callable[[bytes, Event], bytes | None]
+    many: RewriteMany
+
 
 Edit: TypeAlias = Callable[[Any, Event], Any]
 Slot: TypeAlias = "str | dict[str, Slot]"
 """An expression for a value, or the members of an object that ops made."""
 
+_decode: Final = msgspec.json.Decoder().decode
 _MOST_MISSES: Final = 50
 _MOST_SHAPES: Final = 20
 
@@ -60,44 +70,86 @@ class _Unfit(Exception):  # noqa: N818 - it is no error: another reading is take
 def fuse(ops: tuple[Op, ...], otherwise: Rewrite, edit: Callable[[Op], Edit]) -> Rewrite:
     """A function that reads the data by its shape where it can, and `otherwise` where not.
 
-    `edit` compiles one op into its change in place. One shape at a time is expected:
-    the one that was there last. Where that is wrong too often, it gives up for good.
+    `edit` compiles one op into its change in place.
     """
-    programs: dict[tuple[str, ...], Program | None] = {}
+    shapes = _Shapes(ops, edit)
     expected: Program | None = None
-    hits, misses, on = 0, 0, True
 
     def rewrite(data: bytes, event: Event) -> bytes:
-        nonlocal expected, hits, misses, on
+        nonlocal expected
         if expected is not None:
             try:
-                made = expected(data, event)
+                made = expected.one(data, event)
             except Exception:  # noqa: BLE001 - whatever it is, `otherwise` says it
                 made = None
             if made is not None:
-                hits += 1
+                shapes.hits += 1
                 return made
-        if on:
-            misses += 1
-            on = misses < _MOST_MISSES or misses * 4 < hits
-            before, expected = expected, known(data) if on else None
-            if expected is not None and expected is not before:
-                return rewrite(data, event)
+        before, expected = expected, shapes.missed(data)
+        if expected is not None and expected is not before:
+            return rewrite(data, event)
         return otherwise(data, event)
 
-    def known(data: bytes) -> Program | None:
+    return rewrite
+
+
+def fuse_many(ops: tuple[Op, ...], edit: Callable[[Op], Edit]) -> RewriteMany:
+    """The same for several events at once: all of one shape, with ops that see the data alone."""
+    shapes = _Shapes(ops, edit)
+    expected: Program | None = None
+
+    def rewrite(data: Sequence[bytes]) -> bytes | None:
+        nonlocal expected
+        expected = expected or shapes.missed(data[0])
+        if expected is None:
+            return None
+        try:
+            made = expected.many(data)
+        except Exception:  # noqa: BLE001 - one by one it is found out
+            made = None
+        if made is None:
+            expected = None
+        else:
+            shapes.hits += 1
+        return made
+
+    return rewrite
+
+
+class _Shapes:
+    """The programs of the shapes seen so far.
+
+    One shape at a time is expected: the one that was there last. Where that is wrong too
+    often, it gives up for good.
+    """
+
+    def __init__(self, ops: tuple[Op, ...], edit: Callable[[Op], Edit]) -> None:
+        self.hits = 0
+        self._misses = 0
+        self._ops = ops
+        self._edit = edit
+        self._programs: dict[tuple[str, ...], Program | None] = {}
+        self._on = True
+
+    def missed(self, data: bytes) -> Program | None:
+        """The program to expect after data that the one before did not fit."""
+        if not self._on:
+            return None
+        self._misses += 1
+        self._on = self._misses < _MOST_MISSES or self._misses * 4 < self.hits
+        return self._known(data) if self._on else None
+
+    def _known(self, data: bytes) -> Program | None:
         try:
             shape = tuple(codec.decode_members(data))
         except CodecError:
             return None
-        if shape not in programs and len(programs) < _MOST_SHAPES:
+        if shape not in self._programs and len(self._programs) < _MOST_SHAPES:
             try:
-                programs[shape] = program(ops, shape, edit)
+                self._programs[shape] = program(self._ops, shape, self._edit)
             except (_Unfit, ValueError):  # ValueError: a key that no struct can have
-                programs[shape] = None
-        return programs.get(shape)
-
-    return rewrite
+                self._programs[shape] = None
+        return self._programs.get(shape)
 
 
 def program(ops: tuple[Op, ...], shape: tuple[str, ...], edit: Callable[[Op], Edit]) -> Program:
@@ -106,19 +158,34 @@ def program(ops: tuple[Op, ...], shape: tuple[str, ...], edit: Callable[[Op], Ed
     for op in ops:
         plan.take(op)
     result = plan.expression(plan.root)
-    before = _struct([(key, Raw) for key in shape])
-    names = plan.names | {"decode": msgspec.json.Decoder(before).decode, "encode": codec.encode}
+    before = msgspec.json.Decoder(_struct([(key, Raw) for key in shape]))
+    names = plan.names | {
+        "decode": before.decode,
+        "decode_lines": before.decode_lines,
+        "encode": codec.encode,
+        "encode_lines": codec.encode_lines,
+    }
     # Only numbers and calls stand in this text; keys and values are in `names`.
-    text = f"""def run(data, event):
+    text = f"""def one(data, event):
     members = decode(data)
     if encode(members) != data:
         return None
     if not data.isascii():
         data.decode()
-    return encode({result})"""
+    return encode({result})
+
+def many(data, event=None):
+    lines = b"\\n".join((*data, b""))
+    if lines.count(b"\\n") != len(data):
+        return None
+    found = decode_lines(lines)
+    if encode_lines(found) != lines:
+        return None
+    if not lines.isascii():
+        lines.decode()
+    return encode_lines([{result} for members in found])"""
     exec(text, names)
-    run: Program = names["run"]
-    return run
+    return Program(names["one"], names["many"])
 
 
 class _Plan:
@@ -285,7 +352,11 @@ def _conversion(op: Convert) -> Edit:
     decode, forward = codec.decode, op.conversion.forward
 
     def convert(found: Any, event: Event) -> Any:
-        value = decode(found) if type(found) is Raw else found
+        value = found
+        if type(found) is Raw:
+            value = _decode(found)
+            if type(value) is not str:  # of all but text it may have lost something
+                value = decode(found)
         if value is None:
             return None
         new = forward(value)

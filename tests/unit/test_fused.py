@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from eventmig import codec, ops
 from eventmig.codec import Value
 from eventmig.errors import CodecError, OpError
 from eventmig.ops import Op, fused
 from eventmig.ops.compiled import _edit as compiled_op
-from eventmig.ops.compiled import compile_ops
+from eventmig.ops.compiled import compile_many, compile_ops
 from eventmig.ops.control import reads_event, run
 from tests.unit.json_and_ops import EVENT, Program, with_data
 
@@ -24,12 +25,50 @@ def test_a_program_for_one_shape_means_what_the_reference_means(
     assert isinstance(before, dict)
     stored = codec.encode(before)
     try:
-        made = fused.program(program, tuple(before), compiled_op)(stored, EVENT)
+        made = fused.program(program, tuple(before), compiled_op).one(stored, EVENT)
     except Exception:  # noqa: BLE001 - whatever it is, the other reading is taken
         made = None
     event("read another way" if made is None else "taken")
     if made is not None:
         assert made == codec.encode(run(program, codec.decode(stored), EVENT))
+
+
+@given(st.lists(with_data(most=3), min_size=1, max_size=1), st.data())
+@settings(max_examples=300)
+def test_many_at_once_mean_what_one_by_one_means(
+    example: list[tuple[Program, Value]], data: st.DataObject
+) -> None:
+    """Members that no op looks at differ from event to event, and their spellings."""
+    program, before = example[0]
+    assert isinstance(before, dict)
+    spellings = st.sampled_from([b"1.10", b'"\xc3\xa9"', b'"\xff"', b"[1,\n2]", b"[1, 2]", b"0"])
+    others = data.draw(st.lists(spellings, min_size=1, max_size=5))
+    stored = [
+        b'{"untouched":%s%s%s' % (other, b"," if before else b"", codec.encode(before)[1:])
+        for other in others
+    ]
+    lines = None if reads_event(program) else compile_many(program)(stored)
+    event("one by one" if lines is None else "at once")
+    if lines is not None:
+        rewrite = compile_ops(program)
+        assert lines.split(b"\n") == [*(rewrite(one, EVENT) for one in stored), b""]
+
+
+@pytest.mark.parametrize(
+    "odd", [b'{"a":1,"a":2}', b'{"a":"\xff"}', b'{ "a":1}', b'{"b":1}', b'{"a":[\n]}', b""]
+)
+def test_what_is_of_another_shape_or_spelling_is_left_to_one_by_one(odd: bytes) -> None:
+    rewrite = compile_many((ops.rename("a", "b"),))
+    assert rewrite([b'{"a":1}', b'{"a":[2]}']) == b'{"b":1}\n{"b":[2]}\n'
+    for several in ([odd, b'{"a":1}'], [b'{"a":1}', odd]):
+        assert rewrite(several) is None
+    assert rewrite([b'{"a":3}']) == b'{"b":3}\n'
+
+
+def test_too_many_shapes_end_it() -> None:
+    rewrite = compile_many((ops.rename("a", "b"),))
+    for n in range(300):
+        assert rewrite([b'{"a":1}', b'{"a":1,"k%d":2}' % n]) is None
 
 
 def rewritten(data: bytes, *program: Op) -> bytes:
