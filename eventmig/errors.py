@@ -16,6 +16,7 @@
     ├── StoreError             the store itself
     │   ├── NotAStoreError     no event store behind this URL
     │   ├── StoreDamagedError  truncated, corrupt, a hole in a stream
+    │   ├── StoreUnavailableError  the server does not answer, or cut the connection
     │   ├── StoreFullError     no room left
     │   ├── ReadOnlyError      cannot be written
     │   ├── ConflictError      the stream is not where the writer expected it
@@ -154,6 +155,10 @@ class NotAStoreError(StoreError):
 
 class StoreDamagedError(StoreError):
     """The store is truncated or corrupt, or a stream has a hole."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store's server does not answer, refused us, or cut the connection."""
 
 
 class StoreFullError(StoreError):

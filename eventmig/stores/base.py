@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from sqlalchemy import Connection
 
@@ -24,6 +24,9 @@ from eventmig.events import (
     StreamHead,
     TypeCount,
 )
+
+Mode: TypeAlias = Literal["read", "write", "create"]
+"""Read only; write to what exists; create what is missing and write."""
 
 
 class Capability(StrEnum):

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from eventmig.errors import ConfigError, Where
+from eventmig.stores.base import Mode
 from eventmig.stores.layouts import OPTION, LayoutStore, open_layout
-from eventmig.stores.sqlite import Mode, SqliteStore
-from eventmig.stores.sqlite_file import locate
+from eventmig.stores.sqlite import SqliteStore
+from eventmig.stores.sqlite_file import locate as locate_sqlite
 
+if TYPE_CHECKING:
+    from eventmig.stores.postgres.store import PostgresStore
+
+_SQLITE = ("sqlite", "sqlite+pysqlite")
+_POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 _PLANNED = {
-    "postgresql": "PostgreSQL",
-    "postgres": "PostgreSQL",
     "esdb": "KurrentDB",
     "kurrentdb": "KurrentDB",
 }
 
 
-def open_store(url: str, *, mode: Mode = "read") -> SqliteStore | LayoutStore:
+def open_store(url: str, *, mode: Mode = "read") -> SqliteStore | PostgresStore | LayoutStore:
     """Open the store a URL names; with the option `layout`, somebody else's tables.
 
     "read" and "write" need it to exist and never create anything; "create" makes
-    what is missing (file, tables). Raises `ConfigError` for a URL that names no
-    kind of store, and what the store raises when it is opened.
+    what is missing (file, schema, tables). Raises `ConfigError` for a URL that names no
+    kind of store or one whose driver is not installed, and what the store raises when it
+    is opened.
     """
     described = _described(url)
     if described is not None:
         return open_layout(described, mode=mode)
-    return SqliteStore(locate(parse_url(url)), mode=mode)
+    parsed = parse_url(url)
+    if parsed.drivername in _SQLITE:
+        return SqliteStore(locate_sqlite(parsed), mode=mode)
+    try:  # an extra: imported only where it is asked for
+        from eventmig.stores.postgres.location import locate
+        from eventmig.stores.postgres.store import PostgresStore
+    except ImportError as error:
+        raise ConfigError(
+            f"the driver of PostgreSQL is not installed ({error})",
+            where=Where(store=parsed.render_as_string(hide_password=True)),
+            remedy="pip install 'eventmig[postgres]'",
+        ) from error
+    return PostgresStore(locate(parsed), mode=mode)
 
 
 def _described(url: str) -> URL | None:
@@ -61,7 +80,7 @@ def parse_url(url: str) -> URL:
             where=Where(store=url),
             remedy=f"write sqlite:///{url}",
         ) from error
-    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+    if parsed.drivername in _SQLITE + _POSTGRES:
         return parsed
     shown = parsed.render_as_string(hide_password=True)
     scheme = parsed.drivername.split("+")[0]
@@ -69,10 +88,11 @@ def parse_url(url: str) -> URL:
         raise ConfigError(
             f"{_PLANNED[scheme]} is not supported yet: {shown}",
             where=Where(store=shown),
-            remedy="this version works on sqlite:///FILE; `eventmig import` brings a history in",
+            remedy="this version works on sqlite:///FILE and postgresql://USER@HOST/DATABASE; "
+            "`eventmig import` brings a history in",
         )
     raise ConfigError(
         f"{parsed.drivername!r} is no kind of store eventmig knows: {shown}",
         where=Where(store=shown),
-        remedy="write sqlite:///FILE (the one kind this version knows)",
+        remedy="write sqlite:///FILE or postgresql://USER@HOST/DATABASE",
     )

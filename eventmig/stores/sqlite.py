@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, insert
@@ -34,8 +34,7 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import EventReader, Expected, Fence, TargetTransaction
-from eventmig.stores.sqlite_cache import StreamCache
+from eventmig.stores.base import EventReader, Expected, Fence, Mode, TargetTransaction
 from eventmig.stores.sqlite_errors import translated
 from eventmig.stores.sqlite_fence import check_fence, read_fence, set_fence
 from eventmig.stores.sqlite_file import Location, check_file, connect_writer
@@ -45,9 +44,7 @@ from eventmig.stores.sqlite_read import SqliteReader
 from eventmig.stores.sqlite_schema import FIRST_POSITION, FORMAT
 from eventmig.stores.sqlite_switch import drop_events, exchange_tables
 from eventmig.stores.sqlite_write import SqliteTransaction
-
-Mode: TypeAlias = Literal["read", "write", "create"]
-"""Read only; write to what exists; create what is missing and write."""
+from eventmig.stores.stream_cache import StreamCache
 
 
 class SqliteStore(SqliteReader):

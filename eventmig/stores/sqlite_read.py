@@ -21,11 +21,11 @@ from sqlalchemy.pool import NullPool
 from eventmig.errors import StoreDamagedError
 from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
 from eventmig.stores.base import Capability, DataRow
-from eventmig.stores.sqlite_cache import NAMES_KEPT
 from eventmig.stores.sqlite_check import check_tables, damages
 from eventmig.stores.sqlite_errors import translated
 from eventmig.stores.sqlite_file import Location, connect_reader
 from eventmig.stores.sqlite_schema import FIRST_POSITION, compose, define_tables
+from eventmig.stores.stream_cache import NAMES_KEPT
 
 _PAGE_BYTES: Final = 16 * 1024 * 1024
 _LAST: Final = 2**63 - 1

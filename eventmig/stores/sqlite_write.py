@@ -16,13 +16,13 @@ from sqlalchemy import Connection
 
 from eventmig.errors import ConflictError, DataError, Where
 from eventmig.events import Columns, Event, Kept
-from eventmig.stores.sqlite_cache import NAMES_KEPT, StreamCache
 from eventmig.stores.sqlite_fence import lift
 from eventmig.stores.sqlite_file import Location
 from eventmig.stores.sqlite_indexes import build_indexes, drop_indexes, indexes_missing
 from eventmig.stores.sqlite_keep import Keeper
 from eventmig.stores.sqlite_refusals import check_names, doubled, not_text, refused_batch
 from eventmig.stores.sqlite_schema import FIRST_POSITION, ROWS, Statements, Tables
+from eventmig.stores.stream_cache import NAMES_KEPT, StreamCache
 
 
 class SqliteTransaction:

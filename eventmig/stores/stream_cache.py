@@ -14,8 +14,8 @@ class StreamCache:
     """Keys of streams by name, last positions by key.
 
     Bounded: at most about 200,000 names of either kind; a head costs 8 bytes a
-    stream. Emptied whenever another connection committed (`data_version`) or a
-    transaction was undone.
+    stream. Emptied whenever a transaction was undone, and when another connection may have
+    committed what changes it (SQLite: `data_version`).
     """
 
     def __init__(self) -> None:
@@ -25,9 +25,13 @@ class StreamCache:
         """Forget everything."""
         self.ids: dict[str, int] = {}
         self.origin_ids: dict[str, int] = {}
+        self.data_version = _UNKNOWN
+        self.forget_heads()
+
+    def forget_heads(self) -> None:
+        """Forget the last positions: streams grew, or may have, without being looked at."""
         self.heads = array("q")
         self.all_heads_known = False
-        self.data_version = _UNKNOWN
 
     def set_heads(self, stream_ids: Sequence[int], positions: Sequence[int]) -> None:
         """Note the last positions of streams, by key; of a key given twice, the later one."""
@@ -37,11 +41,6 @@ class StreamCache:
             known.extend([_UNKNOWN] * missing)
         for key, position in zip(stream_ids, positions, strict=True):
             known[key] = position
-
-    def forget_heads(self) -> None:
-        """Forget the last positions: streams grew without being looked at."""
-        self.heads = array("q")
-        self.all_heads_known = False
 
     def unknown_heads(self, stream_ids: Sequence[int]) -> list[int]:
         """Those of these streams whose last positions are not known."""

@@ -1,0 +1,192 @@
+"""What a PostgreSQL URL names, and connections to it.
+
+    postgresql://USER@HOST:PORT/DATABASE?schema=NAME&tables=PREFIX&release=R&data=TYPE
+
+Other options are libpq's own (`sslmode`, `connect_timeout`, `host` of a socket's folder,
+…). The password never leaves this module but to the server: `Location.url` hides it, and
+`scrubbed` takes it out of what a driver says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias, get_args
+
+import psycopg
+from sqlalchemy import URL
+
+from eventmig.errors import ConfigError, StoreError, StoreUnavailableError, Where
+
+DataType: TypeAlias = Literal["jsonb", "json", "text", "bytea"]
+"""The type of the column that holds the events' data."""
+
+_OPTIONS: Final = ("schema", "tables", "release", "data")
+_LIBPQ: Final = frozenset(
+    [
+        "channel_binding",
+        "connect_timeout",
+        "gssencmode",
+        "gsslib",
+        "host",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_hosts",
+        "options",
+        "passfile",
+        "port",
+        "require_auth",
+        "service",
+        "sslcert",
+        "sslcertmode",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslmode",
+        "sslnegotiation",
+        "sslrootcert",
+        "sslsni",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "target_session_attrs",
+        "tcp_user_timeout",
+        "user",
+    ]
+)
+_SECRETS: Final = frozenset(("password", "sslpassword"))
+_PREFIX: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+_RELEASE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_ENCODING: Final = "UTF8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """What a URL names: a database, a schema (None: the user's own), a table prefix (may be
+    empty), a release or None, and the type of the data column (None: as it is, else jsonb).
+    """
+
+    url: str
+    parameters: Mapping[str, str] = field(repr=False)
+    schema: str | None = None
+    tables: str = ""
+    release: str | None = None
+    data: DataType | None = None
+
+    @property
+    def namespace(self) -> str:
+        """Tells these tables and streams from others in the same schema."""
+        return self.tables + (f"@{self.release}" if self.release else "")
+
+    def key(self, purpose: str, schema: str) -> int:
+        """The advisory lock for a purpose on these tables and release: signed, 64 bits."""
+        name = "\0".join(("eventmig", purpose, schema, self.tables, self.release or ""))
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+
+    def scrubbed(self, text: str) -> str:
+        """A driver's text, one line, without the password."""
+        password = self.parameters.get("password")
+        line = " ".join(text.split())
+        return line.replace(password, "***") if password else line
+
+
+def locate(url: URL) -> Location:
+    """Read a PostgreSQL URL; raises `ConfigError` for what it may not say."""
+    if secret := sorted(_SECRETS.intersection(url.query)):
+        raise ConfigError(
+            f"a PostgreSQL URL has no option {secret[0]}",
+            remedy="write postgresql://USER:PASSWORD@HOST/DATABASE, or use PGPASSWORD or ~/.pgpass",
+        )
+    shown = url.render_as_string(hide_password=True)
+
+    def wrong(what: str, remedy: str) -> ConfigError:
+        return ConfigError(f"{what}: {shown}", where=Where(store=shown), remedy=remedy)
+
+    options: dict[str, str] = {}
+    for name, value in url.query.items():
+        if not isinstance(value, str):
+            raise wrong("an option stands twice in the URL", "name it once")
+        if name not in _OPTIONS and name not in _LIBPQ:
+            raise wrong(
+                f"a PostgreSQL URL has no option {name!r}",
+                f"it knows {', '.join(_OPTIONS)}, and those of libpq (sslmode, …)",
+            )
+        options[name] = value
+    if not url.database:
+        raise wrong("the URL names no database", "write postgresql://USER@HOST/DATABASE")
+    schema, tables, release, data = (options.pop(name, "") for name in _OPTIONS)
+    if "schema" in url.query and (not schema or "\0" in schema or len(schema.encode()) > 63):
+        raise wrong(f"{schema!r} cannot name a schema", "use at most 63 bytes, as in schema=events")
+    if tables and not _PREFIX.fullmatch(tables):
+        raise wrong(
+            f"{tables!r} cannot begin a table's name",
+            "use letters, digits and _ (at most 40), as in tables=v2_",
+        )
+    if release and not _RELEASE.fullmatch(release):
+        raise wrong(
+            f"{release!r} cannot be a release's name", "use letters, digits, '.', '_', '+' and '-'"
+        )
+    kinds = get_args(DataType)
+    if "data" in url.query and data not in kinds:
+        raise wrong(f"{data!r} is no type for the data column", f"use {', '.join(kinds)}")
+    given = {
+        "host": url.host,
+        "port": None if url.port is None else str(url.port),
+        "user": url.username,
+        "password": url.password,
+        "dbname": url.database,
+    }
+    return Location(
+        url=shown,
+        parameters={**{k: str(v) for k, v in given.items() if v is not None}, **options},
+        schema=schema or None,
+        tables=tables,
+        release=release or None,
+        data=data or None,  # type: ignore[arg-type]  # one of its values: checked above
+    )
+
+
+def connect(location: Location, *, read_only: bool = False) -> psycopg.Connection:
+    """A connection in autocommit, its schema first and alone on the search path.
+
+    Raises `StoreUnavailableError` where the server does not let us in, `StoreError` for a
+    database that is not in UTF-8.
+    """
+    parameters = {
+        "application_name": "eventmig",
+        # A dead client must not hold a lock for two hours.
+        "keepalives_idle": "60",
+        **location.parameters,
+    }
+    try:
+        connection = psycopg.connect(**parameters, client_encoding="utf8", autocommit=True)  # type: ignore[arg-type]
+    except psycopg.Error as error:
+        raise StoreUnavailableError(
+            f"the PostgreSQL server refused, or does not answer: {location.scrubbed(str(error))}",
+            where=Where(store=location.url),
+            remedy="check that it runs, and host, port, database, user and password "
+            "(in the URL, PGPASSWORD or ~/.pgpass); then run the same command again",
+        ) from None  # the driver's error may quote what it was given
+    try:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != _ENCODING:
+            raise StoreError(
+                f"the database's encoding is {encoding}, not {_ENCODING}",
+                where=Where(store=location.url),
+                remedy="make a database with ENCODING 'UTF8': JSON text is UTF-8",
+            )
+        if location.schema is not None:
+            connection.execute(
+                "SELECT set_config('search_path', quote_ident(%s), false)", [location.schema]
+            )
+        if read_only:
+            connection.execute("SET default_transaction_read_only = on")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,22 @@
+"""One item ahead: a thread makes the next item while the caller works on this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """The same items in the same order, each asked for while the one before is in use.
+
+    What making an item raises is raised where that item would have come. An iterator that
+    is closed early waits for the item under way.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="eventmig-read") as ahead:
+        under_way = ahead.submit(next, items, None)
+        while (item := under_way.result()) is not None:
+            under_way = ahead.submit(next, items, None)
+            yield item

@@ -1,0 +1,410 @@
+"""Reading a PostgreSQL store (`EventReader`): pages of events, heads, counts.
+
+Over one connection in autocommit that cannot write; each page is one or more short reads,
+so that no transaction stays open between them. Where no end is given, reading ends at the
+safe head (`tail`). Writing is in `store`.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import RLock
+from typing import Any, Final, TypeAlias, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
+
+from eventmig.errors import CapabilityError, StoreDamagedError, Where
+from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
+from eventmig.stores.base import Capability, DataRow
+from eventmig.stores.postgres import tail
+from eventmig.stores.postgres.check import Found, check_sequence, damages, find_tables
+from eventmig.stores.postgres.failures import translated
+from eventmig.stores.postgres.json_fit import misfit
+from eventmig.stores.postgres.location import Location, connect
+from eventmig.stores.postgres.prefetch import prefetched
+from eventmig.stores.postgres.schema import FIRST_POSITION, SPELLED, Statements, Tables
+from eventmig.stores.stream_cache import NAMES_KEPT
+
+_PAGE_BYTES: Final = 16 * 1024 * 1024
+_FETCH_ROWS: Final = 1_000
+_FIRST_ROWS: Final = 100
+_LAST: Final = 2**63 - 1
+_HEADS_PAGE: Final = 10_000
+_STREAM_PAGE: Final = 1_000
+
+_Bound: TypeAlias = Mapping[str, object]
+_Row: TypeAlias = tuple[Any, ...]
+_T = TypeVar("_T")
+
+
+class PostgresReader:
+    """The reading half of `PostgresStore`; several threads may share one."""
+
+    first_position: int = FIRST_POSITION
+    capabilities: frozenset[Capability] = frozenset(Capability)
+
+    def __init__(self, location: Location) -> None:
+        self.url = location.url
+        self.namespace = location.namespace
+        self.location = location
+        self._guard = RLock()
+        self._reader: psycopg.Connection | None = None
+        self._names: dict[int, str] = {}
+        self._origin_names: dict[int, str] = {}
+        self._rows_that_fit = _FIRST_ROWS
+        self._found: Found
+        self._tables: Tables
+        self._sql: Statements
+
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
+    ) -> Iterator[list[Event]]:
+        """Batches in global order: `after` exclusive, `until` inclusive.
+
+        None reads to the safe head as it is when the first batch is read. A batch ends
+        early at 16 MiB of data.
+        """
+        last, alone = self._end(until)
+        sql = self._sql.read_events if alone else self._sql.read_events_ours
+        bound = self._span(last, types)
+        while after < last and (rows := self._rows_after(sql, bound, after, batch_size, 6)):
+            yield self._events(rows)
+            after = rows[-1][0]
+
+    def read_pages(
+        self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
+    ) -> Iterator[Page]:
+        """What `read_all` reads, column by column and without the events' own origins.
+
+        A thread fetches the next page while this one is worked on.
+        """
+        last, alone = self._end(until)
+        sql = self._sql.read_page if alone else self._sql.read_page_ours
+        return prefetched(self._pages(sql, after, last, batch_size))
+
+    def _pages(self, sql: str, after: int, last: int, batch_size: int) -> Iterator[Page]:
+        bound = self._span(last, None)
+        while after < last and (rows := self._rows_after(sql, bound, after, batch_size, 6)):
+            page = Page._make(zip(*rows, strict=True))
+            yield page._replace(streams=self._named(page.streams))
+            after = page.global_positions[-1]
+
+    def read_data(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
+    ) -> Iterator[list[DataRow]]:
+        """What `read_all` reads, as (global position, type, schema version, data) alone."""
+        last, alone = self._end(until)
+        sql = self._sql.read_data if alone else self._sql.read_data_ours
+        bound = self._span(last, types)
+        while after < last and (rows := self._rows_after(sql, bound, after, batch_size, 3)):
+            yield rows
+            after = rows[-1][0]
+
+    def read_stream(
+        self, stream: str, *, first: int | None = None, last: int | None = None
+    ) -> Iterator[Event]:
+        """One stream's events in order; `first` and `last` are inclusive stream positions."""
+        following = FIRST_POSITION if first is None else first
+        bound = {
+            "stream": stream,
+            "release": self.location.release,
+            "last": _LAST if last is None else last,
+        }
+        if not _storable(stream):
+            return
+
+        def rows_from(first: int, limit: int) -> list[_Row]:
+            return self._rows(self._sql.read_stream, {**bound, "first": first, "limit": limit})
+
+        while rows := self._sized(rows_from, following, _STREAM_PAGE, place=2, size=6):
+            yield from self._events(rows)
+            following = rows[-1][2] + 1
+
+    def event(self, event_id: str) -> Event | None:
+        """The event with this id, or None."""
+        if not _storable(event_id):
+            return None
+        bound = {"event_id": event_id, "release": self.location.release}
+        found = self._events(self._rows(self._sql.event_by_id, bound))
+        return found[0] if found else None
+
+    def examples(self, type: str, schema_version: int, limit: int) -> list[Event]:
+        """The first events of this type and schema version, at most `limit`."""
+        if not _storable(type):
+            return []
+        bound = {
+            **self._span(_LAST, None),
+            "after": 0,
+            "limit": limit,
+            "type": type,
+            "schema_version": schema_version,
+        }
+        return self._events(self._rows(self._sql.examples, bound))
+
+    def heads(self, streams: Collection[str] | None = None) -> Iterator[StreamHead]:
+        """The extent of every stream that has events (or of those named), by stream name."""
+        bound: dict[str, object] = {"release": self.location.release}
+        if streams is not None:
+            bound["names"] = list(filter(_storable, streams))
+            yield from map(StreamHead._make, self._rows(self._sql.heads_named, bound))
+            return
+        after = ""
+        bound["limit"] = _HEADS_PAGE
+        while page := self._rows(self._sql.heads_page, {**bound, "after": after}):
+            yield from (StreamHead._make(row) for row in page if row[3])
+            after = page[-1][0]
+
+    def categories(self) -> list[CategoryCount]:
+        """Categories with their counts of streams and events, ordered by name."""
+        bound = {"release": self.location.release}
+        return [CategoryCount._make(row) for row in self._rows(self._sql.categories, bound)]
+
+    def type_counts(self, *, until: int | None = None) -> list[TypeCount]:
+        """Events per type and schema version up to a global position (inclusive), ordered."""
+        rows = self._rows(self._sql.type_counts, self._span(until, None))
+        return [TypeCount._make(row) for row in rows]
+
+    def head_position(self) -> int:
+        """The safe head: the last event's global position below which nothing can appear
+        any more; 0 for an empty store.
+
+        Raises `CapabilityError` on a replica, which does not know what is under way, and
+        `StoreDamagedError` where the sequence caches values.
+        """
+        rows = self._rows(self._sql.head_position, self._span(self._settled(), None))
+        return int(rows[0][0]) if rows else 0
+
+    def count(self, *, until: int | None = None, types: Collection[str] | None = None) -> int:
+        """How many events (of these types) lie at or before a global position."""
+        bound = self._span(until, types)
+        sql = self._sql.count if types is None else self._sql.count_typed
+        return int(self._rows(sql, bound)[0][0])
+
+    def identity(self) -> str:
+        """Equal for two URLs exactly when they name the same events: system, database, schema,
+        tables and release.
+        """
+        return f"{self.id_scope()}&release={self.location.release or ''}"
+
+    def id_scope(self) -> str:
+        """Equal for two stores whose event ids must differ: the same tables."""
+        return f"postgresql:{self._found.database}/{self._found.schema}?tables=" + (
+            self.location.tables
+        )
+
+    def as_held(self, events: Sequence[Event]) -> list[Event]:
+        """These events with their data as this store hands it back; reads only.
+
+        Only `jsonb` spells its own way. Data that it would change or refuse stays as it is.
+        """
+        data = [event.data for event in events]
+        if self._found.data != "jsonb":
+            return list(events)
+        fits = [misfit(text, binary=True) is None for text in data]
+        sent = [text.decode() for text, fit in zip(data, fits, strict=True) if fit]
+        spelled = iter(self._rows(SPELLED, {"texts": sent}))
+        return [
+            event._replace(data=next(spelled)[0]) if fit else event
+            for event, fit in zip(events, fits, strict=True)
+        ]
+
+    def preflight(self) -> Iterator[StoreDamagedError]:
+        """What is damaged: the sequence, holes and repeated positions in streams. Reads only."""
+        with self._guard, translated(self.location), self._cursor() as cursor:
+            yield from list(damages(cursor, self.location, self._found, self._sql))
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only SQLAlchemy connection to the database: one snapshot for the block."""
+
+        def connected() -> psycopg.Connection:
+            connection = connect(self.location)
+            connection.autocommit = False
+            connection.read_only = True
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            return connection
+
+        engine = create_engine(
+            "postgresql+psycopg://", creator=connected, poolclass=NullPool, hide_parameters=True
+        )
+        with translated(self.location), engine.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close the connection; harmless twice."""
+        with self._guard:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+    # --- below
+
+    def _open_tables(self) -> None:
+        """Find the tables, and learn what they hold; raises `NotAStoreError` and others."""
+        with self._guard, translated(self.location), self._cursor() as cursor:
+            self._found, self._tables, self._sql = find_tables(cursor, self.location)
+
+    def _end(self, until: int | None) -> tuple[int, bool]:
+        """Where a read ends, and whether all rows up to there are this release's."""
+        if self._found.replica and until is not None:
+            return until, False
+        settled = self._settled()
+        bound = {"release": self.location.release}
+        if until is None:
+            rows = self._rows(self._sql.head_position, self._span(settled, None))
+            until = int(rows[0][0]) if rows else 0
+        # Up to what was settled before, no stream of another release can appear any more.
+        alone = until <= settled and not self._rows(self._sql.other_release, bound)[0][0]
+        return until, alone
+
+    def _settled(self) -> int:
+        found = self._found
+        if found.replica:
+            raise CapabilityError(
+                "a replica does not know which transactions are under way, so it has no safe head",
+                where=Where(store=self.url),
+                remedy="name the primary server as the source",
+            )
+        with self._guard, translated(self.location), self._cursor() as cursor:
+            check_sequence(cursor, self.location, found)
+            return tail.settled(cursor, table=found.events, sequence=found.positions)
+
+    def _rows_after(self, sql: str, bound: _Bound, after: int, limit: int, size: int) -> list[_Row]:
+        def rows_from(first: int, limit: int) -> list[_Row]:
+            return self._rows(sql, {**bound, "after": first - 1, "limit": limit})
+
+        return self._sized(rows_from, after + 1, limit, place=0, size=size)
+
+    def _sized(
+        self,
+        rows_from: Callable[[int, int], list[_Row]],
+        first: int,
+        limit: int,
+        *,
+        place: int,
+        size: int,
+    ) -> list[_Row]:
+        """Rows from the place `first` on: at most `limit`, and ending with the one that passes
+        16 MiB of data (column `size`).
+
+        Fetched some at a time, as many as were small lately, so that a page of large
+        events is not first held whole.
+        """
+        page: list[_Row] = []
+        total = 0
+        while len(page) < limit:
+            wanted = min(limit - len(page), self._rows_that_fit)
+            rows = rows_from(first, wanted)
+            for number, row in enumerate(rows, 1):
+                total += len(row[size])
+                if total > _PAGE_BYTES:
+                    page += rows[:number]
+                    self._rows_that_fit = max(1, min(self._rows_that_fit, len(page)))
+                    return page
+            page += rows
+            if len(rows) < wanted:
+                break
+            first = rows[-1][place] + 1
+            mean = max(1, total // len(page))
+            self._rows_that_fit = max(1, min(_FETCH_ROWS, _PAGE_BYTES // mean // 4))
+        return page
+
+    def _events(self, rows: Sequence[_Row]) -> list[Event]:
+        """Rows of a whole event each as events."""
+        page: list[Event] = []
+        merged: list[int] = []
+        names = self._names_of([row[1] for row in rows])
+        origin_names = self._origin_names_of([row[9] for row in rows if row[9] is not None])
+        new = tuple.__new__
+        origins: tuple[Origin, ...]
+        for gp, key, sp, eid, type_, version, data, meta, at, o_key, o_sp, o_n in rows:
+            stream = names[key]
+            origins = ()
+            if o_sp is not None:
+                if o_n is None:
+                    merged.append(gp)
+                name = stream if o_key is None else origin_names[o_key]
+                origins = (new(Origin, (name, o_sp, o_n)),)
+            page.append(new(Event, (gp, stream, sp, eid, type_, version, data, meta, at, origins)))
+        return self._with_all_origins(page, merged) if merged else page
+
+    def _with_all_origins(self, page: list[Event], merged: list[int]) -> list[Event]:
+        origins: dict[int, list[Origin]] = {}
+        for position, *origin in self._rows(self._sql.origins_of, {"positions": merged}):
+            origins.setdefault(position, []).append(Origin._make(origin))
+        return [
+            event._replace(origins=tuple(origins[event.global_position]))
+            if event.global_position in origins
+            else event
+            for event in page
+        ]
+
+    def _named(self, keys: Sequence[Any]) -> list[str]:
+        return list(map(self._names_of(keys).__getitem__, keys))
+
+    def _names_of(self, keys: Collection[int]) -> dict[int, str]:
+        """Names by key, at least of the streams with these keys; kept from page to page."""
+        return self._known(self._names, self._sql.stream_names, keys)
+
+    def _origin_names_of(self, keys: Collection[int]) -> dict[int, str]:
+        return self._known(self._origin_names, self._sql.origin_names, keys)
+
+    def _known(self, names: dict[int, str], sql: str, keys: Collection[int]) -> dict[int, str]:
+        unknown = set(keys).difference(names)
+        if unknown:
+            with self._guard:
+                if len(names) + len(unknown) > NAMES_KEPT:
+                    names.clear()
+                    unknown = set(keys)
+                names.update(self._rows(sql, {"ids": list(unknown)}))
+        return names
+
+    # A row is what its statement selects; its columns are named there.
+    def _rows(self, sql: str, bound: _Bound) -> list[_Row]:
+        with self._guard, translated(self.location), self._cursor() as cursor, _collector_paused():
+            return cursor.execute(sql.encode(), bound).fetchall()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[tail.Cursor]:
+        if self._reader is None or self._reader.closed:
+            self._reader = connect(self.location, read_only=True)
+        with self._reader.cursor(binary=True) as cursor:
+            yield cursor
+
+    def _span(self, until: int | None, types: Collection[str] | None) -> dict[str, object]:
+        return {
+            "until": _LAST if until is None else until,
+            "release": self.location.release,
+            "types": None if types is None else list(filter(_storable, types)),
+        }
+
+
+def _storable(name: str) -> bool:
+    """Whether PostgreSQL's text could hold this: no NUL, no lone surrogate."""
+    return "\0" not in name and name.encode(errors="replace").decode() == name
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No run of the garbage collector while rows are made: they are many, and no cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
