@@ -13,6 +13,7 @@ import typer
 
 from eventmig.cli import (
     demo,
+    inspecting,
     jobs,
     looking,
     quarantine,
@@ -44,6 +45,7 @@ app.command()(jobs.upcast)
 app.command()(jobs.verify)
 app.command()(jobs.status)
 app.command()(jobs.history)
+app.command()(inspecting.inspect)
 app.command()(looking.current)
 app.command()(looking.show)
 app.command()(jobs.cancel)

@@ -6,6 +6,7 @@ Progress comes through callbacks. All errors are `EventmigError`s.
 
 from eventmig.commands.following import FollowReport, follow
 from eventmig.commands.histories import export_history, import_history
+from eventmig.commands.inspecting import EVENTS_TRIED, Inspection, inspect
 from eventmig.commands.jobs import (
     JobHistory,
     JobReport,
@@ -23,9 +24,11 @@ from eventmig.commands.rebuilding import RebuildReport, load, rebuild, rollback
 from eventmig.commands.releasing import Started, check, init, release
 
 __all__ = [
+    "EVENTS_TRIED",
     "SAMPLES_EACH",
     "Current",
     "FollowReport",
+    "Inspection",
     "JobHistory",
     "JobReport",
     "RebuildReport",
@@ -39,6 +42,7 @@ __all__ = [
     "history",
     "import_history",
     "init",
+    "inspect",
     "load",
     "plan",
     "quarantined",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, func, select
 
-from eventmig.errors import StoreDamagedError, Where
+from eventmig.errors import OpaqueError, StoreDamagedError, Where
+from eventmig.events import Event
 from eventmig.stores.layouts.rows import Rows
 from eventmig.stores.layouts.tables import Tables
+from eventmig.stores.layouts.values import check_json
 
 _SHOWN: Final = 20
 
@@ -50,6 +52,22 @@ def damages(
             remedy="a stream must be whole: restore what is missing, or describe the rows that "
             "are events in the layout (where, stream.left_out)",
         )
+
+
+def check_payloads(events: Sequence[Event], url: str) -> None:
+    """Raise `OpaqueError` for the first event whose data are not JSON throughout."""
+    for event in events:
+        try:
+            check_json(event.data)
+        except OpaqueError as error:
+            where = Where(
+                store=url,
+                stream=event.stream,
+                stream_position=event.stream_position,
+                global_position=event.global_position,
+                type=event.type,
+            )
+            raise OpaqueError(error.what, where=where, remedy=error.remedy) from error
 
 
 def _missing(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sqlalchemy import URL, Connection
 
-from eventmig.errors import ConfigError, Where
+from eventmig.errors import ConfigError
 from eventmig.stores.layouts.description import Dialect, Layout, Tail
 from eventmig.stores.layouts.presets import resolve
 from eventmig.stores.layouts.tables import Tables
@@ -18,18 +19,38 @@ OPTION: Final = "layout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A database, and for PostgreSQL the schema (None: the user's own).
+
+    `url` is what may be shown: without the password. `connect` has it.
+    """
+
+    url: str
+    connect: URL
+    schema: str | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """The kind of database."""
+        return "sqlite" if self.connect.get_backend_name() == "sqlite" else "postgresql"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """A database, the layout of its events, and which of the streams are meant.
 
     `release` names the streams a job made beside others in the same table; None: all
-    others. `url` is without the password and with the layout's name alone.
+    others.
     """
 
-    url: str
-    address: URL
+    address: Address
     layout: Layout
-    schema: str | None = None
     release: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL, without a password."""
+        return self.address.url
 
     @property
     def namespace(self) -> str:
@@ -39,8 +60,34 @@ class Place:
 
 def locate(url: URL) -> Place:
     """Read a URL with the option `layout`; raises `ConfigError` for what it may not say."""
-    options = {"layout": "", "table": "", "release": "", "schema": ""}
-    own = {}
+    own, options = _options(url)
+    dialect: Dialect = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql"
+    layout = resolve(options["layout"], dialect)
+    if options["table"]:
+        layout = layout.model_copy(update={"table": options["table"]})
+    shown = url.update_query_dict({OPTION: layout.name})
+    return Place(
+        address=_address(shown, url.set(query=own), options),
+        layout=layout,
+        release=options["release"] or None,
+    )
+
+
+def address_of(url: URL) -> Address:
+    """The database a URL names, whatever its tables. Raises `ConfigError`."""
+    own, options = _options(url)
+    return _address(url, url.set(query=own), options)
+
+
+def _address(shown: URL, connect: URL, options: Mapping[str, str]) -> Address:
+    text = shown.render_as_string(hide_password=True)
+    return Address(url=text, connect=connect, schema=options["schema"] or None)
+
+
+def _options(url: URL) -> tuple[dict[str, str | tuple[str, ...]], dict[str, str]]:
+    """The options for the driver, and those for eventmig."""
+    options = {OPTION: "", "table": "", "release": "", "schema": ""}
+    own: dict[str, str | tuple[str, ...]] = {}
     for name, value in url.query.items():
         if name not in options:
             own[name] = value
@@ -48,28 +95,12 @@ def locate(url: URL) -> Place:
             options[name] = value
         else:
             raise ConfigError(f"the option {name} stands twice in the URL", remedy="name it once")
-    dialect: Dialect = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql"
-    if dialect == "sqlite" and (own or options["schema"]):
+    if url.get_backend_name() == "sqlite" and (own or options["schema"]):
         raise ConfigError(
             f"a SQLite URL has no option {', '.join(own) or 'schema'}",
             remedy="it knows layout, table and release",
         )
-    layout = resolve(options["layout"], dialect)
-    if options["table"]:
-        layout = layout.model_copy(update={"table": options["table"]})
-    shown = url.update_query_dict({OPTION: layout.name}).render_as_string(hide_password=True)
-    return Place(
-        url=shown,
-        address=url.set(query=own),
-        layout=layout,
-        schema=options["schema"] or None,
-        release=options["release"] or None,
-    )
-
-
-def where(place: Place) -> Where:
-    """The store, for errors."""
-    return Where(store=place.url)
+    return own, options
 
 
 class Database(Protocol):

@@ -23,7 +23,7 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.stores.layouts.description import Layout, Tail
-from eventmig.stores.layouts.place import Place
+from eventmig.stores.layouts.place import Address
 from eventmig.stores.layouts.tables import Tables
 
 _LOCK_WAIT: Final = "5s"
@@ -78,13 +78,13 @@ _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
 
 
 class PostgresDatabase:
-    """The database and schema of a place. Connects when it is first asked.
+    """The database and schema of an address. Connects when it is first asked.
 
     Raises `ConfigError` where the driver is not installed.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._made_schema = False
         self._made: list[str] = []
         self._scope: str | None = None
@@ -95,8 +95,8 @@ class PostgresDatabase:
         with self.reading() as connection:
             if connection.execute(select(func.current_schema())).scalar() is None:
                 raise NotAStoreError(
-                    f"there is no schema {self._place.schema!r}",
-                    where=Where(store=self._place.url),
+                    f"there is no schema {self._address.schema!r}",
+                    where=Where(store=self._address.url),
                     remedy="mend the schema in the URL (?schema=…)",
                 )
 
@@ -140,8 +140,8 @@ class PostgresDatabase:
 
     def create(self, layout: Layout) -> bool:
         with self.begin() as connection:
-            if self._place.schema and not inspect(connection).has_schema(self._place.schema):
-                connection.execute(text(f"CREATE SCHEMA {_quoted(self._place.schema)}"))
+            if self._address.schema and not inspect(connection).has_schema(self._address.schema):
+                connection.execute(text(f"CREATE SCHEMA {_quoted(self._address.schema)}"))
                 self._made_schema = True
         try:
             with self.begin() as connection:
@@ -150,7 +150,7 @@ class PostgresDatabase:
                 if not layout.create:
                     raise NotAStoreError(
                         f"the layout {layout.name!r} does not say how its tables are made",
-                        where=Where(store=self._place.url),
+                        where=Where(store=self._address.url),
                         remedy="make them with the library that owns them, then run this again",
                     )
                 schema = str(connection.execute(select(func.current_schema())).scalar())
@@ -162,9 +162,9 @@ class PostgresDatabase:
         return True
 
     def discard(self) -> None:
-        if self._made_schema and self._place.schema:
+        if self._made_schema and self._address.schema:
             with self.begin() as connection:
-                connection.execute(text(f"DROP SCHEMA {_quoted(self._place.schema)} CASCADE"))
+                connection.execute(text(f"DROP SCHEMA {_quoted(self._address.schema)} CASCADE"))
             self._made_schema = False
         self.close()
 
@@ -177,7 +177,7 @@ class PostgresDatabase:
             if not got:
                 raise JobLockedError(
                     "another job works on this target",
-                    where=Where(store=self._place.url),
+                    where=Where(store=self._address.url),
                     remedy="wait for it (`eventmig status` shows it) or stop that process; "
                     "the lock ends with its connection",
                 )
@@ -225,7 +225,7 @@ class PostgresDatabase:
         return self._reader.execution_options(isolation_level="READ COMMITTED")
 
     def _engine(self, *, read_only: bool) -> Engine:
-        url = self._place.address.set(drivername="postgresql+psycopg")
+        url = self._address.connect.set(drivername="postgresql+psycopg")
         try:
             engine = create_engine(
                 url,
@@ -237,14 +237,14 @@ class PostgresDatabase:
         except ImportError as error:
             raise ConfigError(
                 "the PostgreSQL driver is not installed",
-                where=Where(store=self._place.url),
+                where=Where(store=self._address.url),
                 remedy="install it: pip install 'eventmig[postgres]'",
             ) from error
 
         def settle(connection: Any, record: object) -> None:
             with connection.cursor() as cursor:
-                if self._place.schema:
-                    path = (_quoted(self._place.schema),)
+                if self._address.schema:
+                    path = (_quoted(self._address.schema),)
                     cursor.execute("SELECT set_config('search_path', %s, false)", path)
                 if read_only:
                     cursor.execute("SET default_transaction_read_only = on")
@@ -265,7 +265,7 @@ class PostgresDatabase:
                 raise
             kind, what, remedy = rule
             said = str(error.orig).splitlines()[0]
-            where = Where(store=self._place.url)
+            where = Where(store=self._address.url)
             raise kind(f"{what} ({said})", where=where, remedy=remedy) from error
 
 

@@ -18,7 +18,7 @@ from eventmig.errors import DataError, StoreDamagedError
 from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
 from eventmig.stores.base import Capability, DataRow
 from eventmig.stores.layouts import lineage
-from eventmig.stores.layouts.checks import damages
+from eventmig.stores.layouts.checks import check_payloads, damages
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.place import Database, Place
 from eventmig.stores.layouts.rows import Rows, derived_id
@@ -285,17 +285,26 @@ class LayoutReader:
 
         Reads every event.
         """
+        return self.faults()
+
+    def faults(self, *, events: int | None = None) -> Iterator[StoreDamagedError]:
+        """What `preflight` finds, with the payloads of so many events alone (None: of all)."""
         with self._reading() as (connection, rows):
             yield from list(damages(connection, self._tables, rows, self.url))
-        seen = 0
+        found = tried = 0
         last, after = self.head_position(), 0
-        while after < last and seen < _SHOWN:
+        size = 1_000 if events is None else min(events, 1_000)
+        while after < last and found < _SHOWN and (events is None or tried < events):
             try:
-                for batch in self.read_all(after=after, until=last):
+                for batch in self.read_all(after=after, until=last, batch_size=size):
+                    tried += len(batch)
+                    check_payloads(batch, self.url)
                     after = batch[-1].global_position
+                    if events is not None and tried >= events:
+                        return
                 after = last
             except DataError as error:
-                seen += 1
+                found += 1
                 yield StoreDamagedError(error.what, where=error.where, remedy=error.remedy)
                 after = max(after + 1, error.where.global_position or last)
 

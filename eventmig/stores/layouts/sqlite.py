@@ -19,23 +19,23 @@ from sqlalchemy.pool import QueuePool
 
 from eventmig.errors import ConfigError, JobLockedError, NotAStoreError, ReadOnlyError, Where
 from eventmig.stores.layouts.description import Layout, Tail
-from eventmig.stores.layouts.place import Place
+from eventmig.stores.layouts.place import Address
 from eventmig.stores.layouts.tables import Tables
 from eventmig.stores.sqlite_errors import translated
 from eventmig.stores.sqlite_file import Location, check_file, connect_reader, connect_writer
 
 
 class SqliteDatabase:
-    """The file of a place. Raises `ConfigError` where the URL names none."""
+    """The file of an address. Raises `ConfigError` where the URL names none."""
 
-    def __init__(self, place: Place) -> None:
-        name = place.address.database
+    def __init__(self, address: Address) -> None:
+        name = address.connect.database
         if not name or name == ":memory:":
             raise ConfigError(
-                f"a SQLite store is a file: {place.url}", remedy="write sqlite:///history.db"
+                f"a SQLite store is a file: {address.url}", remedy="write sqlite:///history.db"
             )
-        self._place = place
-        self._location = Location(url=place.url, path=Path(name))
+        self._address = address
+        self._location = Location(url=address.url, path=Path(name))
         self._made_file = False
         self._reader = self._engine(lambda: connect_reader(self._location), "BEGIN")
         self._writer = self._engine(
@@ -48,12 +48,12 @@ class SqliteDatabase:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with translated(self._place.url), self._reader.begin() as connection:
+        with translated(self._address.url), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        with translated(self._place.url), self._writer.begin() as connection:
+        with translated(self._address.url), self._writer.begin() as connection:
             yield connection
 
     def safe_position(self, tables: Tables, tail: Tail) -> int:
@@ -75,13 +75,13 @@ class SqliteDatabase:
         if not layout.create:
             raise NotAStoreError(
                 f"the layout {layout.name!r} does not say how its tables are made",
-                where=Where(store=self._place.url),
+                where=Where(store=self._address.url),
                 remedy="make them with the library that owns them, then run this again",
             )
         if not path.parent.is_dir():
             raise NotAStoreError(
                 f"there is no folder {path.parent}",
-                where=Where(store=self._place.url),
+                where=Where(store=self._address.url),
                 remedy="make the folder first, or name another path",
             )
         self._made_file = not path.exists()
@@ -105,14 +105,14 @@ class SqliteDatabase:
         except Timeout as error:
             raise JobLockedError(
                 "another job works on this target",
-                where=Where(store=self._place.url),
+                where=Where(store=self._address.url),
                 remedy="wait for it (`eventmig status` shows it) or stop that process; "
                 "the lock ends with it, there is no file to delete",
             ) from error
         except OSError as error:
             raise ReadOnlyError(
                 f"the lock file cannot be made: {error.strerror}",
-                where=Where(store=self._place.url),
+                where=Where(store=self._address.url),
                 remedy="give this user write permission on the folder of the store",
             ) from error
         try:

@@ -17,7 +17,7 @@ from eventmig.errors import ReadOnlyError, StoreError, Where
 from eventmig.events import Event
 from eventmig.stores.base import Capability
 from eventmig.stores.layouts import lineage, values
-from eventmig.stores.layouts.place import Database, Place, locate
+from eventmig.stores.layouts.place import Address, Database, Place, locate
 from eventmig.stores.layouts.postgres import PostgresDatabase
 from eventmig.stores.layouts.read import LayoutReader
 from eventmig.stores.layouts.sqlite import SqliteDatabase
@@ -35,7 +35,7 @@ class LayoutStore(LayoutReader):
     """
 
     def __init__(self, place: Place, *, mode: Literal["read", "write", "create"]) -> None:
-        super().__init__(place, _database(place))
+        super().__init__(place, database_of(place.address))
         self.mode = mode
         self._made = False
         writable = not place.layout.read_only
@@ -155,7 +155,7 @@ def open_layout(url: URL, *, mode: Literal["read", "write", "create"]) -> Layout
     return LayoutStore(locate(url), mode=mode)
 
 
-def _database(place: Place) -> Database:
-    if place.layout.dialect == "sqlite":
-        return SqliteDatabase(place)
-    return PostgresDatabase(place)
+def database_of(address: Address) -> Database:
+    """The database at an address; nothing is opened yet."""
+    kind = SqliteDatabase if address.dialect == "sqlite" else PostgresDatabase
+    return kind(address)

@@ -72,6 +72,11 @@ def nature(stored: bytes) -> str:
         if stored.startswith(sign):
             return name
     try:
+        msgspec.json.decode(stored, type=msgspec.Raw)
+        return "plain JSON"
+    except msgspec.DecodeError:
+        pass
+    try:
         zlib.decompress(stored)
     except zlib.error:
         return "encrypted, or packed in a way nobody can see"

@@ -1,0 +1,98 @@
+"""Which layout a database has: a preset that fits its tables, or a description to begin with.
+
+Looks at names and types of columns alone; whether the rows are what they seem is found
+out by reading some (`eventmig inspect`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, inspect
+
+from eventmig.stores.layouts.description import Dialect, Layout
+from eventmig.stores.layouts.presets import presets
+from eventmig.stores.layouts.tables import Found, found_in
+
+_SYSTEM_SCHEMAS: Final = ("information_schema", "pg_catalog", "pg_toast")
+_OWN: Final = "eventmig_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A table as the database has it; `schema` is None in SQLite."""
+
+    schema: str | None
+    name: str
+    columns: Mapping[str, Found]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """A layout that fits a table of this schema.
+
+    `elsewhere`: the table has another name than the preset's; `proposed`: it is no preset.
+    """
+
+    layout: Layout
+    schema: str | None
+    elsewhere: bool = False
+    proposed: bool = False
+
+
+def seen_in(connection: Connection, schema: str | None) -> list[Seen]:
+    """The tables of a database (of one schema, if given), without eventmig's own."""
+    sqlite = connection.dialect.name == "sqlite"
+    inspector = inspect(connection)
+    schemas: Sequence[str | None] = [None]
+    if not sqlite:
+        every = [s for s in inspector.get_schema_names() if s not in _SYSTEM_SCHEMAS]
+        schemas = [schema] if schema else every
+    found = []
+    for name in schemas:
+        for (_, table), columns in inspector.get_multi_columns(schema=name).items():
+            if not table.startswith(_OWN):
+                of = {c["name"]: found_in(c["type"], sqlite=sqlite) for c in columns}
+                found.append(Seen(schema=name, name=table, columns=of))
+    return found
+
+
+def matches(seen: Sequence[Seen], dialect: Dialect) -> list[Match]:
+    """The presets that fit, best first: those that name most of a table's columns."""
+    found: list[tuple[int, Match]] = []
+    for preset in presets():
+        if preset.dialect != dialect:
+            continue
+        for table in seen:
+            layout = preset.model_copy(update={"table": table.name})
+            if not _fits(layout, table, seen) or _is_snapshot(table.name, seen):
+                continue
+            elsewhere = table.name != preset.table
+            match = Match(layout=layout, schema=table.schema, elsewhere=elsewhere)
+            found.append((2 * len(layout.columns()) - elsewhere, match))
+    found.sort(key=lambda one: -one[0])
+    return [match for _, match in found]
+
+
+def _fits(layout: Layout, table: Seen, seen: Sequence[Seen]) -> bool:
+    there = {other.name: set(other.columns) for other in seen if other.schema == table.schema}
+    rowid = {"rowid"} if layout.dialect == "sqlite" else set()
+    there[table.name] |= rowid
+    for name in layout.columns():
+        owner, dot, column = name.rpartition(".")
+        if dot and owner in {join.table for join in layout.joins}:
+            if column not in there.get(owner, ()):
+                return False
+        elif name not in there[table.name]:
+            return False
+    beside = {layout.heads.table} if layout.heads else set()
+    return beside <= there.keys()
+
+
+def _is_snapshot(name: str, seen: Sequence[Seen]) -> bool:
+    stems = {other.name.removesuffix("_events") for other in seen}
+    return name.endswith("_snapshots") and (
+        name.removesuffix("_snapshots") in stems or name == "stored_snapshots"
+    )

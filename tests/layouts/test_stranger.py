@@ -1,0 +1,117 @@
+"""As a new user would: a database of the eventsourcing library, and nothing but the commands."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+from eventmig import commands
+from eventmig.project import Project
+from tests.acceptance.support import cli, imported, project
+from tests.layouts.library import sqlite, till
+
+UPCASTERS = '''
+"""One step: prices are whole cents."""
+
+from decimal import Decimal
+
+from eventmig import Registry, data_upcaster
+
+
+@data_upcaster("till:Sale.Rung", 1)
+def in_cents(data: dict) -> dict:
+    """Text was a bad idea."""
+    return data | {"cents": int(Decimal(data.pop("price")) * 100)}
+
+
+registry = Registry([in_cents])
+'''
+CONFIG = """
+registry = "upcasters:registry"
+source = "{source}"
+target = "sqlite:///till-{{release}}.db?layout={layout}"
+"""
+
+
+def test_from_a_database_of_the_library_to_its_reader_on_the_result(tmp_path: Path) -> None:
+    database = tmp_path / "till.db"
+    settings = sqlite(database, create=True)
+    till(tmp_path, "write", 1, **settings)
+    expected = till(tmp_path, "read", 1, **settings)
+    mode = sqlite3.connect(database)
+    assert mode.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    mode.close()
+    before = database.read_bytes()
+
+    looked = cli(tmp_path, "inspect", "sqlite:///till.db")
+    assert looked.returncode == 0, looked.stderr
+    assert "eventsourcing 9 (Python)" in looked.stdout
+    assert max(map(len, looked.stdout.splitlines())) <= 80
+    found = json.loads(cli(tmp_path, "inspect", "sqlite:///till.db", "--json").stdout)
+    assert (found["layout"], found["events"], found["streams"]) == ("eventsourcing", 78, 12)
+    assert len(found["shown"]) == 10
+    assert found["types"] == [["till:Sale.Opened", 1, 12], ["till:Sale.Rung", 1, 66]]
+    assert found["refused"] == []
+    assert database.read_bytes() == before
+
+    work = tmp_path / "work"
+    assert cli(tmp_path, "init", "work").returncode == 0
+    (work / "upcasters" / "__init__.py").write_text(UPCASTERS)
+    config = CONFIG.format(source=found["source"], layout="eventsourcing")
+    (work / "eventmig.toml").write_text(config)
+    assert cli(work, "release", "3").returncode == 0
+    planned = cli(work, "plan")
+    assert planned.returncode == 0, planned.stderr
+    assert "66 upcast" in planned.stdout
+    done = cli(work, "upcast")
+    assert done.returncode == 0, done.stderr
+    assert "0 mismatches" in done.stdout
+    assert database.read_bytes() == before
+
+    result = sqlite(work / "till-3.db")
+    assert till(tmp_path, "read", 2, **result) == expected
+    assert till(tmp_path, "add", 2, **result) == "79 13"
+    again = json.loads(cli(work, "inspect", "sqlite:///till-3.db", "--json").stdout)
+    assert again["types"] == [["till:Sale.Opened", 1, 12], ["till:Sale.Rung", 2, 67]]
+
+
+def test_compressed_states_stay_compressed(tmp_path: Path) -> None:
+    zlib = {"COMPRESSOR_TOPIC": "zlib"}
+    source, target = tmp_path / "till.db", tmp_path / "new.db"
+    till(tmp_path, "write", 1, **sqlite(source, create=True, **zlib))
+    (tmp_path / "steps_here.py").write_text(UPCASTERS)
+    assert commands.inspect(Project.open(), f"sqlite:///{source}").layout == "eventsourcing-zlib"
+    moved = project(
+        tmp_path,
+        imported(tmp_path / "steps_here.py").registry,
+        source=f"sqlite:///{source}?layout=eventsourcing-zlib",
+        target=f"sqlite:///{target}?layout=eventsourcing-zlib",
+    )
+    assert commands.upcast(moved).ready
+    expected = till(tmp_path, "read", 1, **sqlite(source, **zlib))
+    assert till(tmp_path, "read", 2, **sqlite(target, **zlib)) == expected
+    assert till(tmp_path, "add", 2, **sqlite(target, **zlib)) == "79 13"
+
+
+def test_encrypted_states_are_refused_by_name(tmp_path: Path) -> None:
+    key = {"CIPHER_TOPIC": "cipher:Cipher", "CIPHER_KEY": "a secret"}
+    (tmp_path / "cipher.py").write_text(
+        "class Cipher:\n"
+        "    def __init__(self, environment): pass\n"
+        "    def encrypt(self, text): return bytes(byte ^ 0xA5 for byte in text)\n"
+        "    decrypt = encrypt\n"
+    )
+    till(tmp_path, "write", 1, **sqlite(tmp_path / "till.db", create=True, **key))
+    looked = cli(tmp_path, "inspect", "sqlite:///till.db")
+    assert looked.returncode == 1
+    assert "encrypted, or packed in a way nobody can see" in " ".join(looked.stdout.split())
+    (tmp_path / "upcasters.py").write_text(UPCASTERS)
+    source = "sqlite:///till.db?layout=eventsourcing"
+    config = CONFIG.format(source=source, layout="eventsourcing")
+    (tmp_path / "eventmig.toml").write_text(config)
+    assert cli(tmp_path, "release", "2").returncode == 0
+    refused = cli(tmp_path, "upcast")
+    assert refused.returncode == 4
+    assert "encrypted" in refused.stderr
+    assert not (tmp_path / "till-2.db").exists()
