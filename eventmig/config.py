@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError
 
 from eventmig.errors import ConfigError, EventmigError, Where
 from eventmig.mapping import Mapping
+from eventmig.stores.kurrent import url as kurrent_url
 
 FILE = "eventmig.toml"
 T = TypeVar("T")
@@ -92,6 +93,8 @@ class Config(pydantic.BaseModel):
                     remedy="freeze one with `eventmig release NAME`, or name one: --release NAME",
                 )
             url = url.replace("{release}", release)
+        if kurrent_url.is_kurrent(url):
+            return kurrent_url.with_ledger(url, self.url)
         try:
             parsed = make_url(url)
         except (ArgumentError, ValueError) as error:

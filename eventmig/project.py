@@ -33,6 +33,7 @@ from eventmig.rebuild import Aggregate, ReadModel
 from eventmig.registry import Registry
 from eventmig.release import Lock, Release, parse_lock
 from eventmig.stores.base import EventReader, JobTarget
+from eventmig.stores.kurrent import url as kurrent_url
 from eventmig.stores.open import open_store
 from eventmig.transform import Pipeline
 
@@ -230,6 +231,8 @@ def sql_engine(url: str) -> Iterator[Engine]:
 
 def public(url: str) -> str:
     """A URL without its password, and with the name alone of a layout it describes."""
+    if kurrent_url.is_kurrent(url):
+        return kurrent_url.public(url)
     parsed = make_url(url)
     described = parsed.query.get("layout")
     if isinstance(described, str) and described.startswith("{"):

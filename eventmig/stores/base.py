@@ -33,7 +33,12 @@ class Capability(StrEnum):
     """Something a store may or may not be able to do."""
 
     APPEND = "append"  # an application can append with an expected position
-    TARGET = "target"  # a job can write into it, ledger in the same transaction
+    TARGET = "target"  # a job can write into it, with a ledger
+    UNDO = "undo"  # what a transaction wrote can be taken back: when it fails, and later
+    GLOBAL_ORDER = "global_order"  # it keeps the order it is given over streams
+    UNIQUE_IDS = "unique_ids"  # an event id stands once in the whole store
+    CHECKS_TEXT = "checks_text"  # it refuses data and metadata that are no text
+    LARGE = "large"  # it holds events of many megabytes
     LINEAGE = "lineage"  # it keeps each event's origins itself
     SQL = "sql"  # read models and ledger can live beside it, in SQL
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from eventmig.errors import ConfigError, Where
 from eventmig.stores.base import Mode
+from eventmig.stores.kurrent import url as kurrent_url
 from eventmig.stores.layouts import OPTION, LayoutStore, open_layout
 from eventmig.stores.sqlite import SqliteStore
 from eventmig.stores.sqlite_file import locate as locate_sqlite
 
 if TYPE_CHECKING:
+    from eventmig.stores.kurrent.store import KurrentStore
     from eventmig.stores.postgres.store import PostgresStore
 
 _SQLITE = ("sqlite", "sqlite+pysqlite")
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
-_PLANNED = {
-    "esdb": "KurrentDB",
-    "kurrentdb": "KurrentDB",
-}
 
 
-def open_store(url: str, *, mode: Mode = "read") -> SqliteStore | PostgresStore | LayoutStore:
+AnyStore: TypeAlias = "SqliteStore | PostgresStore | KurrentStore | LayoutStore"
+
+
+def open_store(url: str, *, mode: Mode = "read") -> AnyStore:
     """Open the store a URL names; with the option `layout`, somebody else's tables.
 
     "read" and "write" need it to exist and never create anything; "create" makes
@@ -32,6 +33,10 @@ def open_store(url: str, *, mode: Mode = "read") -> SqliteStore | PostgresStore 
     kind of store or one whose driver is not installed, and what the store raises when it
     is opened.
     """
+    if kurrent_url.is_kurrent(url):
+        from eventmig.stores.kurrent.store import KurrentStore  # its driver is an extra
+
+        return KurrentStore(kurrent_url.locate(url), mode=mode)
     described = _described(url)
     if described is not None:
         return open_layout(described, mode=mode)
@@ -83,16 +88,8 @@ def parse_url(url: str) -> URL:
     if parsed.drivername in _SQLITE + _POSTGRES:
         return parsed
     shown = parsed.render_as_string(hide_password=True)
-    scheme = parsed.drivername.split("+")[0]
-    if scheme in _PLANNED:
-        raise ConfigError(
-            f"{_PLANNED[scheme]} is not supported yet: {shown}",
-            where=Where(store=shown),
-            remedy="this version works on sqlite:///FILE and postgresql://USER@HOST/DATABASE; "
-            "`eventmig import` brings a history in",
-        )
     raise ConfigError(
         f"{parsed.drivername!r} is no kind of store eventmig knows: {shown}",
         where=Where(store=shown),
-        remedy="write sqlite:///FILE or postgresql://USER@HOST/DATABASE",
+        remedy="write sqlite:///FILE, postgresql://USER@HOST/DATABASE or esdb://HOST:2113",
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from eventmig.stores.open import open_store
+from tests import kurrent
 from tests.conformance.suite import Make, StoreConformance, an_event
 
 SQLITE = {
@@ -26,6 +28,19 @@ class TestSqlite(StoreConformance):
             for beside in {"", tables}:
                 with open_store(f"sqlite:///{tmp_path}/store.db{beside}", mode="create"):
                     pass
+        return lambda: open_store(url, mode="create")
+
+
+@pytest.fixture(scope="module")
+def kurrent_server() -> Iterator[str]:
+    with kurrent.server() as url:
+        yield url
+
+
+class TestKurrent(StoreConformance):
+    @pytest.fixture(params=["global", "stream"])
+    def make(self, kurrent_server: str, request: pytest.FixtureRequest) -> Make:
+        url = kurrent.fresh(kurrent_server, order=request.param)
         return lambda: open_store(url, mode="create")
 
 

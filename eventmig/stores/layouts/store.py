@@ -40,7 +40,8 @@ class LayoutStore(LayoutReader):
         self._made = False
         writable = not place.layout.read_only
         self.capabilities = frozenset(
-            {Capability.SQL, *((Capability.TARGET, Capability.LINEAGE) if writable else ())}
+            {Capability.SQL, Capability.GLOBAL_ORDER}
+            | ({Capability.TARGET, Capability.UNDO, Capability.LINEAGE} if writable else set())
         )
         try:
             if mode != "read":

@@ -1,0 +1,13 @@
+"""KurrentDB (EventStoreDB) as a store, over gRPC.
+
+url        what a URL names: servers, and which of their streams
+client     the client's library, behind one seam
+envelope   what events have no place for, inside their metadata
+log        reads of the log that go on where they break off
+rules      which of its events a reader of the streams would see
+read       the store's events, heads and counts
+append     appends, many under way at once
+ledger     the ledger of jobs, in a stream or in a database
+write      what a job writes
+store      all of it together
+"""

@@ -1,0 +1,238 @@
+"""The client's library behind one seam: its messages, its connection, its errors.
+
+`esdbclient` and its successor `kurrentdbclient` carry the same messages and connect the
+same way; whichever is installed is used. What eventmig takes from them is the
+connection (discovery of the leader, TLS, credentials) and the stub of the service
+`Streams`: the clients' own methods wait for each append, make a costly value of each
+event read, and retry in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import grpc
+
+from eventmig.errors import ConfigError, StoreError, StoreUnavailableError, Where
+from eventmig.stores.kurrent.url import Location
+
+Message: TypeAlias = Any
+"""A protobuf message; the generated classes have no types that both clients share."""
+
+PATIENCE: Final = 60.0
+"""Seconds without any progress after which a server that does not answer is given up."""
+
+_TRANSIENT: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+_LIBRARIES: Final = (
+    ("kurrentdbclient", "KurrentDBClient", "KurrentDBClientError", "kurrentdbclient.protos.v1"),
+    ("esdbclient", "EventStoreDBClient", "EventStoreDBClientException", "esdbclient.protos.Grpc"),
+)
+
+
+class _Library(NamedTuple):
+    name: str
+    client: Callable[[str], Any]
+    error: type[Exception]
+    streams: ModuleType
+    shared: ModuleType
+
+
+def _library() -> _Library:
+    for package, client, error, protos in _LIBRARIES:
+        try:
+            found = importlib.import_module(package)
+        except ModuleNotFoundError:
+            continue
+        exceptions = importlib.import_module(f"{package}.exceptions")
+        streams, shared = (
+            importlib.import_module(f"{protos}.{name}_pb2") for name in ("streams", "shared")
+        )
+        return _Library(
+            package, getattr(found, client), getattr(exceptions, error), streams, shared
+        )
+    raise ConfigError(
+        "no client for KurrentDB is installed",
+        remedy="pip install 'eventmig[kurrent]' (or kurrentdbclient)",
+    )
+
+
+_LIBRARY: Final = _library()
+streams_pb2: Final = _LIBRARY.streams
+shared_pb2: Final = _LIBRARY.shared
+Options: Final = streams_pb2.ReadReq.Options
+
+
+class Connection:
+    """A connection to the servers of one location, made anew when it breaks."""
+
+    def __init__(self, location: Location, *, patience: float = PATIENCE) -> None:
+        self.location = location
+        self.patience = patience
+        self._guard = threading.Lock()
+        try:
+            self._client: Any = _LIBRARY.client(_uri(location))
+        except (ValueError, OSError) as error:
+            raise ConfigError(
+                f"the client cannot use this URL: {_without_secrets(str(error), location)}",
+                where=Where(store=location.url),
+                remedy="write it as the client takes it: esdb://user:password@host:2113, with "
+                "?Tls=false for a server without certificates",
+            ) from None
+        except _LIBRARY.error as error:
+            raise unreachable(location, str(error)) from error
+
+    # --- calls
+
+    def read(self, options: Message) -> Generator[Message, None, None]:
+        """The answers to one read; ends the call when it is closed. Raises `grpc.RpcError`."""
+        call = self._stub().Read(streams_pb2.ReadReq(options=options), **self._call(write=False))
+        try:
+            yield from call
+        finally:
+            call.cancel()
+
+    @contextmanager
+    def batch_append(
+        self, requests: Iterable[Message], *, timeout: float
+    ) -> Iterator[Iterator[Message]]:
+        """The answers to these append requests, as they come, for at most `timeout` seconds.
+
+        Raises `grpc.RpcError`.
+        """
+        call = self._stub().BatchAppend(iter(requests), timeout=timeout, **self._call(write=True))
+        try:
+            yield call
+        finally:
+            call.cancel()
+
+    def reconnect(self, error: grpc.RpcError) -> None:
+        """Connect anew: to the leader that the error names, or to what can be found."""
+        with self._guard:
+            try:
+                self._client.reconnect(_leader(error))
+            except _LIBRARY.error as second:
+                raise unreachable(self.location, str(second)) from second
+
+    def close(self) -> None:
+        """Close the connection; harmless twice."""
+        self._client.close()
+
+    # --- below
+
+    def _stub(self) -> Any:
+        return self._client.streams._stub
+
+    def _call(self, *, write: bool) -> dict[str, Any]:
+        metadata = self._client.streams._metadata(
+            self._client._call_metadata, requires_leader=write
+        )
+        return {"metadata": metadata, "credentials": self._client._call_credentials}
+
+
+class Patience:
+    """Decides after an error whether to try again: yes, while something moves on."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._since = time.monotonic()
+        self._pause = 0.05
+
+    def progress(self) -> None:
+        """Something came: the waiting begins anew."""
+        self._since, self._pause = time.monotonic(), 0.05
+
+    def pause(self, said: str) -> None:
+        """Wait a little, longer each time; raises `StoreUnavailableError` when it was too long."""
+        if time.monotonic() - self._since > self._connection.patience:
+            raise unreachable(self._connection.location, said)
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 2, 2.0)
+
+    def wait(self, error: grpc.RpcError) -> None:
+        """Wait a little and connect anew; raises what the error means where that is useless."""
+        if not transient(error) and _leader(error) is None:
+            raise meaning(error, self._connection.location) from error
+        self.pause(details(error))
+        with contextlib.suppress(StoreUnavailableError):  # not yet: the next call will tell
+            self._connection.reconnect(error)
+
+
+def transient(error: grpc.RpcError) -> bool:
+    """Whether the same call may succeed a little later."""
+    return error.code() in _TRANSIENT
+
+
+def is_gone(error: grpc.RpcError) -> bool:
+    """Whether the stream that was asked for is tombstoned."""
+    return "is deleted" in details(error)
+
+
+def details(error: grpc.RpcError) -> str:
+    """What the server (or the library) said."""
+    return str(error.details() or error.code().name)
+
+
+def meaning(error: grpc.RpcError, location: Location) -> StoreError:
+    """A gRPC error as one of the store's."""
+    where, said = Where(store=location.url), details(error)
+    match error.code():
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return StoreError(
+                "the server does not accept this user name and password",
+                where=where,
+                remedy="correct them in the URL (escape @ : / ? in a password as %40 %3A %2F %3F)",
+            )
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return StoreError(
+                "the server does not let this user read $all, or one of the streams",
+                where=where,
+                remedy="name a user in $admins, or give this one the right: for $all with the "
+                "$acl of $settings ($userStreamAcl, $systemStreamAcl)",
+            )
+        case code if code in _TRANSIENT:
+            return unreachable(location, said)
+    return StoreError(f"the server refused a call: {said}", where=where)
+
+
+def unreachable(location: Location, said: str) -> StoreUnavailableError:
+    """No server answers."""
+    return StoreUnavailableError(
+        f"the server cannot be reached ({_without_secrets(said, location)})",
+        where=Where(store=location.url),
+        remedy="check that it runs and that host, port and Tls are right; then the same command "
+        "goes on where it stopped",
+    )
+
+
+def _uri(location: Location) -> str:
+    """The URL for the client; the older one knows only the older schemes."""
+    scheme, rest = location.uri.split("://", 1)
+    if _LIBRARY.name == "esdbclient":
+        scheme = scheme.replace("kurrentdb", "esdb").replace("kdb", "esdb")
+    return f"{scheme}://{rest}"
+
+
+def _leader(error: grpc.RpcError) -> str | None:
+    trailing = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
+    found = {str(key): value for key, value in trailing or ()}
+    host, port = found.get("leader-endpoint-host"), found.get("leader-endpoint-port")
+    return f"{host}:{port}" if host and port else None
+
+
+def _without_secrets(text: str, location: Location) -> str:
+    return text.replace(location.uri, location.url)

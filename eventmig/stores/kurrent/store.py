@@ -1,0 +1,266 @@
+"""The KurrentDB (EventStoreDB) store, over gRPC (`EventReader`, `EventAppender`, `JobTarget`).
+
+What a URL names is in `url`; reading in `read`; how events get into the
+log in `append`, what a job makes of that in `write`, and where its
+ledger lives in `ledger`. Opening a store writes nothing: streams come into
+being with their first events.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection as SqlConnection
+
+from eventmig.errors import (
+    CapabilityError,
+    ConflictError,
+    JobLockedError,
+    ReadOnlyError,
+    Where,
+)
+from eventmig.events import Event, NewEvent
+from eventmig.stores.base import ANY, Expected
+from eventmig.stores.kurrent.append import Appender, Item, proposed
+from eventmig.stores.kurrent.client import PATIENCE, Connection
+from eventmig.stores.kurrent.ledger import Ledger, ledger_of
+from eventmig.stores.kurrent.log import END, name_of
+from eventmig.stores.kurrent.read import KurrentReader
+from eventmig.stores.kurrent.rules import METADATA
+from eventmig.stores.kurrent.url import Location, lock_name
+from eventmig.stores.kurrent.write import (
+    Heads,
+    KurrentTransaction,
+    Unaccounted,
+    check_new,
+    new_item,
+    written_by_job,
+)
+
+Mode: TypeAlias = Literal["read", "write", "create"]
+"""Read only; write; the same (there is nothing to create)."""
+
+
+class KurrentStore(KurrentReader):
+    """Streams of a KurrentDB. Open it with `open_store`; close it. `first_position` is 0.
+
+    Raises `ConfigError` for a URL the client cannot use, `StoreUnavailableError` where no
+    server answers, `StoreError` where it does not let this user read `$all`. `patience` is how
+    long, in seconds, a server may be away before a read or a write is given up.
+    """
+
+    def __init__(self, location: Location, *, mode: Mode, patience: float = PATIENCE) -> None:
+        super().__init__(location, Connection(location, patience=patience))
+        self.mode: Mode = mode
+        self._appender = Appender(self._connection)
+        self._heads: Heads | None = None
+        self._ledger: Ledger | None = None
+        try:
+            self._probe()
+            self._ledger = ledger_of(location, self._connection, self._appender)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- writing
+
+    def append(self, stream: str, events: Sequence[NewEvent], *, expected: Expected) -> list[Event]:
+        """Append in one request; return the events as stored.
+
+        Ids default to UUIDv4; times are the server's, unless given. Raises `ConflictError`
+        when the stream is not at `expected`, `DataError` for what cannot be stored; then
+        nothing was written. An event of the same id elsewhere is no conflict.
+        """
+        self._check_writable()
+        for new in events:
+            check_new(stream, new, self.location)
+        while True:
+            head = self._head(stream)
+            met = head == expected if isinstance(expected, int) else expected is ANY or head < 0
+            if not met:
+                raise self._conflict(stream, head, expected)
+            items = [
+                new_item(self.location, stream, head + 1 + number, new)
+                for number, new in enumerate(events)
+            ]
+            try:
+                self._appender.append(items)
+            except ConflictError:
+                if expected is ANY and self._head(stream) != head:
+                    continue
+                raise
+            return list(self.read_stream(stream, first=head + 1, last=head + len(items)))
+
+    @contextmanager
+    def begin(self) -> Iterator[KurrentTransaction]:
+        """A write transaction: events go out at once, the ledger commits at the end.
+
+        After an error the ledger is as before; events that went out stay, and are found
+        by the next transaction (see `write`). Raises `JobLostError` where another
+        process wrote the ledger meanwhile.
+        """
+        self._check_writable()
+        heads, self._heads = self._heads, None
+        assert self._ledger is not None
+        with self._ledger.begin() as connection:
+            transaction = KurrentTransaction(self, connection, self._appender, heads)
+            yield transaction
+        self._heads = transaction.heads_known
+
+    @contextmanager
+    def reading(self) -> Iterator[SqlConnection]:
+        """A read-only SQL connection to the ledger: one snapshot for the block."""
+        assert self._ledger is not None
+        with self._ledger.reading() as connection:
+            yield connection
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this target for one job, against other processes of this machine.
+
+        A lock of the operating system on a file: it ends with the process. A process
+        elsewhere is held off by the ledger, which takes nothing from one that has not
+        read the last entry. Raises `JobLockedError` at once.
+        """
+        held = FileLock(self._lock_path(), mode=0o666)
+        try:
+            held.acquire(timeout=0)
+        except Timeout as error:
+            raise JobLockedError(
+                "another job works on this target",
+                where=Where(store=self.url, file=str(self._lock_path())),
+                remedy="wait for it (`eventmig status` shows it) or stop that process; "
+                "the lock ends with it, there is no file to delete",
+            ) from error
+        try:
+            self._heads = None
+            yield
+        finally:
+            held.release()
+
+    def held(self) -> bool:
+        """Whether a process of this machine holds this target now; changes nothing."""
+        if not self._lock_path().exists():
+            return False
+        try:
+            with FileLock(self._lock_path(), timeout=0, mode=0o666):
+                return False
+        except Timeout:
+            return True
+
+    def discard(self) -> None:
+        """Close the store: opening it made nothing."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; harmless twice."""
+        if self._ledger is not None:
+            self._ledger.close()
+        self._connection.close()
+
+    def __enter__(self) -> KurrentStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- what a transaction needs
+
+    def learn_heads(self, accounted: int) -> Heads:
+        """Every stream's head, and the events a job wrote after a position.
+
+        One pass over the log of the target's streams.
+        """
+        heads, rules = Heads(), self._rules()
+        begin = len(self.location.prefix)
+        for name, (first, _) in rules.visible.items():
+            if self.location.holds(name) and 0 < first < END:
+                heads.last[name[begin:]] = first - 1
+        with closing(self._log.of_location(self.location)) as stored_events:
+            for stored in stored_events:
+                name = name_of(stored)
+                stream, revision = name[begin:], stored.stream_revision
+                visible = revision >= rules.next_revision(name)
+                if visible and stored.commit_position > accounted and written_by_job(stored):
+                    heads.unaccounted[stream, revision] = Unaccounted(
+                        stored.id.string, stored.commit_position
+                    )
+                else:
+                    heads.last[stream] = revision
+        return heads
+
+    def truncate(self, after: int) -> int:
+        """Make invisible the streams whose events lie after a position; returns how many
+        events that were. Raises `CapabilityError` where a stream has some before it too.
+        """
+        before: Counter[str] = Counter()
+        behind: Counter[str] = Counter()
+        with closing(self._events()) as events:
+            for event in events:
+                (behind if event.global_position > after else before)[event.stream] += 1
+        if both := sorted(before.keys() & behind.keys()):
+            raise CapabilityError(
+                f"the end of the stream {both[0]!r} cannot be taken back: KurrentDB "
+                "truncates only beginnings",
+                where=Where(store=self.url, stream=both[0]),
+                remedy="end the job with `eventmig cancel` and run it anew",
+            )
+        for stream in behind:
+            self._truncate_before(self.location.prefix + stream)
+        return behind.total()
+
+    # --- below
+
+    def _truncate_before(self, name: str) -> None:
+        """Set a stream's `$tb` behind its last event; other metadata stays."""
+        metadata_stream = f"$${name}"
+        kept, last = {}, -1
+        with closing(self._log.of_stream(metadata_stream)) as versions:
+            for stored in versions:
+                kept, last = json.loads(stored.data or b"{}"), stored.stream_revision
+        data = json.dumps({**kept, "$tb": self._log.last_revision(name) + 1}).encode()
+        id_ = str(uuid.uuid4())
+        message = proposed(id_, METADATA, "application/json", data, b"")
+        self._appender.append([Item(metadata_stream, last + 1, id_, message, len(data))])
+
+    def _head(self, stream: str) -> int:
+        """The stream's last revision; -1 where it is not there."""
+        name = self.location.prefix + stream
+        following = self._rules().next_revision(name)
+        return max(self._log.last_revision(name), following - 1 if following < END else -1)
+
+    def _probe(self) -> None:
+        """Find out at once whether there is a server, and whether it lets us read."""
+        patience, self._connection.patience = self._connection.patience, 0.0
+        try:
+            self._log.head()
+        finally:
+            self._connection.patience = patience
+
+    def _check_writable(self) -> None:
+        if self.mode == "read":
+            raise ReadOnlyError(
+                "the store was opened for reading only",
+                where=Where(store=self.url),
+                remedy='open it with mode="write"',
+            )
+
+    def _conflict(self, stream: str, head: int, expected: Expected) -> ConflictError:
+        actual = f"at position {head}" if head >= 0 else "not there"
+        wanted = "no such stream" if expected is None else f"position {expected}"
+        return ConflictError(
+            f"the stream {stream!r} is {actual}; the writer expected {wanted}",
+            where=Where(store=self.url, stream=stream, stream_position=head),
+            remedy="read the stream again, decide again, append again",
+        )
+
+    def _lock_path(self) -> Path:
+        return Path(tempfile.gettempdir()) / lock_name(self.location)
