@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -209,7 +209,7 @@ def sql_engine(url: str) -> Iterator[Engine]:
     Raises `StoreError` where the database cannot be reached.
     """
     try:
-        engine = create_engine(make_url(url), poolclass=NullPool)
+        engine = create_engine(with_driver(url), poolclass=NullPool)
     except (ArgumentError, ImportError) as error:
         raise ConfigError(
             f"this database cannot be used: {error}",
@@ -227,6 +227,14 @@ def sql_engine(url: str) -> Iterator[Engine]:
         ) from error
     finally:
         engine.dispose()
+
+
+def with_driver(url: str) -> URL:
+    """A URL as SQLAlchemy is to take it: PostgreSQL by psycopg 3."""
+    parsed = make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    return parsed
 
 
 def public(url: str) -> str:

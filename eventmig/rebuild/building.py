@@ -44,8 +44,7 @@ class ModelBuilding:
         tables = tuple(KeptTable(name=table.name, schema=table.schema) for table in model.tables)
 
         def discard(old: Generation) -> None:
-            for table in old.tables:
-                swap.drop(connection, table, old.number)
+            swap.drop(connection, old.tables, old.number)
 
         with connection.begin():
             self.hold = bookkeeping.take(connection, _KIND, model.name)
@@ -63,8 +62,8 @@ class ModelBuilding:
             self.at = self.planned.generation
             self.shadow = Shadow(model.tables, self.at.number, connection.dialect.name)
             if not self.planned.resumed:
-                for table in tables:  # left behind by hand, or by an older copy of the database
-                    swap.drop(connection, table, self.at.number)
+                # Left behind by hand, or by an older copy of the database.
+                swap.drop(connection, tables, self.at.number)
                 self.shadow.create(connection)
         self.expected = plan.expected()
 
@@ -85,6 +84,12 @@ class ModelBuilding:
                 remedy="the source was changed while it was read, or since the rebuild began; "
                 "verify it, then rebuild with a release of another name, which begins anew",
             )
+
+    def build_indexes(self) -> None:
+        """Build what indexes there can be before the swap."""
+        with self.connection.begin():
+            self.hold.fence(self.connection)
+            swap.build_indexes(self.connection, self.shadow)
 
     def catch_up(self, upto: int) -> int:
         """Replay what came since, up to a later position; returns how many events that were."""

@@ -7,20 +7,24 @@ transaction; never begins or commits one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
-    BindParameter,
+    ClauseElement,
+    Column,
     ColumnElement,
     Connection,
     Dialect,
+    Float,
+    Numeric,
     Table,
     and_,
     delete,
     func,
+    literal,
     literal_column,
     select,
     tuple_,
@@ -32,12 +36,14 @@ from eventmig.errors import RebuildError, Where
 from eventmig.rebuild.faults import NO_CAUSE, Cause, missing, present, where_caused
 from eventmig.rebuild.fold import Effect, Needs, Outcome, TableFold
 from eventmig.rebuild.shape import Shape
-from eventmig.rebuild.statements import Statement, insert_into, parameter
+from eventmig.rebuild.staging import Given, Staged, driver_error, stage_of
+from eventmig.rebuild.statements import Insert, Statement
 
 Signature: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 """The columns an effect sets, and those it adds to."""
 
 _ZERO: ColumnElement[Any] = literal_column("0")
+_PG_NUMERIC = 1700  # what PostgreSQL calls the type; others do not look at it
 _KEYS_AT_ONCE = 400  # SQLite allows 999 parameters in its older versions
 
 
@@ -48,25 +54,17 @@ class TableWriter:
         self.shape = shape
         self.target = target
         self._dialect = dialect
-        self._merges: dict[tuple[Signature, bool], Statement] = {}
+        self._merges: dict[tuple[Signature, bool], Statement | Staged] = {}
         columns = [target.c[name] for name in shape.columns]
-        values = {c: parameter(index, c) for index, c in enumerate(columns)}
-        plain = insert_into(target, dialect).values(values).inline()
-        self._insert = Statement(plain, len(columns), dialect)
-        rest = {name: plain.excluded[name] for name in shape.defaults}
-        keys = [target.c[name] for name in shape.key]
-        replace = (
-            plain.on_conflict_do_update(index_elements=keys, set_=rest)
-            if rest
-            else plain.on_conflict_do_nothing(index_elements=keys)
-        )
-        self._replace = Statement(replace, len(columns), dialect)
-        self._delete = Statement(delete(target).where(self._at()), len(keys), dialect)
+        keys = columns[: len(shape.key)]
+        self._insert = self._made(self._inserted, columns)
+        self._replace = self._made(self._replaced, columns)
+        self._delete = self._made(lambda given: delete(target).where(self._at(given)), keys)
 
     def fetcher(self, connection: Connection) -> Callable[[object], dict[str, Any] | None]:
         """A function that reads one row by its key: all its columns, or None."""
         target, shape = self.target, self.shape
-        query = select(*(target.c[name] for name in shape.columns)).where(self._at())
+        query = select(*(target.c[name] for name in shape.columns)).where(self._at(Given()))
 
         def fetch(key: object) -> dict[str, Any] | None:
             bound = {f"p{i}": value for i, value in enumerate(shape.key_values(key))}
@@ -81,7 +79,8 @@ class TableWriter:
         for name in self.shape.defaults:
             implementation = self.target.c[name].type.dialect_impl(self._dialect)
             there = implementation.bind_processor(self._dialect)
-            back = implementation.result_processor(self._dialect, None)
+            numeric = isinstance(implementation, Numeric) and not isinstance(implementation, Float)
+            back = implementation.result_processor(self._dialect, _PG_NUMERIC if numeric else None)
             if back is not None:  # without it the driver gives values back as they were
                 found[name] = _round_trip(there, back)
         return found
@@ -141,58 +140,74 @@ class TableWriter:
             self._run(connection, statement, rows, fold)
         self._run(connection, self._insert, inserted, fold)
 
-    def _statement(self, signature: Signature, *, update_only: bool) -> Statement:
+    def _statement(self, signature: Signature, *, update_only: bool) -> Statement | Staged:
         found = self._merges.get((signature, update_only))
         if found is None:
-            build = self._update if update_only else self._merge
-            found = self._merges[signature, update_only] = build(*signature)
+            names, adds = signature
+            columns = [self.target.c[name] for name in (*self.shape.key, *names, *adds)]
+            build = self._updated if update_only else self._merged
+            found = self._made(lambda given: build(given, names, adds), columns)
+            self._merges[signature, update_only] = found
         return found
 
-    def _update(self, names: tuple[str, ...], adds: tuple[str, ...]) -> Statement:
+    def _made(
+        self, build: Callable[[Given], ClauseElement], columns: Sequence[Column[Any]]
+    ) -> Statement | Staged:
+        alone = Statement(build(Given()), len(columns), self._dialect)
+        if self._dialect.name != "postgresql":
+            return alone
+        stage = stage_of(self.target, alone.sql, columns)
+        return Staged(alone, stage, build(Given(stage)), self._dialect)
+
+    def _inserted(self, given: Given) -> Insert:
+        columns = [self.target.c[name] for name in self.shape.columns]
+        return given.insert(self.target, given.values(columns), self._dialect)
+
+    def _replaced(self, given: Given) -> Insert:
+        plain = self._inserted(given)
+        return self._on_conflict(plain, {n: plain.excluded[n] for n in self.shape.defaults})
+
+    def _updated(
+        self, given: Given, names: tuple[str, ...], adds: tuple[str, ...]
+    ) -> ClauseElement:
         table, shape, start = self.target, self.shape, len(self.shape.key)
         values: dict[Any, Any] = {}
         for index, name in enumerate((*names, *adds), start):
             column = table.c[name]
-            given = parameter(index, column)
-            values[column] = given if name in names else func.coalesce(column, _ZERO) + given
+            value = given(index, column)
+            values[column] = value if name in names else func.coalesce(column, _ZERO) + value
         if not values:  # a patch of nothing: only that the row is there
             values[table.c[shape.key[0]]] = table.c[shape.key[0]]
-        clause = update(table).where(self._at()).values(values)
-        return Statement(clause, start + len(names) + len(adds), self._dialect)
+        return update(table).where(self._at(given)).values(values)
 
-    def _merge(self, names: tuple[str, ...], adds: tuple[str, ...]) -> Statement:
+    def _merged(self, given: Given, names: tuple[str, ...], adds: tuple[str, ...]) -> ClauseElement:
         table, shape = self.target, self.shape
-        given = (*shape.key, *names, *adds)
-        values: dict[Any, Any] = {}
-        for index, name in enumerate(given):
-            values[table.c[name]] = parameter(index, table.c[name])
-        constants: list[object] = []
-        starts: dict[str, BindParameter[Any]] = {}
-        for name, default in shape.defaults.items():
-            if default is None or name in names:
-                continue
-            starts[name] = parameter(len(given) + len(constants), table.c[name])
-            constants.append(default)
+        values = given.values([table.c[name] for name in (*shape.key, *names, *adds)])
+        starts = {
+            name: literal(default, table.c[name].type)
+            for name, default in shape.defaults.items()
+            if default is not None and name not in names
+        }
         for name, start in starts.items():
             column = table.c[name]
             values[column] = values[column] + start if name in adds else start
-        clause = insert_into(table, self._dialect).values(values).inline()
+        clause = given.insert(table, values, self._dialect)
         changes: dict[str, Any] = {name: clause.excluded[name] for name in names}
         for name in adds:
             column, added = table.c[name], clause.excluded[name]
             before = func.coalesce(column, _ZERO) if column.nullable else column
             changes[name] = before + (added - starts[name] if name in starts else added)
-        keys = [table.c[name] for name in shape.key]
-        full = (
-            clause.on_conflict_do_update(index_elements=keys, set_=changes)
-            if changes
-            else clause.on_conflict_do_nothing(index_elements=keys)
-        )
-        return Statement(full, len(given), self._dialect, tuple(constants))
+        return self._on_conflict(clause, changes)
 
-    def _at(self) -> ColumnElement[bool]:
+    def _on_conflict(self, clause: Insert, changes: dict[str, Any]) -> Insert:
+        keys = [self.target.c[name] for name in self.shape.key]
+        if not changes:
+            return clause.on_conflict_do_nothing(index_elements=keys)
+        return clause.on_conflict_do_update(index_elements=keys, set_=changes)
+
+    def _at(self, given: Given) -> ColumnElement[bool]:
         columns = [self.target.c[name] for name in self.shape.key]
-        return and_(*(c == parameter(index, c) for index, c in enumerate(columns)))
+        return and_(*(c == given(index, c) for index, c in enumerate(columns)))
 
     def _check(self, connection: Connection, checked: list[tuple[object, Effect]]) -> None:
         there = self._present(connection, [key for key, _ in checked])
@@ -225,7 +240,7 @@ class TableWriter:
     def _run(
         self,
         connection: Connection,
-        statement: Statement,
+        statement: Statement | Staged,
         rows: list[tuple[Any, ...]],
         fold: TableFold,
     ) -> int:
@@ -236,7 +251,7 @@ class TableWriter:
         savepoint = connection.begin_nested()
         try:
             changed = statement.run(connection, rows)
-        except (DBAPIError, OverflowError):
+        except (DBAPIError, OverflowError, driver_error(self._dialect)):
             savepoint.rollback()
             self._find_refused(connection, statement, rows, fold)
             raise
@@ -246,7 +261,7 @@ class TableWriter:
     def _find_refused(
         self,
         connection: Connection,
-        statement: Statement,
+        statement: Statement | Staged,
         rows: list[tuple[Any, ...]],
         fold: TableFold,
     ) -> None:

@@ -13,14 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import IntegrityError
 
 from eventmig.errors import RebuildError, Where
 from eventmig.rebuild import bookkeeping, swap
 from eventmig.rebuild.bookkeeping import Generation, Hold, KeptTable, Kind, State
 from eventmig.rebuild.building import ModelBuilding
+from eventmig.rebuild.carrying import carried, carry
 from eventmig.rebuild.hold import held
+from eventmig.rebuild.locking import lock_tables, retried
 from eventmig.rebuild.progress import (
     DataUpcaster,
     Phase,
@@ -31,6 +33,7 @@ from eventmig.rebuild.progress import (
 )
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.shadow import parked_name
 from eventmig.rebuild.side_by_side import FoldHelpers
 from eventmig.stores.base import EventReader
 
@@ -97,6 +100,7 @@ def rebuild_read_models(
             )
             one = ModelBuilding(model, connection, plan, release, tell)
             one.run(helpers)
+            one.build_indexes()
             built.append(one)
         if upto is None:
             _catch_up(source, built)
@@ -113,17 +117,21 @@ def rollback_read_models(names: Sequence[str], *, engine: Engine) -> dict[str, i
     Returns each name's live generation. Raises `RebuildError` when one has no earlier
     generation, `JobLockedError` when one is being rebuilt. Writes `engine`'s database.
     """
-    result: dict[str, int] = {}
     with _writing(engine, names) as connection:
         with connection.begin():
             holds = [bookkeeping.take(connection, _KIND, name) for name in names]
-        with connection.begin():
-            for hold in holds:
-                hold.fence(connection)
-            with swap.names_alone(connection):
+            live = [t for hold in holds for t in _live_tables(connection, (), hold)]
+
+        def attempt() -> dict[str, int]:
+            with connection.begin():
                 for hold in holds:
-                    result[hold.name] = _roll_back(connection, hold)
-    return result
+                    hold.fence(connection)
+                    bookkeeping.lock_live(connection, hold)
+                lock_tables(connection, live)
+                with _carrying(connection, live), swap.names_alone(connection):
+                    return {hold.name: _roll_back(connection, hold) for hold in holds}
+
+        return retried(connection, attempt, live)
 
 
 def _roll_back(connection: Connection, hold: Hold) -> int:
@@ -164,7 +172,15 @@ def _swap(
     connection: Connection, built: Sequence[ModelBuilding], source: EventReader | None
 ) -> list[RebuildResult]:
     """Swap all in one transaction, after the last events of `source` (None: they are in)."""
-    try:
+    before = [one.at for one in built]
+    live = [
+        table for one in built for table in _live_tables(connection, one.model.tables, one.hold)
+    ]
+    connection.rollback()
+
+    def attempt() -> list[RebuildResult]:
+        for one, at in zip(built, before, strict=True):
+            one.at = at
         with connection.begin():
             for one in built:
                 one.hold.fence(connection)
@@ -172,9 +188,13 @@ def _swap(
             for one in built:
                 if source is not None:
                     one.last_increment(source.head_position())
-                swap.finish_loading(connection, one.shadow)
-            with swap.names_alone(connection):
+                swap.add_foreign_keys(connection, one.shadow)
+            lock_tables(connection, live)
+            with _carrying(connection, live), swap.names_alone(connection):
                 return [_swap_in(connection, one) for one in built]
+
+    try:
+        return retried(connection, attempt, live)
     except IntegrityError as error:
         raise RebuildError(
             f"the rebuilt rows break a constraint or a unique index: {error.orig}",
@@ -182,16 +202,34 @@ def _swap(
         ) from error
 
 
+@contextmanager
+def _carrying(connection: Connection, live: Sequence[KeptTable]) -> Iterator[None]:
+    """What hangs on the live tables is on those that have their names at the end of the block."""
+    hanging = carried(connection, live, _parked(connection))
+    carry(connection, hanging.before)
+    yield
+    carry(connection, hanging.after)
+
+
+def _parked(connection: Connection) -> list[KeptTable]:
+    """Every kept table, by the name it has now."""
+    return [
+        KeptTable(schema=table.schema, name=parked_name(table.name, made.number))
+        for _, made in bookkeeping.all_generations(connection, _KIND)
+        if made.state is State.KEPT
+        for table in made.tables
+    ]
+
+
 def _swap_in(connection: Connection, one: ModelBuilding) -> RebuildResult:
     """One model's part of the swap."""
     hold, new, rows = one.hold, one.at, one.count_rows()
     oldest = bookkeeping.generation(connection, _KIND, hold.name, State.KEPT)
     if oldest is not None:
-        for table in oldest.tables:
-            swap.drop(connection, table, oldest.number)
+        swap.drop(connection, oldest.tables, oldest.number)
         bookkeeping.remove(connection, hold, oldest.number)
     live = bookkeeping.generation(connection, _KIND, hold.name, State.LIVE)
-    before = _live_tables(connection, one.model, live)
+    before = _live_tables(connection, one.model.tables, hold)
     number = 0 if live is None else live.number
     parked = [swap.park(connection, table, number) for table in before]
     if parked and live is None:  # tables that were there before eventmig
@@ -206,12 +244,11 @@ def _swap_in(connection: Connection, one: ModelBuilding) -> RebuildResult:
     return one.result(number if parked else None, rows)
 
 
-def _live_tables(
-    connection: Connection, model: ReadModel, live: Generation | None
-) -> list[KeptTable]:
+def _live_tables(connection: Connection, declared: Sequence[Table], hold: Hold) -> list[KeptTable]:
     """The tables that lose their live names: the live generation's, and any others so named."""
+    live = bookkeeping.generation(connection, _KIND, hold.name, State.LIVE)
     tables = [] if live is None else [KeptTable(name=t.name, schema=t.schema) for t in live.tables]
-    for table in model.tables:
+    for table in declared:
         named = KeptTable(name=table.name, schema=table.schema)
         if named not in tables:
             tables.append(named)

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateTable
 from sqlalchemy.sql import quoted_name
+from sqlalchemy.types import SchemaType
 
 LONGEST_NAME = 63
 """Bytes of an identifier in PostgreSQL; SQLite has no such limit, and keeps to this one."""
@@ -83,7 +84,10 @@ class Shadow:
                         constraint.name = parked_name(str(constraint.name), generation)
 
     def create(self, connection: Connection) -> None:
-        """Make the tables, empty and without indexes."""
+        """Make the tables, empty and without indexes; and the types they need."""
+        for column in (column for shadow in self.tables for column in shadow.columns):
+            if isinstance(column.type, SchemaType):
+                column.type.create(connection, checkfirst=True)
         for table, shadow in zip(self.declared, self.tables, strict=True):
             inline = [] if self._dialect == "postgresql" else self._keys[table]
             connection.execute(CreateTable(shadow, include_foreign_key_constraints=inline))

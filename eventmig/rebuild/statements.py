@@ -43,31 +43,31 @@ def insert_into(table: Table, dialect: Dialect) -> Insert:
 class Statement:
     """One compiled statement, which takes rows of values: its parameters `p0`, `p1`, ….
 
-    `constants` are the values of the last parameters, the same for every row.
+    Literals in the clause are the same for every row.
     """
 
-    def __init__(
-        self,
-        clause: ClauseElement,
-        parameters: int,
-        dialect: Dialect,
-        constants: tuple[object, ...] = (),
-    ) -> None:
+    def __init__(self, clause: ClauseElement, parameters: int, dialect: Dialect) -> None:
         compiled = cast(SQLCompiler, clause.compile(dialect=dialect))
-        names = [f"p{index}" for index in range(parameters + len(constants))]
+        names = [f"p{index}" for index in range(parameters)]
+        others = [name for name in compiled.binds if name not in names]
         self.sql = str(compiled)
-        self._constants = constants
-        self._names = None if compiled.positional else names
+        self._processors: list[tuple[int, Callable[[Any], Any]]] = []
+        for index, name in enumerate(names):
+            processor = _processor(compiled.binds[name], dialect)
+            if processor is not None:
+                self._processors.append((index, processor))
+        constants: list[object] = []
+        for name in others:
+            bind = compiled.binds[name]
+            processor = _processor(bind, dialect)
+            constants.append(bind.value if processor is None else processor(bind.value))
+        self._constants = tuple(constants)
         # Drivers with positional parameters may want them in another order, or twice.
+        names += others
+        self._names = None if compiled.positional else names
         order = [names.index(name) for name in compiled.positiontup or ()]
         straight = not compiled.positional or order == list(range(len(names)))
         self._pick = None if straight else itemgetter(*order)
-        self._processors: list[tuple[int, Callable[[Any], Any]]] = []
-        for index, name in enumerate(names):
-            implementation = compiled.binds[name].type.dialect_impl(dialect)
-            processor = implementation.bind_processor(dialect)
-            if processor is not None:
-                self._processors.append((index, processor))
 
     def run(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
         """Run once per row, in bulk; returns how many rows of the table it changed."""
@@ -78,10 +78,9 @@ class Statement:
 
     def bound(self, rows: Sequence[tuple[Any, ...]]) -> Any:
         """The rows as the driver takes them."""
+        rows = self.processed(rows)
         if self._constants:
             rows = [(*row, *self._constants) for row in rows]
-        if self._processors:
-            rows = [self._processed(row) for row in rows]
         if self._names is not None:
             names = self._names
             return [dict(zip(names, row, strict=True)) for row in rows]
@@ -90,11 +89,19 @@ class Statement:
             return [pick(row) for row in rows]
         return rows
 
+    def processed(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """The rows with their values as the driver takes them."""
+        return [self._processed(row) for row in rows] if self._processors else rows
+
     def _processed(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         values = list(row)
         for index, processor in self._processors:
             values[index] = processor(values[index])
         return tuple(values)
+
+
+def _processor(bind: BindParameter[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    return bind.type.dialect_impl(dialect).bind_processor(dialect)
 
 
 def parameter(index: int, column: ColumnElement[Any]) -> BindParameter[Any]:

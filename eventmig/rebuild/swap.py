@@ -6,12 +6,13 @@
 
 SQLite cannot rename an index: there, indexes are made when a table gets its live
 name. Views and foreign keys of other tables go by name on SQLite and follow the
-live name; on PostgreSQL they stay with the table they were made on.
+live name; on PostgreSQL they stay with the table they were made on, and are carried over
+(`carrying`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Table, inspect, text
@@ -19,6 +20,7 @@ from sqlalchemy.schema import AddConstraint, CreateIndex
 
 from eventmig.errors import RebuildError, Where
 from eventmig.rebuild.bookkeeping import KeptTable
+from eventmig.rebuild.carrying import sequences
 from eventmig.rebuild.shadow import Shadow, parked_name
 
 
@@ -33,19 +35,31 @@ def key_columns(connection: Connection, table: Table) -> list[str]:
     return list(found["constrained_columns"])
 
 
-def drop(connection: Connection, table: KeptTable, generation: int) -> None:
-    """Drop a generation's table by its parked name, if it is there."""
-    name = _quoted(connection, table.schema, parked_name(table.name, generation))
-    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
+def drop(connection: Connection, tables: Sequence[KeptTable], generation: int) -> None:
+    """Drop a generation's tables by their parked names, where they are there."""
+    names = [
+        _quoted(connection, table.schema, parked_name(table.name, generation)) for table in tables
+    ]
+    if connection.dialect.name == "postgresql":  # together: they may refer to each other
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {', '.join(names)}")
+        return
+    for name in names:
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
 
 
-def finish_loading(connection: Connection, shadow: Shadow) -> None:
-    """Foreign keys and indexes of the shadow tables, where they can be made before the swap."""
+def build_indexes(connection: Connection, shadow: Shadow) -> None:
+    """Indexes of the shadow tables, where they can be made before the swap; safe to repeat."""
     if connection.dialect.name != "postgresql":
         return
     for table in shadow.declared:
         for index in shadow.indexes[table]:
-            connection.execute(CreateIndex(index))
+            connection.execute(CreateIndex(index, if_not_exists=True))
+
+
+def add_foreign_keys(connection: Connection, shadow: Shadow) -> None:
+    """Foreign keys of the shadow tables, where they are not made with the tables."""
+    if connection.dialect.name != "postgresql":
+        return
     for table in shadow.declared:
         for key in shadow.foreign_keys(table):
             connection.execute(AddConstraint(key))
@@ -106,6 +120,10 @@ def park(connection: Connection, table: KeptTable, generation: int) -> KeptTable
             back = _quoted(connection, table.schema, parked)
             connection.exec_driver_sql(f"ALTER INDEX {there} RENAME TO {preparer.quote(parked)}")
             restore.append(f"ALTER INDEX {back} RENAME TO {preparer.quote(name)}")
+        for name, _ in sequences(connection, table.schema, table.name):
+            restore.append(
+                _rename_sequence(connection, table.schema, name, parked_name(name, generation))
+            )
     else:
         master = _quoted(connection, table.schema, "sqlite_master")
         query = text(
@@ -136,6 +154,8 @@ def publish(connection: Connection, shadow: Shadow, generation: int) -> None:
             _rename_indexes(connection, table, generation)
         _rename(connection, table.schema, parked_name(table.name, generation), table.name)
     if connection.dialect.name == "postgresql":
+        for table in shadow.declared:
+            _publish_sequences(connection, table, generation)
         return
     for table in shadow.declared:
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
@@ -170,6 +190,30 @@ def _rename_indexes(connection: Connection, table: Table, generation: int) -> No
         if live is not None:
             there = _quoted(connection, table.schema, name)
             connection.exec_driver_sql(f"ALTER INDEX {there} RENAME TO {preparer.quote(live)}")
+
+
+def _publish_sequences(connection: Connection, table: Table, generation: int) -> None:
+    """Names of its own for the table's sequences, which go on after its largest values."""
+    parked = parked_name(table.name, generation)
+    quote = connection.dialect.identifier_preparer.quote
+    for name, column in sequences(connection, table.schema, table.name):
+        if name.startswith(parked):
+            live = table.name + name.removeprefix(parked)
+            _rename_sequence(connection, table.schema, name, live)
+            name = live
+        sequence = _quoted(connection, table.schema, name).replace("'", "''").replace("%", "%%")
+        connection.exec_driver_sql(
+            f"SELECT setval('{sequence}', m) FROM (SELECT max({quote(column)}) AS m "
+            f"FROM {_quoted(connection, table.schema, table.name)}) AS found WHERE m > 0"
+        )
+
+
+def _rename_sequence(connection: Connection, schema: str | None, old: str, new: str) -> str:
+    """Rename a sequence; returns the statement that takes it back."""
+    quote = connection.dialect.identifier_preparer.quote
+    there, back = _quoted(connection, schema, old), _quoted(connection, schema, new)
+    connection.exec_driver_sql(f"ALTER SEQUENCE {there} RENAME TO {quote(new)}")
+    return f"ALTER SEQUENCE {back} RENAME TO {quote(old)}"
 
 
 def _indexes(connection: Connection, schema: str | None, table: str) -> list[str]:
