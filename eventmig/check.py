@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventmig import codec
-from eventmig.chains import Chains, Goal
+from eventmig.chains import Chains
 from eventmig.codec import Value
 from eventmig.conditions import Condition
 from eventmig.drift import drift
 from eventmig.errors import DataError, UpcastError
 from eventmig.events import Event
+from eventmig.goal import Goal
 from eventmig.ops.base import Loss, Op
 from eventmig.ops.schema import differences, schema_after
 from eventmig.registry import Registry

@@ -68,6 +68,12 @@ def _no_duplicates(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     return members
 
 
+_strict_decoder: Final = json.JSONDecoder(
+    parse_float=_exact_float,
+    parse_int=_exact_int,
+    parse_constant=_no_constant,
+    object_pairs_hook=_no_duplicates,
+)
 _REMEDY = "the stored bytes are not JSON text; look at them with `eventmig show`"
 
 
@@ -84,13 +90,7 @@ def decode_strict(data: bytes | Raw) -> Value:
             f"the bytes are not UTF-8 (byte {error.start}: {error.reason})", remedy=_REMEDY
         ) from error
     try:
-        value = json.loads(
-            text,
-            parse_float=_exact_float,
-            parse_int=_exact_int,
-            parse_constant=_no_constant,
-            object_pairs_hook=_no_duplicates,
-        )
+        value = _strict_decoder.decode(text)
     except RecursionError as error:
         raise CodecError(
             "the JSON is nested too deeply to be read",

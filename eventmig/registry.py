@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from eventmig.chains import Chains, Goal, Simple
+from eventmig.chains import Chains, Simple
 from eventmig.drafts import Draft, renumber
 from eventmig.errors import RegistryError, UpcastError, Where
 from eventmig.events import Event
+from eventmig.goal import Goal
 from eventmig.registry_checks import Parts, check_registry
 from eventmig.release import Release
 from eventmig.routes import Route

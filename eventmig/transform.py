@@ -18,10 +18,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from eventmig.chains import Chains, place_of
+from eventmig.chains import Chains
 from eventmig.drafts import Draft
 from eventmig.errors import ConfigError, DataError, OpError, UpcastError, Where
 from eventmig.events import Event
+from eventmig.goal import place_of
 from eventmig.routes import Route
 from eventmig.stream_steps import StreamStep
 

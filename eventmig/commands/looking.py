@@ -120,7 +120,7 @@ def show(
     for event in events:
         before = planning.pretty(event.type, event.schema_version, event.data)
         try:
-            steps = chains.before_and_after(event)
+            steps = chains.walker.before_and_after(event)
             after = tuple((n, _texts(drafts)) for n, drafts in steps)
             shown.append(Shown(event=event, before=before, after=after))
         except UpcastError as error:

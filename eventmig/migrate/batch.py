@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from eventmig.chains import Simple, place_of
+from eventmig.chains import Simple
 from eventmig.drafts import Draft
 from eventmig.errors import UpcastError, Where
 from eventmig.events import Columns, Event, Kept, Origin, Page, part_id
+from eventmig.goal import place_of
 from eventmig.migrate.tally import Fate, Tally
 from eventmig.stores.base import DataRow, EventReader
 from eventmig.transform import Pipeline, StreamCache

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
-from eventmig.chains import place_of
 from eventmig.errors import EventmigError, JobError, JobLostError, UpcastError, Where
 from eventmig.events import Event
+from eventmig.goal import place_of
 from eventmig.migrate import ledger
 from eventmig.migrate.batch import Transformed, Transformer
 from eventmig.migrate.ledger import Job, Quarantined

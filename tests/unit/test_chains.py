@@ -172,7 +172,7 @@ def test_before_and_after_shows_each_step() -> None:
             upcaster("V", 1, ops.add("c", 1)),
         ]
     )
-    shown = registry.chains.before_and_after(stored("T", {"a": 1}))
+    shown = registry.chains.walker.before_and_after(stored("T", {"a": 1}))
     assert [(name, [(d.version, d.data) for d in drafts]) for name, drafts in shown] == [
         ("T v1 → v2", [(("T", 2), b'{"b":1}')]),
         ("T v2 → U v1 + V v1", [(("U", 1), b'{"b":1}'), (("V", 1), b'{"b":1}')]),
