@@ -76,7 +76,7 @@ class Server:
 class OwnServer(Server):
     """A server of the package's binaries in a temporary folder: can be stopped and started."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, replica_of: OwnServer | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="eventmig-pg-"))
         self._data = self.folder / "data"
         self._data.mkdir(mode=0o700)
@@ -96,16 +96,29 @@ class OwnServer(Server):
                 query={"host": str(self.folder)},
             ).render_as_string()
         )
+        if replica_of is None:
+            self._make()
+        else:
+            self._call(
+                "pg_basebackup", "-D", str(self._data), "-h", str(replica_of.folder),
+                "-U", "postgres", "-R", "-c", "fast",
+            )  # fmt: skip
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write(_SETTINGS.format(folder=self.folder))
+        self.start()
+
+    def replica(self) -> OwnServer:
+        """A second server that follows this one, and takes no writes."""
+        return OwnServer(replica_of=self)
+
+    def _make(self) -> None:
         self._call(
             "initdb", "-D", str(self._data), "-U", "postgres", "--auth=trust", "--encoding=UTF8",
             "--locale=C", "--no-sync", "--no-instructions",
         )  # fmt: skip
-        with (self._data / "postgresql.conf").open("a") as file:
-            file.write(_SETTINGS.format(folder=self.folder))
         access = self._data / "pg_hba.conf"
         rule = f"local all {WITH_PASSWORD} scram-sha-256\n"
         access.write_text(rule + access.read_text())
-        self.start()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

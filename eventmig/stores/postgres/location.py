@@ -120,7 +120,7 @@ def locate(url: URL) -> Location:
     if not url.database:
         raise wrong("the URL names no database", "write postgresql://USER@HOST/DATABASE")
     schema, tables, release, data = (options.pop(name, "") for name in _OPTIONS)
-    if "schema" in url.query and (not schema or "\0" in schema or len(schema.encode()) > 63):
+    if "\0" in schema or len(schema.encode()) > 63:
         raise wrong(f"{schema!r} cannot name a schema", "use at most 63 bytes, as in schema=events")
     if tables and not _PREFIX.fullmatch(tables):
         raise wrong(
@@ -132,7 +132,7 @@ def locate(url: URL) -> Location:
             f"{release!r} cannot be a release's name", "use letters, digits, '.', '_', '+' and '-'"
         )
     kinds = get_args(DataType)
-    if "data" in url.query and data not in kinds:
+    if data and data not in kinds:
         raise wrong(f"{data!r} is no type for the data column", f"use {', '.join(kinds)}")
     given = {
         "host": url.host,
