@@ -10,7 +10,10 @@ from docs.generate.text import NOTE, code, doc, json_code, signature, table
 from eventmig import codec, ops
 from eventmig.conversions import NAMED
 from eventmig.events import Event
+from eventmig.ops import Op
 from eventmig.ops.schema import schema_after
+from eventmig.ops.sql import NoSql, read
+from eventmig.ops.sql_conditions import KNOWN
 
 _HEAD = f"""\
 # Ops
@@ -18,8 +21,9 @@ _HEAD = f"""\
 {NOTE}
 An op is one declarative change to an event's data: `from eventmig import ops`. It can be read in
 several ways: **up** (what an upcaster does), **down** (the way back, with its class: exact, lossy
-or absent) and **schema** (what it does to a JSON Schema, which `eventmig check` compares with the
-next version's model).
+or absent), **schema** (what it does to a JSON Schema, which `eventmig check` compares with the next
+version's model) and **SQL** (an expression that `eventmig upcast --pushdown` runs inside the
+database; see [Inside the database](#inside-the-database)).
 
 Rules that hold for every op:
 
@@ -34,6 +38,26 @@ holds a dot, or an index (`("lines", 0, "sku")`). `""` is the value itself.
 
 In the examples, *schema* shows the members' schemas before and after; a `?` marks one that may be
 absent.
+"""
+
+_IN_SQL = """\
+## Inside the database
+
+A step runs inside the database if all its ops have SQL there; the line *SQL* of each example
+says where. The SQL means what `up` means, or it is NULL for an event, and that event's batch goes
+through Python: an op that refuses an event refuses it there, with its own error. So do values
+that a database would read otherwise:
+
+- in both: numbers of more than 200 digits, and those that Python would spell with an exponent,
+  where a conversion reads them; text that is not ASCII in `lower` and `capitalise`;
+- in SQLite, whose JSON is text: data in which a key stands twice, an escape of an ASCII character,
+  of NUL or of a surrogate; integers of more than 18 digits as hundredths; a number of more than 15
+  characters that is compared with another one. Keys that hold `"` or `\\`, a list or object other
+  than an empty one to compare with, and chains too deep for SQLite's parser have no SQL;
+- in PostgreSQL, whose `jsonb` has already settled keys, numbers and escapes: nothing more. A
+  constant that holds a NUL has no SQL.
+
+Members keep their order in SQLite; `jsonb` has an order of its own, whoever writes.
 """
 
 _EVENT = Event(1, "example-1", 1, "id", "Example", 1, b"{}", b'{"channel":"app"}', 0)
@@ -76,7 +100,8 @@ def page() -> str:
         '`"7"`, not `"007"`. One of your own: '
         f"{code('ops.' + signature(ops.conversion))}. {doc(ops.conversion)}\n"
     )
-    parts.append(table(["name", "before", "after", "way back"], map(_conversion, NAMED)))
+    parts.append(table(["name", "before", "after", "way back", "SQL"], map(_conversion, NAMED)))
+    parts.append(_IN_SQL)
     return "\n".join(parts)
 
 
@@ -94,7 +119,21 @@ def _shown(example: Example) -> str:
     effect = schema_after((op,), schema)
     shown = code(_members(effect)) if effect is not None else "cannot be told: it is a function"
     rows.append(("schema", f"{code(_members(schema))} → {shown}"))
+    rows.append(("SQL", _databases(op)))
     return table(["", code(text)], rows)
+
+
+def _databases(op: Op) -> str:
+    """The databases that can run an op, or why none can."""
+    names = []
+    for dialect, name in (("postgresql", "PostgreSQL"), ("sqlite", "SQLite")):
+        try:
+            read((op,), dialect, data="e.data")
+        except NoSql as error:
+            reason = str(error.args[0]).removeprefix(f"{op}: ")
+        else:
+            names.append(name)
+    return ", ".join(names) or f"none: {reason}"
 
 
 def _values(value: object) -> Any:
@@ -162,7 +201,7 @@ def _condition(name: str) -> tuple[str, str, str, str]:
     )
 
 
-def _conversion(name: str) -> tuple[str, str, str, str]:
+def _conversion(name: str) -> tuple[str, ...]:
     conversion = NAMED[name]
     before = CONVERSIONS[name]
     after = conversion.apply(_values(before))
@@ -171,4 +210,10 @@ def _conversion(name: str) -> tuple[str, str, str, str]:
         way = "the result stays (lossy)"
     else:
         way = f"{json_code(back.apply(after))} ({'exact' if conversion.exact else 'lossy'})"
-    return code(name), json_code(_values(before)), json_code(after), way
+    return (
+        code(name),
+        json_code(_values(before)),
+        json_code(after),
+        way,
+        "yes" if name in KNOWN else "no",
+    )

@@ -50,6 +50,10 @@ def upcast(
         int | None, typer.Option(min=1, max=2, help="2: read and upcast in a second process.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Events per transaction.")] = None,
+    pushdown: Annotated[
+        commands.Pushdown,
+        typer.Option(help="Run batches inside the database: where faster, always, or never."),
+    ] = commands.Pushdown.AUTO,
     json: Json = False,
 ) -> None:
     """Rewrite the stored history to a release, verified. Resumes where it was stopped."""
@@ -64,6 +68,7 @@ def upcast(
             quarantine=quarantine,
             workers=workers,
             batch_size=batch_size,
+            pushdown=pushdown,
             on_progress=on_progress,
         )
     session.show(found, lambda: render.job(found))

@@ -14,6 +14,7 @@ from eventmig.check import CheckReport
 from eventmig.demo import Stage
 from eventmig.errors import EventmigError
 from eventmig.migrate.ledger import Quarantined
+from eventmig.migrate.pushdown import Pushed
 from eventmig.migrate.states import State
 from eventmig.migrate.tally import Fate, Tally
 from eventmig.ops.base import Loss
@@ -23,7 +24,8 @@ from eventmig.rebuild import RebuildResult
 
 def some(count: int, thing: str) -> str:
     """A number of things, in words: `1 step`, `2,000 steps`."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+    plural = "es" if thing.endswith("ch") else "s"
+    return f"{count:,} {thing}{'' if count == 1 else plural}"
 
 
 def error(found: EventmigError) -> RenderableType:
@@ -131,9 +133,19 @@ def job(found: commands.JobReport) -> RenderableType:
     )
     lines = Text(f"  from {it.source}\n  to   {found.target}")
     parts: list[RenderableType] = [head, lines, tally(it.tally)]
+    if found.pushed is not None and not found.pushed.why_not:
+        parts.append(pushed(found.pushed))
     if found.verification is not None:
         parts.append(verification(found))
     return Group(*parts)
+
+
+def pushed(found: Pushed) -> RenderableType:
+    """Which way the batches of a run went."""
+    lines = [f"  inside the database: {some(found.inside, 'batch')}"]
+    for reason, count in found.reasons.items():
+        lines.append(f"  through Python: {some(count, 'batch')} ({reason})")
+    return Text("\n".join(lines))
 
 
 _WORKING = frozenset({State.PLANNED, State.BACKFILLING, State.CATCHING_UP, State.VERIFYING})

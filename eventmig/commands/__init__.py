@@ -22,6 +22,7 @@ from eventmig.commands.looking import SAMPLES_EACH, Current, Shown, current, pla
 from eventmig.commands.naming import release_mark, source_of_rebuild
 from eventmig.commands.rebuilding import RebuildReport, load, rebuild, rollback
 from eventmig.commands.releasing import Started, check, init, release
+from eventmig.migrate.pushdown import Pushdown
 
 __all__ = [
     "EVENTS_TRIED",
@@ -31,6 +32,7 @@ __all__ = [
     "Inspection",
     "JobHistory",
     "JobReport",
+    "Pushdown",
     "RebuildReport",
     "Shown",
     "Started",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eventmig.errors import (
     JobError,
@@ -25,6 +25,7 @@ from eventmig.migrate.job import (
     check_source,
 )
 from eventmig.migrate.ledger import Job, Quarantined, Transition
+from eventmig.migrate.pushdown import Pushdown, Pushed
 from eventmig.migrate.states import State
 from eventmig.migrate.verify import Verification, verify_job
 from eventmig.project import (
@@ -44,7 +45,11 @@ from eventmig.workers import CALM, transform_in_process
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
-    """A job as it stands, with what its verification found (None: not verified now)."""
+    """A job as it stands, with what its verification found (None: not verified now).
+
+    `pushed` counts the batches of this run that ran inside the database (None: nothing was
+    left to copy).
+    """
 
     job: Job
     target: str
@@ -52,6 +57,7 @@ class JobReport:
     resumed: bool = False
     running: bool = False
     source_events: int | None = None
+    pushed: Pushed | None = None
 
     @property
     def ready(self) -> bool:
@@ -69,6 +75,7 @@ def upcast(
     quarantine: bool = False,
     workers: int | None = None,
     batch_size: int | None = None,
+    pushdown: Pushdown = Pushdown.AUTO,
     verify: bool = True,
     on_progress: OnProgress | None = None,
 ) -> JobReport:
@@ -76,7 +83,8 @@ def upcast(
 
     Reads the source; writes the target and the ledger beside it. Killed or interrupted
     anywhere, the same call resumes. Raises `UpcastError` at an event that fails (unless
-    `quarantine` sets it aside), `VerifyError` where the target is not right.
+    `quarantine` sets it aside), `VerifyError` where the target is not right, `JobError`
+    where `pushdown` is ALWAYS and the batches cannot run inside the database.
     """
     frozen = project.release(release)
     source_url = project.url("source", source, frozen.name)
@@ -109,24 +117,22 @@ def upcast(
                 batch_size=size,
                 on_progress=on_progress,
                 transforming=transforming,
+                pushdown=pushdown,
             )
             with writer.lock(), calm_collector():
                 resumed = job.begin_or_resume().epoch > 1
                 was_ready = job.job.state is State.READY
                 before = job.job.source_position
                 job.run()
-                report = JobReport(job=job.job, target=public(target_url), resumed=resumed)
+                report = JobReport(
+                    job=job.job, target=public(target_url), resumed=resumed, pushed=job.pushed
+                )
                 if job.job.state is State.PAUSED or not verify:
                     return report
                 if was_ready and job.job.source_position == before:
                     return report
                 verification = _verify(job, reader, writer, pipeline, on_progress)
-                return JobReport(
-                    job=job.job,
-                    target=public(target_url),
-                    verification=verification,
-                    resumed=resumed,
-                )
+                return replace(report, job=job.job, verification=verification)
 
 
 @contextmanager

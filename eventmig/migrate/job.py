@@ -11,6 +11,7 @@ The loop here is the only one that does I/O; what happens to a batch is in `batc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +23,7 @@ from eventmig.goal import place_of
 from eventmig.migrate import ledger
 from eventmig.migrate.batch import Transformed, Transformer
 from eventmig.migrate.ledger import Job, Quarantined
+from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, pusher_for
 from eventmig.migrate.states import State
 from eventmig.stores.base import (
     EventReader,
@@ -30,6 +32,7 @@ from eventmig.stores.base import (
     KeepingTransaction,
     TargetTransaction,
 )
+from eventmig.stores.pushing import NotPushedError, PushingTransaction
 from eventmig.transform import Pipeline
 
 BATCH_SIZE = 5_000
@@ -94,6 +97,7 @@ class UpcastJob:
         batch_size: int = BATCH_SIZE,
         on_progress: OnProgress | None = None,
         transforming: Transforming | None = None,
+        pushdown: Pushdown = Pushdown.NEVER,
     ) -> None:
         self._source = source
         self._target = target
@@ -103,6 +107,8 @@ class UpcastJob:
         self._batch_size = batch_size
         self._report = on_progress or (lambda progress: None)
         self._transforming = transforming
+        self._pushdown = pushdown
+        self.pushed: Pushed | None = None
         self.job: Job
 
     def begin_or_resume(self) -> Job:
@@ -173,11 +179,58 @@ class UpcastJob:
         total = self._source.count(until=until)
         done = self.job.tally.read
         self._report(Progress(phase=Phase.COPYING, done=done, total=total))
-        make = self._transforming or self._in_process
-        for made in make(self.job.source_position, until, settled, self._keeping()):
-            self.job = self._commit(lambda tx, made=made: self._write(tx, made))  # type: ignore[misc]
-            done += made.tally.read
+        for done in itertools.chain(self._copy_inside(settled), self._copy_through(settled)):
             self._report(Progress(phase=Phase.COPYING, done=done, total=total))
+
+    def _copy_through(self, settled: int) -> Iterator[int]:
+        """Every batch left, through Python; yields how many events are behind the job."""
+        after, until = self.job.source_position, self.job.source_until
+        if after < until:
+            make = self._transforming or self._in_process
+            for made in make(after, until, settled, self._keeping()):
+                self._commit(lambda tx, made=made: self._write(tx, made))  # type: ignore[misc]
+                yield self.job.tally.read
+
+    def _copy_inside(self, settled: int) -> Iterator[int]:
+        """Batches inside the database, as long as that can be; else as `_copy_through`.
+
+        A batch that cannot is read from the source, and written to its own places: those
+        of its events in the source, for all stayed there so far.
+        """
+        pusher = pusher_for(self._pushdown, self._source, self._target, self._pipeline)
+        if not isinstance(pusher, Pusher):
+            self.pushed = Pushed(why_not=pusher)
+            return
+        self.pushed = pusher.counted
+        until = self.job.source_until
+        transformer = self.transformer(settled, self.job.source_position)
+        while self.job.tally.even and self.job.source_position < until:
+            try:
+                self._commit(lambda tx: self._push(cast(PushingTransaction, tx), pusher))
+            except NotPushedError as error:
+                pusher.counted.left(str(error))
+                page = next(
+                    self._source.read_pages(
+                        after=self.job.source_position, until=until, batch_size=self._batch_size
+                    )
+                )
+                made = transformer.page(page)
+                self._commit(lambda tx, made=made: self._write(tx, made, in_place=True))  # type: ignore[misc]
+            else:
+                pusher.counted.inside += 1
+            yield self.job.tally.read
+
+    def _push(self, tx: PushingTransaction, pusher: Pusher) -> Job:
+        after, until = self.job.source_position, self.job.source_until
+        extent = tx.extent(after=after, until=until, limit=self._batch_size)
+        target_until, tally = pusher.take(tx, after, extent)
+        return ledger.checkpoint(
+            tx.connection,
+            self.job,
+            source_until=extent.until,
+            target_until=target_until,
+            tally=tally,
+        )
 
     def _keeping(self) -> bool:
         return (
@@ -216,12 +269,18 @@ class UpcastJob:
             keeping=keeping,
         )
 
-    def _write(self, tx: TargetTransaction, made: Transformed) -> Job:
+    def _write(self, tx: TargetTransaction, made: Transformed, *, in_place: bool = False) -> Job:
+        """`in_place`: every event written before stands where it stands in the source."""
         target_until = self.job.target_position
         if made.kept is not None:
             target_until = cast(KeepingTransaction, tx).append_kept(made.kept)
         elif made.columns.ids:
-            target_until = tx.append_columns(made.columns, place(made.columns.streams, tx))
+            columns = made.columns
+            if in_place and made.tally.even:
+                positions = [cast(int, position) for position in columns.origin_positions]
+            else:
+                positions = place(columns.streams, tx)
+            target_until = tx.append_columns(columns, positions)
         ledger.set_aside(tx.connection, self.job, map(_aside, made.failed))
         return ledger.checkpoint(
             tx.connection,

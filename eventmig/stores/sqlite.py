@@ -55,6 +55,10 @@ class SqliteStore(SqliteReader):
     the tables where they are missing, the other modes never do.
     """
 
+    dialect = "sqlite"
+    pushes_faster = False  # docs/performance.md
+    checks_text = False
+
     def __init__(self, location: Location, *, mode: Mode) -> None:
         super().__init__(location)
         self.mode: Mode = mode
@@ -142,18 +146,28 @@ class SqliteStore(SqliteReader):
             raise
 
     def keeps(self, source: EventReader) -> bool:
-        """Whether `append_kept` works with this source: another SQLite file, all names free."""
+        """Whether `append_kept` works with this source: other SQLite tables, all names free."""
         if not isinstance(source, SqliteReader) or self.location.release:
             return False
         if self._keeper is not None:
             return self._keeper.location == source.location
-        if os.path.samefile(source.location.path, self.location.path) or not self._is_alone():
+        if source.id_scope() == self.id_scope() or not self.is_alone():
             return False
         with self._writing().connect() as connection:
             driver = cast(sqlite3.Connection, connection.connection.driver_connection)
             with contextlib.suppress(sqlite3.OperationalError):  # then they go through Python
                 self._keeper = Keeper(driver, source.location, source.tables, self.tables)
         return self._keeper is not None
+
+    def why_not_pushed(self, source: EventReader) -> str:
+        """Why this source's events cannot be copied inside SQLite; "" where they can."""
+        if not isinstance(source, SqliteReader):
+            return "source and target are different kinds of store"
+        if source.location.release or not source.is_alone():
+            return "the source's tables hold streams of several releases"
+        if not self.keeps(source):
+            return "the target's tables hold other streams, or the source's file is out of reach"
+        return ""
 
     @contextmanager
     def lock(self) -> Iterator[None]:

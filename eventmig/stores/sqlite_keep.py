@@ -28,9 +28,16 @@ class Keeper:
     def __init__(
         self, driver: sqlite3.Connection, source: Location, theirs: Tables, ours: Tables
     ) -> None:
-        """Attach; raises `sqlite3.OperationalError` where the file cannot be read so."""
-        uri = Path(os.path.realpath(source.path)).as_uri()
-        driver.execute(f"ATTACH ? AS {_SOURCE}", (f"{uri}?mode=ro",))
+        """Attach, unless source and target are in one file.
+
+        Raises `sqlite3.OperationalError` where the file cannot be read so.
+        """
+        (_, _, file), *_ = driver.execute("PRAGMA database_list")
+        database = "main"
+        if not os.path.samefile(file, source.path):
+            database = _SOURCE
+            uri = Path(os.path.realpath(source.path)).as_uri()
+            driver.execute(f"ATTACH ? AS {database}", (f"{uri}?mode=ro",))
         driver.execute(
             f"CREATE TEMP TABLE {_KEYS.split('.')[1]} (theirs INTEGER PRIMARY KEY, ours INTEGER)"
         )
@@ -39,8 +46,9 @@ class Keeper:
         self.location = source
         self._driver = driver
         self._kept = Kept(0, (), (), ())
-        their_events = f"{_SOURCE}.{quote(theirs.events.name)}"
-        their_streams = f"{_SOURCE}.{quote(theirs.streams.name)}"
+        self.keys = _KEYS
+        self.source_events = their_events = f"{database}.{quote(theirs.events.name)}"
+        their_streams = f"{database}.{quote(theirs.streams.name)}"
         events, streams = (f"main.{quote(t.name)}" for t in (ours.events, ours.streams))
         span = "e.global_position BETWEEN :first AND :last"
         keys = "(SELECT value FROM json_each(:keys))"
@@ -75,10 +83,7 @@ class Keeper:
         self._kept = kept
         count = len(kept.types)
         span = {"first": kept.first, "last": kept.first + count - 1}
-        if new := [key for (key,) in self._driver.execute(self._new_keys, span)]:
-            keys = {"keys": json.dumps(new)}
-            self._driver.execute(self._add_streams, keys)
-            self._driver.execute(self._add_keys, keys)
+        self.learn_streams(**span)
         shift = before + 1 - kept.first
         copied = self._driver.execute(self._copy, {**span, "shift": shift}).rowcount
         if copied != count:
@@ -88,6 +93,14 @@ class Keeper:
                 remedy="does anything but appending write to the source? the same command resumes",
             )
         return before + count
+
+    def learn_streams(self, first: int, last: int) -> None:
+        """Know the keys of the streams of these source events; new streams are added."""
+        span = {"first": first, "last": last}
+        if new := [key for (key,) in self._driver.execute(self._new_keys, span)]:
+            keys = {"keys": json.dumps(new)}
+            self._driver.execute(self._add_streams, keys)
+            self._driver.execute(self._add_keys, keys)
 
     def events(self, kept: Kept) -> list[Event]:
         """The same events as whole ones, to say which of them was refused."""

@@ -175,7 +175,7 @@ class SqliteReader:
         bound["types"] = json.dumps(list(types))
         if self._alone:
             found = self._rows(self._sql.count_typed_alone, bound)
-            if self._is_alone():
+            if self.is_alone():
                 return int(found[0][0])
         return int(self._rows(self._sql.count_typed, bound)[0][0])
 
@@ -265,7 +265,7 @@ class SqliteReader:
                         break
             finally:
                 cursor.close()
-            if alone and not self._is_alone():
+            if alone and not self.is_alone():
                 return self._columns(bound)
             if not rows:
                 return None
@@ -297,9 +297,9 @@ class SqliteReader:
                         break
             finally:
                 cursor.close()
-            return page if not self._alone or self._is_alone() else self._data(alone, shared, bound)
+            return page if not self._alone or self.is_alone() else self._data(alone, shared, bound)
 
-    def _is_alone(self) -> bool:
+    def is_alone(self) -> bool:
         """Whether these tables hold no streams but this release's; looks at new ones only.
 
         Streams are added with ever higher keys, never changed and never removed: what is

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import cast
 
 from sqlalchemy import Connection
 
 from eventmig.errors import ConflictError, DataError, Where
 from eventmig.events import Columns, Event, Kept
+from eventmig.stores.pushing import Change, Extent, Values, Version
 from eventmig.stores.sqlite_fence import lift
 from eventmig.stores.sqlite_file import Location
 from eventmig.stores.sqlite_indexes import build_indexes, drop_indexes, indexes_missing
 from eventmig.stores.sqlite_keep import Keeper
+from eventmig.stores.sqlite_pushdown import Pusher
 from eventmig.stores.sqlite_refusals import check_names, doubled, not_text, refused_batch
-from eventmig.stores.sqlite_schema import FIRST_POSITION, ROWS, Statements, Tables
+from eventmig.stores.sqlite_schema import FIRST_POSITION, ROWS, Statements, Tables, quote
 from eventmig.stores.stream_cache import NAMES_KEPT, StreamCache
 
 
@@ -158,6 +160,29 @@ class SqliteTransaction:
     def _lift_fence(self, lifted: bool) -> None:
         if self.passes_fence:
             lift(self.connection, self._location.namespace, closed=not lifted)
+
+    def extent(self, *, after: int, until: int, limit: int) -> Extent:
+        """The next events of the source that `SqliteStore.keeps`."""
+        return self._pusher().extent(after=after, until=until, limit=limit)
+
+    def append_pushed(
+        self, after: int, extent: Extent, changes: Sequence[Change], values: Values
+    ) -> int:
+        """Copy a run of the source that `SqliteStore.keeps`, new data by SQL expressions."""
+        before = self._last_position()
+        self._last_global = self._pusher().copy(after, extent, changes, values, before)
+        self._cache.forget_heads()
+        return self._last_global
+
+    def pushed_data(
+        self, after: int, versions: Collection[Version]
+    ) -> Iterator[tuple[str, int, bytes]]:
+        """What `append_pushed` wrote of these versions after a global position."""
+        return self._pusher().data(after, versions)
+
+    def _pusher(self) -> Pusher:
+        assert self._keeper is not None
+        return Pusher(self._driver, self._keeper, f"main.{quote(self._tables.events.name)}")
 
     def _insert(self, positions: range, *others: Iterable[object]) -> None:
         """Insert rows given as columns, many of them with one statement."""

@@ -1,0 +1,237 @@
+"""Batches inside the database: what comes out is what comes out of the way through Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eventmig import Registry, commands, data_upcaster, drop_event, ops, schema, upcaster
+from eventmig.commands import JobReport, Pushdown
+from eventmig.errors import JobError, UpcastError
+from eventmig.events import Event
+from eventmig.migrate.states import State
+from tests.acceptance.support import contents, event, fill, project, read
+
+METADATA = [None, b"{}", '{"é": "\u2028"}'.encode()]
+
+
+class Address(msgspec.Struct, forbid_unknown_fields=True):
+    city: str
+
+
+@schema("Opened", version=3)
+class Opened(msgspec.Struct, forbid_unknown_fields=True):
+    title: str
+    cents: int
+    currency: str
+    address: Address | None = None
+    n: float | int | None = None
+
+
+def registry(*more: Any) -> Registry:
+    return Registry(
+        [
+            upcaster(
+                "Opened",
+                1,
+                ops.rename("name", "title"),
+                ops.convert("sum", "text_to_hundredths"),
+                ops.rename("sum", "cents"),
+            ),
+            upcaster("Opened", 2, ops.add("currency", "EUR"), ops.nest("city", under="address")),
+            *more,
+        ],
+        schemas=[Opened],
+    )
+
+
+def opened(n: int, stream: str = "cart-1", **data: object) -> Event:
+    values = {"name": f"é{n}", "sum": f"{n}.50", "n": n, "city": "Köln"} | data
+    return event(stream, "Opened", values, metadata=METADATA[n % 3])
+
+
+def some(count: int) -> list[Event]:
+    return [
+        opened(n, f"cart-{n % 5}") if n % 3 else event(f"cart-{n % 5}", "Free", b'{ "a" : 1.10 }')
+        for n in range(count)
+    ]
+
+
+def upcast(folder: Path, steps: Registry, mode: Pushdown, **options: Any) -> JobReport:
+    return commands.upcast(
+        project(folder, steps, target=f"sqlite:///{mode}.db"), pushdown=mode, **options
+    )
+
+
+def both_ways(folder: Path, steps: Registry, **options: Any) -> JobReport:
+    """Run the job both ways; the targets must be the same. Returns the pushed one's report."""
+    report = upcast(folder, steps, Pushdown.ALWAYS, **options)
+    upcast(folder, steps, Pushdown.NEVER, **options)
+    assert contents(folder / "always.db") == contents(folder / "never.db")
+    return report
+
+
+def test_every_batch_inside_the_database(tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", some(60))
+    report = both_ways(tmp_path, registry(), batch_size=25)
+    assert report.pushed is not None
+    assert (report.pushed.inside, report.pushed.through_python) == (3, 0)
+    assert report.job.tally.copied == 20
+    assert report.job.tally.upcast == 40
+    assert report.ready
+    assert json.loads(read(tmp_path / "always.db")[1].data) == {
+        "title": "é1", "cents": 150, "n": 1, "currency": "EUR", "address": {"city": "Köln"}
+    }  # fmt: skip
+
+
+ODD = {
+    "a number in another spelling": {"sum": "7"},
+    "a key twice": b'{"name":"a","sum":"1.00","n":1,"n":2}',
+    "half a character": b'{"name":"\\ud800","sum":"1.00"}',
+    "not JSON": b"{",
+    "a place that is taken": {"title": "there"},
+    "what the model refuses": {"name": 7},
+    "a member that the model does not know": {"x": 1},
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+def test_an_event_that_python_refuses_stops_the_job_with_its_error(
+    tmp_path: Path, odd: bytes | dict[str, object]
+) -> None:
+    bad = event("cart-9", "Opened", odd) if isinstance(odd, bytes) else opened(9, "cart-9", **odd)
+    fill(tmp_path / "source.db", [*some(25), bad, *some(5)])
+    errors = []
+    for mode in (Pushdown.ALWAYS, Pushdown.NEVER):
+        with pytest.raises(UpcastError) as found:
+            upcast(tmp_path, registry(), mode, batch_size=10)
+        errors.append(str(found.value))
+    assert errors[0] == errors[1]
+    assert "cart-9" in errors[0]
+    assert contents(tmp_path / "always.db") == contents(tmp_path / "never.db")
+
+
+def test_what_is_set_aside_shifts_what_follows_and_ends_the_pushing(tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", [*some(25), opened(9, "cart-1", sum="x"), *some(25)])
+    report = both_ways(tmp_path, registry(), batch_size=10, quarantine=True)
+    assert report.pushed is not None
+    assert (report.pushed.inside, report.pushed.through_python) == (2, 1)
+    assert report.job.state is State.PAUSED
+
+
+def test_what_only_python_can_do_goes_that_way_and_is_counted(tmp_path: Path) -> None:
+    escaped = event("cart-2", "Opened", b'{"name":"\\ud83d\\ude00","sum":"1.00"}')
+    fill(tmp_path / "source.db", [*some(12), escaped, *some(20)])
+    report = both_ways(tmp_path, registry(), batch_size=10)
+    assert report.pushed is not None
+    assert (report.pushed.inside, report.pushed.through_python) == (3, 1)
+    assert report.pushed.reasons == {"SQLite would read an event's data otherwise": 1}
+
+
+def test_tables_in_the_same_file(tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", some(30))
+    same = project(tmp_path, registry(), target="sqlite:///source.db?tables=new_")
+    report = commands.upcast(same, pushdown=Pushdown.ALWAYS, batch_size=10)
+    assert report.pushed is not None
+    assert report.pushed.inside == 3
+    upcast(tmp_path, registry(), Pushdown.NEVER)
+    assert read(tmp_path / "source.db", "?tables=new_") == read(tmp_path / "never.db")
+
+
+@pytest.mark.parametrize("first", list(Pushdown))
+def test_a_job_may_go_on_the_other_way(tmp_path: Path, first: Pushdown) -> None:
+    source = tmp_path / "source.db"
+    fill(source, some(23))
+    target = project(tmp_path, registry())
+    commands.upcast(target, pushdown=first, batch_size=10)
+    fill(source, some(23))
+    second = Pushdown.NEVER if first is Pushdown.ALWAYS else Pushdown.ALWAYS
+    assert commands.upcast(target, pushdown=second, batch_size=10).ready
+    upcast(tmp_path, registry(), Pushdown.NEVER)
+    assert read(tmp_path / "target.db") == read(tmp_path / "never.db")
+
+
+def renamed(data: dict[str, Any]) -> dict[str, Any]:
+    """A function of a user."""
+    return data
+
+
+WHY_NOT: dict[str, tuple[Callable[[], Registry], dict[str, Any], str]] = {
+    "a function": (
+        lambda: registry(data_upcaster("Free", 1)(renamed)),
+        {},
+        r"Free v1: apply renamed: it is a function of yours",
+    ),
+    "a dropped event": (
+        lambda: registry(drop_event("Free", 1, why="noise")),
+        {},
+        r"Free v1 → \(dropped\) does not leave one event one event",
+    ),
+    "a naming": (registry, {"naming": "{stream}-{release}"}, r"the naming .* other names"),
+    "an op without SQL": (
+        lambda: registry(upcaster("Free", 1, ops.convert("a", "time_to_iso"))),
+        {},
+        r"the conversion time_to_iso is not known in SQL",
+    ),
+}
+
+
+@pytest.mark.parametrize(("steps", "options", "why"), WHY_NOT.values(), ids=WHY_NOT.keys())
+def test_always_says_why_not(
+    tmp_path: Path, steps: Callable[[], Registry], options: dict[str, Any], why: str
+) -> None:
+    fill(tmp_path / "source.db", some(5))
+    with pytest.raises(JobError, match=why):
+        upcast(tmp_path, steps(), Pushdown.ALWAYS, **options)
+
+
+def test_on_sqlite_it_is_not_done_unasked(tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", some(5))
+    report = upcast(tmp_path, registry(), Pushdown.AUTO)
+    assert report.pushed is not None
+    assert report.pushed.why_not == "through Python it is faster"
+
+
+histories = st.lists(
+    st.builds(
+        event,
+        st.sampled_from(["cart-1", "cart-2", "straße 'x'"]),
+        st.sampled_from(["Opened", "Free"]),
+        st.sampled_from(
+            [
+                b'{"name":"a","sum":"1.00","n":1.10}',
+                b'{"name":"a","sum":"-0.05","city":"x"}',
+                b'{ "sum":"0.00", "name" : "\\u00e9" }',
+                b'{"name":"\\"\\\\","sum":"1.00","address":{"city":"y"}}',
+                b'{"name":"a","sum":"1.00","n":12345678901234567890}',
+                b'{"name":"a\\u0000","sum":"1.00"}',
+            ]
+        ),
+        version=st.sampled_from([1, 1, 1, 2]),
+        metadata=st.sampled_from(METADATA),
+    ),
+    max_size=25,
+)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[Path]:
+    return (tmp_path / str(n) for n in range(1_000))  # type: ignore[return-value]
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=histories, size=st.integers(1, 30))
+def test_any_history_comes_out_the_same(
+    folders: Iterator[Path], history: list[Event], size: int
+) -> None:
+    folder = next(folders)
+    folder.mkdir()
+    fill(folder / "source.db", history)
+    both_ways(folder, registry(), batch_size=size, quarantine=True)
