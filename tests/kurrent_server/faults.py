@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -21,16 +22,16 @@ class Fault(Enum):
 class Faults:
     """Planned faults by the number of the request (or event read) they come at, from 1."""
 
-    appends: dict[int, Fault] = field(default_factory=dict)
+    appends: dict[int, Fault | Callable[[], None]] = field(default_factory=dict)
     reads: dict[int, Fault] = field(default_factory=dict)
+    appended: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _appended: int = 0
     _read: int = 0
 
-    def on_append(self, number: int, fault: Fault) -> None:
-        """Plan a fault for the number-th append request from now."""
+    def on_append(self, number: int, fault: Fault | Callable[[], None]) -> None:
+        """Plan a fault, or something to do, for the number-th append request from now."""
         with self._lock:
-            self.appends[self._appended + number] = fault
+            self.appends[self.appended + number] = fault
 
     def on_read(self, number: int, fault: Fault = Fault.DROPPED) -> None:
         """Plan a fault before the number-th event that is read from now."""
@@ -40,8 +41,12 @@ class Faults:
     def next_append(self) -> Fault | None:
         """The fault of the append request that came in now."""
         with self._lock:
-            self._appended += 1
-            return self.appends.pop(self._appended, None)
+            self.appended += 1
+            fault = self.appends.pop(self.appended, None)
+        if fault is None or isinstance(fault, Fault):
+            return fault
+        fault()
+        return None
 
     def next_read(self) -> Fault | None:
         """The fault before the event that goes out now."""

@@ -12,7 +12,7 @@ import base64
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, Final, Protocol
 
@@ -114,6 +114,7 @@ class StreamLedger:
         self._log = Log(connection)
         self._appender = appender
         self._revision = -1
+        self._known: set[str] = set()
         self._unfinished: list[dict[str, Any]] = []
         self._engine = _in_memory()
         with self._engine.begin() as sql:
@@ -172,6 +173,7 @@ class StreamLedger:
             with self._engine.begin() as sql:
                 for part in whole:
                     _apply(sql, part)
+                self._known.update(_tables(sql))
                 sql.exec_driver_sql(f"DELETE FROM {_CHANGES}")
 
     # --- to the stream
@@ -179,7 +181,7 @@ class StreamLedger:
     def _record(self, sql: SqlConnection) -> None:
         """Append what the transaction changed; raises `JobLostError` where others were faster."""
         _watch(sql)
-        parts = list(_entry(sql))
+        parts = list(_entry(sql, self._known))
         items = []
         for number, part in enumerate(parts, 1):
             data = json.dumps({"format": FORMAT, "part": number, "parts": len(parts), **part})
@@ -197,6 +199,7 @@ class StreamLedger:
                 "is found there",
             ) from error
         self._revision += len(items)
+        self._known.update(_tables(sql))
         sql.exec_driver_sql(f"DELETE FROM {_CHANGES}")
 
 
@@ -260,16 +263,15 @@ def _watch(sql: SqlConnection) -> None:
             )
 
 
-def _entry(sql: SqlConnection) -> Iterator[dict[str, Any]]:
-    """The changed rows as they are now, in parts of a bounded size."""
+def _entry(sql: SqlConnection, known: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The changed rows as they are now, and tables that are new, in parts of a bounded size."""
     found = sql.exec_driver_sql(f"SELECT DISTINCT name, row FROM {_CHANGES} ORDER BY name, row")
     changed = [(str(table), int(rowid)) for table, rowid in found]
-    tables: dict[str, list[_Row]] = {}
+    columns = {table: _columns(sql, table) for table in _tables(sql)}
+    tables = {table: columns[table] for table in columns.keys() - set(known)}
     rows: list[_Row] = []
     size = 0
     for table, rowid in changed:
-        if table not in tables:
-            tables[table] = _columns(sql, table)
         kept = sql.exec_driver_sql(
             f"SELECT * FROM {_quoted(table)} WHERE rowid = ?", (rowid,)
         ).first()
@@ -277,10 +279,11 @@ def _entry(sql: SqlConnection) -> Iterator[dict[str, Any]]:
         weight = len(json.dumps(row))
         if rows and size + weight > _PART_BYTES:
             yield {"tables": tables, "rows": rows}
-            tables, rows, size = {table: _columns(sql, table)}, [], 0
+            tables, rows, size = {}, [], 0
+        tables[table] = columns[table]
         rows.append(row)
         size += weight
-    if rows:
+    if rows or tables:
         yield {"tables": tables, "rows": rows}
 
 

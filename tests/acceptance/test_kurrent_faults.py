@@ -1,0 +1,295 @@
+"""What may go wrong with a KurrentDB during a job: nothing is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eventmig import commands
+from eventmig.errors import (
+    ConfigError,
+    ConflictError,
+    DataError,
+    JobError,
+    JobLostError,
+    StoreError,
+    StoreUnavailableError,
+    VerifyError,
+)
+from eventmig.events import Event, NewEvent, Origin
+from eventmig.migrate import ledger
+from eventmig.migrate.states import State
+from eventmig.stores.kurrent.store import KurrentStore
+from eventmig.stores.kurrent.url import locate
+from eventmig.stores.open import open_store
+from tests import kurrent
+from tests.acceptance.kurrent_support import essence, everything, into_kurrent, job, reference
+from tests.acceptance.support import cli, environment, event, fill, history, project_in_files
+from tests.kurrent_server.faults import Fault
+from tests.kurrent_server.log import Proposal
+from tests.kurrent_server.log import State as Expect
+from tests.kurrent_server.server import Node, running
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A server that can be told what goes wrong."""
+    with running() as node:
+        yield node
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every error ends the run at once, as a kill would; nothing is tried twice."""
+
+    def pause(self: object, said: str) -> None:
+        raise StoreUnavailableError(said)
+
+    monkeypatch.setattr("eventmig.stores.kurrent.client.Patience.pause", pause)
+
+
+def undisturbed(folder: Path, events: list[Event]) -> list[Event]:
+    return essence(reference(folder, events), 1)
+
+
+def appends_of_a_job(folder: Path, events: list[Event]) -> int:
+    """How many append requests the job sends when nothing disturbs it."""
+    with running() as node:
+        folder.mkdir()
+        fill(folder / "source.db", events)
+        assert commands.upcast(job(folder, "sqlite:///source.db", node.url)).ready
+        return node.faults.appended
+
+
+@pytest.mark.parametrize("fault", [Fault.DROPPED, Fault.ANSWER_LOST, Fault.TIMEOUT])
+def test_a_job_outlives_what_comes_at_any_append(
+    tmp_path: Path, node: Node, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    events = history(21)
+    wanted = undisturbed(tmp_path / "sqlite", events)
+    fill(tmp_path / "source.db", events)
+    for at in range(1, appends_of_a_job(tmp_path / "alone", events) + 1, 3):
+        target = kurrent.fresh(node.url)
+        node.faults.on_append(at, fault)
+        assert commands.upcast(job(tmp_path, "sqlite:///source.db", target)).ready, at
+        assert essence(everything(target), 0) == wanted, at
+        node.faults.appends.clear()
+
+
+@pytest.mark.parametrize("fault", [Fault.DROPPED, Fault.ANSWER_LOST])
+def test_a_job_cut_off_at_any_append_is_resumed(
+    tmp_path: Path, node: Node, fault: Fault, impatient: None
+) -> None:
+    events = history(21)
+    wanted = undisturbed(tmp_path / "sqlite", events)
+    fill(tmp_path / "source.db", events)
+    cut = 0
+    for at in range(1, appends_of_a_job(tmp_path / "alone", events) + 1, 2):
+        its = job(tmp_path, "sqlite:///source.db", kurrent.fresh(node.url))
+        node.faults.on_append(at, fault)
+        try:
+            commands.upcast(its)
+        except (StoreError, JobError):
+            cut += 1
+        node.faults.appends.clear()
+        assert commands.upcast(its).ready, at
+        assert essence(everything(its.config.target or ""), 0) == wanted, at
+    assert cut > 8
+
+
+def test_killed_at_an_append_the_command_resumes(tmp_path: Path, node: Node) -> None:
+    events = history(21)
+    wanted = undisturbed(tmp_path / "sqlite", events)
+    folder = project_in_files(tmp_path / "in files")
+    fill(folder / "source.db", events)
+    for at in (3, 8):
+        target = kurrent.fresh(node.url)
+        command = [sys.executable, "-m", "eventmig", "upcast", "--target", target, "--json"]
+        child = subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE)
+        node.faults.on_append(at, child.kill)
+        out, _ = child.communicate(timeout=60)
+        assert (child.returncode, out) == (-signal.SIGKILL, b"")
+        done = cli(folder, "upcast", "--target", target, "--json")
+        assert done.returncode == 0, done.stderr
+        assert essence(everything(target), 0) == wanted
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(tmp_path: Path, node: Node) -> None:
+    events = history(40)
+    source, target = kurrent.fresh(node.url), kurrent.fresh(node.url)
+    into_kurrent(source, events)
+    gone = threading.Event()
+
+    def go() -> None:
+        gone.set()
+        threading.Thread(target=come_back).start()
+
+    def come_back() -> None:
+        node.stop()
+        node.start()
+
+    node.faults.on_append(6, go)
+    node.faults.on_read(60)
+    assert commands.upcast(job(tmp_path, source, target)).ready
+    assert gone.is_set()
+    assert essence(everything(target), 0) == undisturbed(tmp_path / "sqlite", events)
+
+
+def test_a_leader_that_changes_in_the_middle_of_a_batch_is_followed(tmp_path: Path) -> None:
+    events = history(40)
+    fill(tmp_path / "source.db", events)
+    with running(nodes=2) as first:
+        second = first.cluster[1]
+        target = kurrent.fresh(f"esdb://127.0.0.1:{first.port},127.0.0.1:{second.port}?Tls=false")
+
+        def change() -> None:
+            second.lead()
+            first.faults.on_append(1, Fault.NOT_LEADER)
+
+        first.faults.on_append(8, change)
+        assert commands.upcast(job(tmp_path, "sqlite:///source.db", target)).ready
+        assert second.faults.appended > 10
+        made = essence(everything(target), 0)
+    assert made == undisturbed(tmp_path / "sqlite", events)
+
+
+def test_a_holder_that_lost_the_ledger_writes_nothing_more(tmp_path: Path, node: Node) -> None:
+    fill(tmp_path / "source.db", history(21))
+    its = job(tmp_path, "sqlite:///source.db", kurrent.fresh(node.url))
+    report = commands.upcast(its)
+    target = its.config.target or ""
+    with (
+        KurrentStore(locate(target), mode="write") as old,
+        KurrentStore(locate(target), mode="write") as new,
+    ):
+
+        def overtaken() -> None:
+            with old.begin() as tx:
+                with new.begin() as other:
+                    ledger.take_over(other.connection, report.job, registry_fingerprint="x")
+                ledger.enter(tx.connection, report.job, State.VERIFYING)
+
+        with pytest.raises(JobLostError, match="wrote the ledger"):
+            overtaken()
+        with old.reading() as connection:
+            (found,) = ledger.jobs(connection)
+    assert (found.epoch, found.state) == (2, State.READY)
+
+
+def test_what_is_written_again_in_other_batches_is_there_once(node: Node) -> None:
+    events = [
+        Event(0, f"s-{n % 2}", n // 2, str(uuid.UUID(int=n)), "T", 1, b"{}", None, n,
+              (Origin("o", n),))
+        for n in range(20)
+    ]  # fmt: skip
+    url = kurrent.fresh(node.url)
+
+    def cut_off(part: list[Event]) -> None:
+        with KurrentStore(locate(url), mode="write") as store, store.begin() as tx:
+            tx.append_copied(part)
+            raise ZeroDivisionError
+
+    for first, last in ((0, 9), (0, 9), (0, 4), (0, 15)):
+        with pytest.raises(ZeroDivisionError):
+            cut_off(events[first:last])
+    with KurrentStore(locate(url), mode="write") as store:
+        for first, last in ((0, 6), (6, 11), (11, 20)):
+            with store.begin() as tx:
+                tx.append_copied(events[first:last])
+        with store.begin() as tx:
+            assert tx.heads(["s-0", "s-1", "s-2"]) == {"s-0": 9, "s-1": 9, "s-2": -1}
+    assert [e._replace(global_position=0) for e in everything(url)] == events
+    changed = [events[0]._replace(id=str(uuid.UUID(int=99)))]
+    with (
+        KurrentStore(locate(url), mode="write") as store,
+        pytest.raises(ConflictError, match="another event at revision 0"),
+        store.begin() as tx,
+    ):
+        tx.append_copied(changed)
+
+
+def test_a_stream_deleted_during_the_copy_is_found_out(tmp_path: Path, node: Node) -> None:
+    source, target = kurrent.fresh(node.url), kurrent.fresh(node.url)
+    into_kurrent(source, history(40))
+    name = locate(source).prefix + "cart-1"
+    node.faults.on_append(12, lambda: node.log.delete(name, Expect.ANY) and None)
+    its = job(tmp_path, source, target)
+    with pytest.raises(VerifyError, match="as when they were read"):
+        commands.upcast(its)
+    assert commands.status(its).job.state is State.FAILED
+    assert commands.cancel(its) > 0
+    assert everything(target) == []
+    report = commands.upcast(its)
+    assert report.ready, "the streams go on counting where they ended"
+    assert "cart-1" not in {e.origins[0].stream for e in everything(target)}
+
+
+def test_a_target_stream_deleted_during_the_copy_is_found_out(tmp_path: Path, node: Node) -> None:
+    fill(tmp_path / "source.db", history(40))
+    its = job(tmp_path, "sqlite:///source.db", kurrent.fresh(node.url))
+    name = locate(its.config.target or "").prefix + "cart-1"
+    node.faults.on_append(20, lambda: node.log.delete(name, Expect.ANY) and None)
+    with pytest.raises(VerifyError, match="cart-1"):
+        commands.upcast(its)
+
+
+def test_an_event_above_the_limit_is_named(tmp_path: Path) -> None:
+    small = b'{"x": "' + b"a" * 300 + b'"}'
+    large = b'{"x": "' + b"a" * 5000 + b'"}'
+    events = [event("s-1", "Free", small) for _ in range(40)]
+    with running(max_append=4096) as node:
+        fill(tmp_path / "source.db", events)
+        its = job(
+            tmp_path,
+            "sqlite:///source.db",
+            kurrent.fresh(node.url),
+        )
+        assert commands.upcast(its).ready, "the limit is found from the server's answer"
+        fill(tmp_path / "source.db", [event("s-2", "Free", large)])
+        with pytest.raises(DataError, match=r"larger than the server takes \(4,096") as error:
+            commands.upcast(its)
+        assert error.value.where.stream == locate(its.config.target or "").prefix + "s-2"
+        node.log.max_append = 1 << 20
+        assert commands.upcast(its).ready
+        assert len(everything(its.config.target or "")) == 41
+
+
+def test_who_may_not_is_told_so(node: Node) -> None:
+    node.access.users = {"ann": "secret"}
+    with pytest.raises(StoreError, match=r"does not let this user read \$all"):
+        KurrentStore(locate(node.url), mode="read")
+    node.access.all_readers = {""}
+    into = KurrentStore(locate(f"{node.url}&prefix=a."), mode="write")
+    node.log.append("$$a.s", Expect.ANY, [acl(["ann"])])
+    with into, pytest.raises(StoreError, match=r"does not let this user write the stream 'a\.s'"):
+        into.append("s", [NewEvent("T", b"{}")], expected=None)
+
+
+def acl(writers: list[str]) -> Proposal:
+    data = json.dumps({"$acl": {"$w": writers}}).encode()
+    return Proposal(id=str(uuid.uuid4()), type="$metadata", data=data)
+
+
+@pytest.mark.parametrize(
+    ("user", "query", "kind", "said"),
+    [
+        ("ann:secret@", "?Tls=false", StoreUnavailableError, "cannot be reached"),
+        ("ann:secret@", "?Tls=false&Nonsense=1", ConfigError, "Unknown field"),
+        ("", "?Tls=true", ConfigError, "Username and password are required"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_told_without_its_password(
+    user: str, query: str, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said) as error:
+        open_store(f"esdb://{user}127.0.0.1:9{query}")
+    assert "secret" not in str(error.value)
