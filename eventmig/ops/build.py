@@ -143,7 +143,10 @@ def append(path: PathLike, value: object, *, unique: bool = True, create: bool =
 
 def remove(path: PathLike, value: object, *, drop_empty: bool = False) -> Remove:
     """Every item equal to a constant out of a list. Way back: lossy."""
-    return Remove(parse(path), Constant.of(value), drop_empty)
+    where = parse(path)
+    if drop_empty and not where:
+        raise ValueError("drop_empty needs a member to drop, and the path is the value itself")
+    return Remove(where, Constant.of(value), drop_empty)
 
 
 def add_line(path: PathLike, line: str, *, separator: str = "\n", strip: bool = True) -> AddLine:

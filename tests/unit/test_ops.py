@@ -160,6 +160,7 @@ def test_an_op_refuses_what_it_could_not_take_back(op: Op, data: Any, why: str) 
         (lambda: ops.map_values("a", [(1, 2), (1, 3)]), "names a value twice"),
         (lambda: ops.split("a", into=("b",), at=" "), "at least two"),
         (lambda: ops.append(("a", 0), 1, create=True), "does not name a member"),
+        (lambda: ops.remove("", 1, drop_empty=True), "a member to drop"),
         (lambda: ops.is_kind("a", "str"), "not a JSON type"),
     ],
 )
