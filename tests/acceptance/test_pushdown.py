@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from eventmig import Registry, commands, data_upcaster, drop_event, ops, schema, upcaster
 from eventmig.commands import JobReport, Pushdown
 from eventmig.errors import JobError, UpcastError
-from eventmig.events import Event
+from eventmig.events import Event, NewEvent
 from eventmig.migrate.states import State
+from eventmig.stores.base import ANY, NONE, JobTarget
+from eventmig.stores.open import open_store
 from tests.acceptance.support import contents, event, fill, project, read
 
 METADATA = [None, b"{}", '{"é": "\u2028"}'.encode()]
@@ -235,3 +238,97 @@ def test_any_history_comes_out_the_same(
     folder.mkdir()
     fill(folder / "source.db", history)
     both_ways(folder, registry(), batch_size=size, quarantine=True)
+
+
+# in PostgreSQL ------------------------------------------------------------------------------
+
+
+def fill_postgres(url: str, events: list[Event]) -> None:
+    heads: dict[str, int] = {}
+    with open_store(url, mode="create") as store, store.begin() as tx:
+        for one in events:
+            place = heads[one.stream] = heads.get(one.stream, 0) + 1
+            tx.append_copied([one._replace(stream_position=place)])
+
+
+def undone(store: JobTarget) -> None:
+    """Take positions in a transaction that is rolled back."""
+    with contextlib.suppress(ZeroDivisionError), store.begin() as tx:
+        tx.append_copied([opened(1, "gone-1")._replace(stream_position=1)])
+        raise ZeroDivisionError
+
+
+def held(url: str) -> list[Event]:
+    with open_store(url) as store:
+        events = [e for batch in store.read_all() for e in batch]
+    return [e._replace(global_position=n) for n, e in enumerate(events)]
+
+
+def in_postgres(folder: Path, url: str, mode: Pushdown, **options: Any) -> JobReport:
+    urls = {"source": f"{url}&schema=old", "target": f"{url}&schema={mode}"}
+    return commands.upcast(project(folder, registry(), **urls), pushdown=mode, **options)
+
+
+def test_in_postgresql_every_batch_runs_inside(tmp_path: Path, postgres_url: str) -> None:
+    fill_postgres(f"{postgres_url}&schema=old", some(60))
+    report = in_postgres(tmp_path, postgres_url, Pushdown.AUTO, batch_size=25)
+    assert report.pushed is not None
+    assert (report.pushed.inside, report.pushed.through_python) == (3, 0)
+    assert report.ready
+    in_postgres(tmp_path, postgres_url, Pushdown.NEVER, batch_size=25)
+    assert held(f"{postgres_url}&schema=auto") == held(f"{postgres_url}&schema=never")
+
+
+def test_in_postgresql_both_ways_take_turns(tmp_path: Path, postgres_url: str) -> None:
+    """The first batch gives streams keys of its own; positions have gaps; the source grows."""
+    source = f"{postgres_url}&schema=old"
+    fill_postgres(source, [opened(1, "z-1", sum="9" * 250 + ".00"), *some(30)])
+    with open_store(source, mode="write") as store:
+        undone(store)
+        for n in range(30):
+            store.append(f"a-{n % 3}", [NewEvent("Free", b"{}")], expected=ANY)
+    report = in_postgres(tmp_path, postgres_url, Pushdown.ALWAYS, batch_size=10)
+    assert report.pushed is not None
+    assert report.pushed.through_python == 1
+    assert report.pushed.inside >= 6
+    with open_store(source, mode="write") as store:
+        store.append("new-1", [NewEvent("Free", b"{}")], expected=NONE)
+    assert in_postgres(tmp_path, postgres_url, Pushdown.ALWAYS).ready
+    in_postgres(tmp_path, postgres_url, Pushdown.NEVER)
+    assert held(f"{postgres_url}&schema=always") == held(f"{postgres_url}&schema=never")
+    with open_store(f"{postgres_url}&schema=always", mode="write") as store:
+        (stored,) = store.append("fresh-1", [NewEvent("Free", b"{}")], expected=NONE)
+    assert held(f"{postgres_url}&schema=always")[-1].id == stored.id
+
+
+@pytest.mark.parametrize("odd", [{"sum": "7"}, {"title": "there"}, {"name": 7}, {"x": 1}], ids=str)
+def test_in_postgresql_errors_are_pythons(
+    tmp_path: Path, postgres_url: str, odd: dict[str, object]
+) -> None:
+    fill_postgres(f"{postgres_url}&schema=old", [*some(12), opened(9, "cart-9", **odd)])
+    errors = []
+    for mode in (Pushdown.ALWAYS, Pushdown.NEVER):
+        with pytest.raises(UpcastError) as found:
+            in_postgres(tmp_path, postgres_url, mode, batch_size=5)
+        errors.append(str(found.value))
+    assert errors[0] == errors[1]
+    assert held(f"{postgres_url}&schema=always") == held(f"{postgres_url}&schema=never")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "why"),
+    [
+        ("&schema=old&data=text", "&schema=new", "not jsonb in both"),
+        ("&schema=old", "&schema=new&data=bytea", "not jsonb in both"),
+        ("&schema=old&release=1", "&schema=new", "several releases"),
+        ("&schema=old", "", "different kinds of store"),
+    ],
+)
+def test_in_postgresql_always_says_why_not(
+    tmp_path: Path, postgres_url: str, source: str, target: str, why: str
+) -> None:
+    fill_postgres(postgres_url + source, some(3))
+    urls = {"source": postgres_url + source}
+    urls |= {"target": postgres_url + target} if target else {}
+    with pytest.raises(JobError, match=why):
+        commands.upcast(project(tmp_path, registry(), **urls), pushdown=Pushdown.ALWAYS)

@@ -206,6 +206,12 @@ class PostgresReader:
             self.location.tables
         )
 
+    def holds_releases(self) -> bool:
+        """Whether any stream in these tables is a release's, this one's or another's."""
+        return bool(self.location.release) or bool(
+            self._rows(self._sql.other_release, {"release": None})[0][0]
+        )
+
     def as_held(self, events: Sequence[Event]) -> list[Event]:
         """These events with their data as this store hands it back; reads only.
 

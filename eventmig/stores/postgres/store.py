@@ -32,10 +32,11 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import Expected, Mode
+from eventmig.stores.base import EventReader, Expected, Mode
 from eventmig.stores.postgres.check import current_schema
 from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.location import Location, connect
+from eventmig.stores.postgres.pushdown import Pairing
 from eventmig.stores.postgres.read import PostgresReader
 from eventmig.stores.postgres.refusals import check_names
 from eventmig.stores.postgres.schema import FIRST_POSITION, FORMAT, define_tables
@@ -48,6 +49,12 @@ _HELD = """SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
       AND classid::bigint << 32 | objid::bigint = %(key)s)"""
 
 
+_MAY_READ = """SELECT bool_and(has_schema_privilege(n.oid, 'USAGE')
+        AND has_table_privilege(c.oid, 'SELECT'))
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s::text[])"""
+
+
 class PostgresStore(PostgresReader):
     """An event store in a PostgreSQL schema. Open it with `open_store`; close it.
 
@@ -56,12 +63,17 @@ class PostgresStore(PostgresReader):
     the schema and the tables where they are missing, the other modes never do.
     """
 
+    dialect = "postgresql"
+    pushes_faster = True  # docs/performance.md
+    checks_text = True
+
     def __init__(self, location: Location, *, mode: Mode) -> None:
         super().__init__(location)
         self.mode: Mode = mode
         self._cache = StreamCache()
         self._engine: Engine | None = None
         self._locked_by: int | None = None
+        self._pairing: Pairing | None = None
         self._created_schema = self._created_tables = False
         try:
             if mode == "create":
@@ -141,11 +153,34 @@ class PostgresStore(PostgresReader):
                         sql=self._sql,
                         cache=self._cache,
                         ask=self._rows,
+                        pairing=self._pairing,
                     ),
                 )
         except BaseException:
             self._cache.clear()
+            if self._pairing is not None:
+                self._pairing.forget()
             raise
+
+    def why_not_pushed(self, source: EventReader) -> str:
+        """Why this source's events cannot be copied inside the database; "" where they can."""
+        if not isinstance(source, PostgresStore):
+            return "source and target are different kinds of store"
+        if source._found.database != self._found.database:
+            return "source and target are different databases"
+        if (source._found.data, self._found.data) != ("jsonb", "jsonb"):
+            return "the data column is not jsonb in both"
+        if source.holds_releases() or self.holds_releases():
+            return "the tables hold streams of several releases"
+        theirs = source._tables
+        names = {
+            "schema": theirs.events.schema,
+            "tables": [theirs.events.name, theirs.streams.name],
+        }
+        if not self._rows(_MAY_READ, names)[0][0]:
+            return "the target's user may not read the source's tables"
+        self._pairing = Pairing(source._tables)
+        return ""
 
     @contextmanager
     def lock(self) -> Iterator[None]:

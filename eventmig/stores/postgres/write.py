@@ -8,7 +8,7 @@ kept between transactions in a `StreamCache`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,8 +24,10 @@ from eventmig.stores.postgres.check import Found
 from eventmig.stores.postgres.copying import event_rows
 from eventmig.stores.postgres.json_fit import changed_by_jsonb
 from eventmig.stores.postgres.location import Location
+from eventmig.stores.postgres.pushdown import Pairing, Pusher
 from eventmig.stores.postgres.refusals import Ask
 from eventmig.stores.postgres.schema import FIRST_POSITION, Statements, Tables
+from eventmig.stores.pushing import Change, Extent, NotPushedError, Values, Version
 from eventmig.stores.stream_cache import NAMES_KEPT, StreamCache
 
 _COPY_BYTES = 1 << 18
@@ -41,7 +43,9 @@ _UNFIT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What every transaction of one store stands on; `ask` reads beside it."""
+    """What every transaction of one store stands on; `ask` reads beside it, `pairing` is
+    with the source that it can copy from.
+    """
 
     location: Location
     found: Found
@@ -49,6 +53,7 @@ class Ground:
     sql: Statements
     cache: StreamCache
     ask: Ask
+    pairing: Pairing | None = None
 
 
 class PostgresTransaction:
@@ -66,6 +71,7 @@ class PostgresTransaction:
         self._sql = ground.sql
         self._cache = ground.cache
         self._ask = ground.ask
+        self._pairing = ground.pairing
         self._announced: int | None = None
         self._last_global: int | None = None
         self._run(ground.sql.hold_tables)
@@ -132,6 +138,32 @@ class PostgresTransaction:
         if columns.ids:
             self._last_global = self._write(columns, positions)[-1]
         return self._last_position()
+
+    def extent(self, *, after: int, until: int, limit: int) -> Extent:
+        """The next events of the source that `PostgresStore.why_not_pushed` has nothing against."""
+        return self._pusher().extent(after=after, until=until, limit=limit)
+
+    def append_pushed(
+        self, after: int, extent: Extent, changes: Sequence[Change], values: Values
+    ) -> int:
+        """Copy a run of that source, new data by SQL expressions."""
+        taken = self._take_positions(sum(extent.counts.values()))
+        if not isinstance(taken, range):
+            raise NotPushedError("positions of another writer stand between")
+        self._pusher().copy(after, extent, changes, values, taken[0] - 1)
+        self._cache.forget_heads()
+        self._last_global = taken[-1]
+        return self._last_global
+
+    def pushed_data(
+        self, after: int, versions: Collection[Version]
+    ) -> Iterator[tuple[str, int, bytes]]:
+        """What `append_pushed` wrote of these versions after a global position."""
+        return self._pusher().data(after, versions)
+
+    def _pusher(self) -> Pusher:
+        assert self._pairing is not None
+        return Pusher(self._cursor, self._pairing, self._tables)
 
     def append_stored(self, events: Sequence[Event]) -> list[Event]:
         """`append_copied`; returns the events as they are read back."""
