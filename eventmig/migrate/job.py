@@ -30,6 +30,7 @@ from eventmig.stores.base import (
     JobTarget,
     KeepingTarget,
     KeepingTransaction,
+    SharingTarget,
     TargetTransaction,
 )
 from eventmig.stores.pushing import NotPushedError, PushingTransaction
@@ -358,6 +359,13 @@ class UpcastJob:
                 where=Where(store=self._target.url),
                 remedy="name another file, another set of tables (?tables=…), or new streams in "
                 "the same tables (?release=… with a naming such as {stream}-{release})",
+            )
+        if isinstance(self._target, SharingTarget) and self._target.shares_streams(self._source):
+            raise JobError(
+                "source and target share streams: the job would read what it writes",
+                where=Where(store=self._target.url),
+                remedy="give the target a prefix of its own (?prefix=r2.), and leave that out of "
+                "the source (?without=r2.)",
             )
         same_tables = self._source.id_scope() == self._target.id_scope()
         if same_tables and self._pipeline.naming == "{stream}" and not self._pipeline.routes:

@@ -266,6 +266,15 @@ class KeepingTarget(Protocol):
 
 
 @runtime_checkable
+class SharingTarget(Protocol):
+    """A target whose URL may name streams that another URL names as well."""
+
+    def shares_streams(self, source: EventReader) -> bool:
+        """Whether a stream can belong to both. Reads nothing."""
+        ...
+
+
+@runtime_checkable
 class SpellingTarget(Protocol):
     """A target whose tables hold the same values in another spelling.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from eventmig import commands
+from eventmig.errors import JobError
 from tests import kurrent
 from tests.acceptance.kurrent_support import essence, everything, into_kurrent, job, reference
 from tests.acceptance.support import fill, history, read
@@ -67,6 +68,17 @@ def test_kurrentdb_to_kurrentdb(tmp_path: Path, url: str) -> None:
     made = essence(everything(target), 0)
     assert made == essence(reference(tmp_path / "sqlite", events), 1)
     assert len(everything(source)) == 40, "the source stays as it is"
+
+
+def test_a_job_never_reads_what_it_writes(tmp_path: Path, url: str) -> None:
+    source = kurrent.fresh(url)
+    into_kurrent(source, history(7))
+    inside = source.replace(".&", ".new.&")
+    with pytest.raises(JobError, match="share streams"):
+        commands.upcast(job(tmp_path, source, inside))
+    with pytest.raises(JobError, match="the target is the source"):
+        commands.upcast(job(tmp_path, source, source))
+    assert len(everything(source)) == 7
 
 
 def test_what_comes_later_is_caught_up(tmp_path: Path, url: str) -> None:

@@ -7,6 +7,7 @@ long as the connection's patience lasts. Raises the store's errors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from typing import Final, TypeVar
@@ -21,7 +22,7 @@ from eventmig.stores.kurrent.client import (
     is_gone,
     shared_pb2,
 )
-from eventmig.stores.kurrent.url import LEDGER_STREAM, Location
+from eventmig.stores.kurrent.url import Location
 
 T = TypeVar("T")
 
@@ -166,7 +167,8 @@ def _let_through(options: Message, location: Location, types: Collection[str] | 
     elif types is not None:
         options.filter.event_type.prefix.extend(types)
     else:
-        options.filter.stream_identifier.regex = rf"^(?!\$|{LEDGER_STREAM})"
+        left_out = "|".join(map(re.escape, location.left_out))
+        options.filter.stream_identifier.regex = f"^(?!{left_out})"
     _windowed(options)
 
 

@@ -257,6 +257,7 @@ class KurrentReader:
 
     def _counted(self, until: int | None) -> _Census:
         with self._guard:
+            self._rules()  # where they changed, what was counted is void
             census = self._census
             if until is not None and until < census.position:
                 census = _Census()

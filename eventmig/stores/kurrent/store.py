@@ -28,7 +28,7 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import ANY, Expected
+from eventmig.stores.base import ANY, EventReader, Expected
 from eventmig.stores.kurrent.append import Appender, Item, proposed
 from eventmig.stores.kurrent.client import PATIENCE, Connection
 from eventmig.stores.kurrent.ledger import Ledger, ledger_of
@@ -171,6 +171,10 @@ class KurrentStore(KurrentReader):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def shares_streams(self, source: EventReader) -> bool:
+        """Whether a stream can belong to this store and to the source."""
+        return isinstance(source, KurrentReader) and self.location.overlaps(source.location)
 
     # --- what a transaction needs
 

@@ -2,7 +2,7 @@
 
 A URL is the client's own (`esdb://user:password@host:2113?Tls=true`, with
 `kurrentdb://`, clusters and `+discover`), and may say more, which the client never
-sees: `prefix`, `category`, `ledger`, `order`. Pure.
+sees: `prefix`, `category`, `without`, `ledger`, `order`. Pure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCHEMES: Final = frozenset(
 LEDGER_STREAM: Final = "eventmig-ledger"
 """The beginning of the names of the streams that hold ledgers; never source or target."""
 
-_OURS: Final = ("prefix", "category", "ledger", "order")
+_OURS: Final = ("prefix", "category", "without", "ledger", "order")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _CATEGORY: Final = re.compile(r"[^$\s,-][^\s,-]*")
 
@@ -45,6 +45,7 @@ class Location:
     - `servers`: host:port, lower case, sorted.
     - `prefix` stands before every stream's name in KurrentDB, and is left out here.
     - `categories`: only streams of these are the store's; empty: of all.
+    - `without`: streams whose names begin so are not the store's.
     - `ledger`: the SQL database for the ledger of jobs; None: a stream beside the target.
     """
 
@@ -53,20 +54,30 @@ class Location:
     servers: tuple[str, ...]
     prefix: str = ""
     categories: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     ledger: str | None = None
     order: Order = Order.GLOBAL
 
     @property
+    def scope(self) -> str:
+        """Which streams, in short; empty for all of them."""
+        left_out = "".join(f" without {name}" for name in self.without)
+        return self.prefix + ",".join(self.categories) + left_out
+
+    @property
     def namespace(self) -> str:
         """Tells these streams from others of the same servers, and in a shared ledger."""
-        scope = self.prefix + ",".join(self.categories)
-        return scope if self.ledger is None else f"{','.join(self.servers)}/{scope}"
+        return self.scope if self.ledger is None else f"{','.join(self.servers)}/{self.scope}"
 
     @property
     def ledger_stream(self) -> str:
         """The stream that holds the ledger where no database does."""
-        scope = self.prefix + ",".join(self.categories)
-        return f"{LEDGER_STREAM}-{scope}" if scope else LEDGER_STREAM
+        return f"{LEDGER_STREAM}-{self.scope}" if self.scope else LEDGER_STREAM
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """How the names of streams begin that are never the store's."""
+        return ("$", LEDGER_STREAM, *self.without)
 
     @property
     def beginnings(self) -> tuple[str, ...]:
@@ -76,23 +87,20 @@ class Location:
         return (self.prefix,) if self.prefix else ()
 
     def identity(self) -> str:
-        """Equal exactly when servers, prefix and categories are."""
-        scope = self.prefix + ",".join(self.categories)
-        return f"kurrent:{','.join(self.servers)}/{scope}"
+        """Equal exactly when servers, prefix, categories and what is left out are."""
+        return f"kurrent:{','.join(self.servers)}/{self.scope}"
 
     def overlaps(self, other: Location) -> bool:
         """Whether a stream can belong to both."""
         if not set(self.servers) & set(other.servers):
             return False
-        return any(
-            ours.startswith(theirs) or theirs.startswith(ours)
-            for ours in self.beginnings or ("",)
-            for theirs in other.beginnings or ("",)
-        )
+        ours = [n for n in self.beginnings or ("",) if not n.startswith(other.left_out)]
+        theirs = [n for n in other.beginnings or ("",) if not n.startswith(self.left_out)]
+        return any(a.startswith(b) or b.startswith(a) for a in ours for b in theirs)
 
     def holds(self, name: str) -> bool:
         """Whether the stream that KurrentDB calls so belongs to the store."""
-        if name.startswith(("$", LEDGER_STREAM)):
+        if name.startswith(self.left_out):
             return False
         return not self.beginnings or name.startswith(self.beginnings)
 
@@ -115,7 +123,10 @@ def locate(url: str) -> Location:
     if len(ours) < sum(name in _OURS for name, _ in pairs):
         raise wrong("an option stands twice in the URL", "name it once")
     prefix, ledger = ours.get("prefix", ""), ours.get("ledger")
-    categories = tuple(sorted(filter(None, ours.get("category", "").split(","))))
+    categories, without = (
+        tuple(sorted(filter(None, ours.get(name, "").split(","))))
+        for name in ("category", "without")
+    )
     if prefix and (not _PREFIX.fullmatch(prefix) or prefix.startswith(LEDGER_STREAM)):
         raise wrong(
             f"{prefix!r} cannot begin the names of streams",
@@ -137,6 +148,7 @@ def locate(url: str) -> Location:
         servers=servers,
         prefix=prefix,
         categories=categories,
+        without=without,
         ledger=ledger,
         order=Order(ours.get("order", "global")),
     )
