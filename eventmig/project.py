@@ -10,9 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import OperationalError
 
 from eventmig.config import Config, find_config, load_object
 from eventmig.drift import drift
@@ -34,7 +33,7 @@ from eventmig.registry import Registry
 from eventmig.release import Lock, Release, parse_lock
 from eventmig.stores.base import EventReader, JobTarget
 from eventmig.stores.kurrent import url as kurrent_url
-from eventmig.stores.open import open_store
+from eventmig.stores.open import open_engine, open_store
 from eventmig.transform import Pipeline
 
 
@@ -206,15 +205,10 @@ def opened_target(url: str, mode: str = "read") -> Iterator[JobTarget]:
 def sql_engine(url: str) -> Iterator[Engine]:
     """A SQLAlchemy engine for read models; SQLite without implicit transactions of the driver.
 
-    Raises `StoreError` where the database cannot be reached.
+    Raises `ConfigError` for a URL that names none, `StoreError` where the database cannot
+    be reached.
     """
-    try:
-        engine = create_engine(with_driver(url), poolclass=NullPool)
-    except (ArgumentError, ImportError) as error:
-        raise ConfigError(
-            f"this database cannot be used: {error}",
-            remedy="write sqlite:///views.db, or install the driver of that database",
-        ) from error
+    engine = open_engine(url)
     try:
         yield engine
     except OperationalError as error:
@@ -227,14 +221,6 @@ def sql_engine(url: str) -> Iterator[Engine]:
         ) from error
     finally:
         engine.dispose()
-
-
-def with_driver(url: str) -> URL:
-    """A URL as SQLAlchemy is to take it: PostgreSQL by psycopg 3."""
-    parsed = make_url(url)
-    if parsed.drivername in ("postgresql", "postgres"):
-        return parsed.set(drivername="postgresql+psycopg")
-    return parsed
 
 
 def public(url: str) -> str:

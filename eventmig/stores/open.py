@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool
 
 from eventmig.errors import ConfigError, Where
 from eventmig.stores.base import Mode
@@ -43,16 +46,43 @@ def open_store(url: str, *, mode: Mode = "read") -> AnyStore:
     parsed = parse_url(url)
     if parsed.drivername in _SQLITE:
         return SqliteStore(locate_sqlite(parsed), mode=mode)
-    try:  # an extra: imported only where it is asked for
+    with _driver_needed(parsed):
         from eventmig.stores.postgres.location import locate
         from eventmig.stores.postgres.store import PostgresStore
+    return PostgresStore(locate(parsed), mode=mode)
+
+
+def open_engine(url: str) -> Engine:
+    """A SQLAlchemy engine for tables of the user's own, where a URL says; connects later.
+
+    On PostgreSQL with `?schema=` as a store takes it. Raises `ConfigError`.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.drivername not in _POSTGRES:
+            return create_engine(parsed, poolclass=NullPool)
+    except (ArgumentError, ImportError) as error:
+        raise ConfigError(
+            f"this database cannot be used: {error}",
+            remedy="write sqlite:///views.db or postgresql://USER@HOST/DATABASE, or install the "
+            "driver of that database",
+        ) from error
+    with _driver_needed(parsed):
+        from eventmig.stores.postgres.location import engine_at
+    return engine_at(parsed)
+
+
+@contextmanager
+def _driver_needed(url: URL) -> Iterator[None]:
+    """An extra is imported only where a URL asks for it."""
+    try:
+        yield
     except ImportError as error:
         raise ConfigError(
             f"the driver of PostgreSQL is not installed ({error})",
-            where=Where(store=parsed.render_as_string(hide_password=True)),
+            where=Where(store=url.render_as_string(hide_password=True)),
             remedy="pip install 'eventmig[postgres]'",
         ) from error
-    return PostgresStore(locate(parsed), mode=mode)
 
 
 def _described(url: str) -> URL | None:

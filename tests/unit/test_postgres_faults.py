@@ -20,6 +20,7 @@ from eventmig.errors import (
     StoreUnavailableError,
 )
 from eventmig.events import Event, NewEvent
+from eventmig.project import sql_engine
 from eventmig.stores.open import open_store
 from tests.postgres import WITH_PASSWORD, OwnServer, Server
 
@@ -93,6 +94,18 @@ def test_a_wrong_password_is_not_repeated(own_postgres_server: OwnServer) -> Non
         own_postgres_server.run("DROP ROLE {}", WITH_PASSWORD)
     assert SECRET not in told(error.value)
     assert "PGPASSWORD" in error.value.remedy
+
+
+def test_read_models_stand_in_the_schema_that_their_url_names(postgres_url: str) -> None:
+    sql(postgres_url, "CREATE SCHEMA views")
+    with sql_engine(f"{postgres_url}&schema=views") as engine, engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE totals (n int)")
+    sql(postgres_url, "SELECT n FROM views.totals")
+    with (
+        pytest.raises(ConfigError, match="no option 'tables'"),
+        sql_engine(f"{postgres_url}&tables=t_"),
+    ):
+        pass
 
 
 def test_a_server_that_is_not_there() -> None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
 import psycopg
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.pool import NullPool
 
 from eventmig.errors import ConfigError, StoreError, StoreUnavailableError, Where
 
@@ -190,3 +191,26 @@ def connect(location: Location, *, read_only: bool = False) -> psycopg.Connectio
         connection.close()
         raise
     return connection
+
+
+def engine_at(url: URL) -> Engine:
+    """A SQLAlchemy engine for other tables in the schema that a URL names.
+
+    Raises `ConfigError` for options that only an event store has. Connections raise what
+    `connect` does.
+    """
+    location = locate(url)
+    if only := [name for name in ("tables", "release", "data") if name in url.query]:
+        raise ConfigError(
+            f"the URL of read models has no option {only[0]!r}: {location.url}",
+            where=Where(store=location.url),
+            remedy="name a database and, if need be, a schema (?schema=…)",
+        )
+
+    def connected() -> psycopg.Connection:
+        connection = connect(location)
+        connection.autocommit = False
+        return connection
+
+    named = url.set(drivername="postgresql+psycopg")
+    return create_engine(named, creator=connected, poolclass=NullPool, hide_parameters=True)

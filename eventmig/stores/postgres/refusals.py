@@ -146,13 +146,13 @@ def unfit(events: Sequence[Event], data: DataType, url: str, said: str = "") -> 
                     ),
                     remedy="wrap bytes that are no text (base64) in a JSON string"
                     if "UTF-8" in what
-                    else f"make the target with another type of data: ?data={other} in its URL "
-                    f"(a job that has begun ends with `eventmig cancel`)",
+                    else f"begin anew with a target of its own (another ?schema= or ?tables=) "
+                    f"that is made with ?data={other}",
                 )
     return DataError(
         f"the server refused the data of a batch ({said})",
         where=Where(store=url, stream=events[0].stream),
-        remedy="make the target with ?data=bytea in its URL, which holds anything",
+        remedy="begin anew with a target of its own that is made with ?data=bytea: it holds all",
     )
 
 
