@@ -18,9 +18,9 @@ import psycopg
 import pytest
 
 from eventmig import Registry, commands, data_upcaster
-from eventmig.errors import ConflictError, EventmigError
+from eventmig.errors import ConflictError, VerifyError
 from eventmig.routes import rename_streams
-from tests.acceptance.support import project
+from tests.acceptance.support import event, fill, project
 from tests.layouts import dumps, tables
 from tests.postgres import Server
 
@@ -158,6 +158,31 @@ def test_new_streams_stand_beside_the_old_ones(
     assert [row for row in messages(store) if row[3] != "AfterMigration"] == before
 
 
+def test_a_native_history_goes_into_its_table_and_is_verified(tmp_path: Path, store: str) -> None:
+    fill(
+        tmp_path / "source.db",
+        [
+            event("order-1", "Placed", {"customerName": "Ada Lovelace"}),
+            event("order-1", "Odd", b'{ "b" : 1.10,  "aa":[1e2, {"z":1,"y":2}]}', metadata=None),
+            event("order-2", "Placed", {"customerName": "Cher"}, metadata=b'{"z": 1, "a": 2}'),
+        ],
+    )
+    shop = project(tmp_path, Registry(STEPS), target=layout(store))
+    assert commands.upcast(shop).ready
+    assert [row[4:6] for row in messages(store)] == [
+        ({"customer": {"first": "Ada", "last": "Lovelace"}}, {"who": "ada", "schemaVersion": "2"}),
+        ({"b": 1.10, "aa": [100, {"z": 1, "y": 2}]}, None),
+        ({"customer": {"first": "Cher", "last": ""}}, {"z": 1, "a": 2, "schemaVersion": "2"}),
+    ]
+
+
+def test_what_jsonb_would_change_is_found(tmp_path: Path, store: str) -> None:
+    fill(tmp_path / "source.db", [event("order-1", "Odd", b'{"a": 1, "a": 2}')])
+    shop = project(tmp_path, Registry(STEPS), target=layout(store))
+    with pytest.raises(VerifyError, match=r'data is \{"a": 2\}, must be \{"a": 1, "a": 2\}'):
+        commands.upcast(shop)
+
+
 def test_streams_that_keep_their_names_are_refused(tmp_path: Path, store: str) -> None:
     append(store, "order-1", 0)
     shop = project(
@@ -168,7 +193,21 @@ def test_streams_that_keep_their_names_are_refused(tmp_path: Path, store: str) -
         naming="{stream}",
     )
     before = messages(store)
-    with pytest.raises(EventmigError, match="is in this table already"):
+    with pytest.raises(ConflictError, match="is in this table already"):
         commands.upcast(shop)
     assert messages(store) == before
-    assert ConflictError
+
+
+def test_new_streams_in_an_old_category_are_refused(tmp_path: Path, store: str) -> None:
+    append(store, "order-1", 0)
+    shop = project(
+        tmp_path,
+        Registry(STEPS),
+        source=layout(store),
+        target=layout(store, more="&release=2"),
+        naming="{stream}-{release}",
+    )
+    before = messages(store)
+    with pytest.raises(ConflictError, match="in the category 'order', as 'order-1' is"):
+        commands.upcast(shop)
+    assert messages(store) == before

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, inspect, select, table
 
 from eventmig.errors import OpaqueError, StoreDamagedError, Where
 from eventmig.events import Event
+from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.rows import Rows
 from eventmig.stores.layouts.tables import Tables
 from eventmig.stores.layouts.values import check_json
@@ -20,8 +21,9 @@ def damages(
     connection: Connection, tables: Tables, rows: Rows, url: str
 ) -> Iterator[StoreDamagedError]:
     """Missing positions, holes and repeats in streams; at most 20 of each. Reads only."""
-    yield from _missing(connection, tables, rows, url)
     layout = tables.layout
+    yield from _not_carried(connection, layout, url)
+    yield from _missing(connection, tables, rows, url)
     position = tables.stream_position
     previous = func.lag(position, 1, layout.stream.first - 1).over(
         partition_by=tables.keys, order_by=position
@@ -52,6 +54,20 @@ def damages(
             remedy="a stream must be whole: restore what is missing, or describe the rows that "
             "are events in the layout (where, stream.left_out)",
         )
+
+
+def _not_carried(connection: Connection, layout: Layout, url: str) -> Iterator[StoreDamagedError]:
+    for name in layout.not_carried:
+        if not inspect(connection).has_table(name):
+            continue
+        count = connection.execute(select(func.count()).select_from(table(name))).scalar_one()
+        if count:
+            yield StoreDamagedError(
+                f"the table {name!r} holds {count} rows about events, which a copy would lose",
+                where=Where(store=url),
+                remedy="copy that table by hand afterwards (global positions change), and leave "
+                "it out of the layout (not_carried = [])",
+            )
 
 
 def check_payloads(events: Sequence[Event], url: str) -> None:

@@ -56,6 +56,9 @@ class Stream(_Part):
     """The position of a stream's first event."""
     category: Literal["dash", "key", "none"] = "dash"
     """A stream's category: its name up to the first `-`; its first key column; or none."""
+    own_category: bool = False
+    """Whether new streams beside old ones need categories of their own, because consumers read
+    by category."""
     left_out: tuple[str, ...] = ()
     """Streams that hold no events, as LIKE patterns (`%:snapshot-%`): not read, not copied."""
 
@@ -112,8 +115,6 @@ class Time(_Part):
     encoding: Literal["native", "iso", "ms", "us"] = "native"
     """The database's own time type; ISO 8601 text; milli- or microseconds since 1970 (UTC).
     A time without a zone is UTC."""
-    seconds: bool = False
-    """Whether the column holds whole seconds only: finer times are refused."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Time:
@@ -166,8 +167,9 @@ class Layout(_Part):
     """Columns with one fixed value: only such rows are read, and written rows get it."""
     position: str
     """The column of the global position: an integer, unique (`rowid` too)."""
-    sequence: str | None = None
-    """The sequence that positions are drawn from, where the column does not say so itself."""
+    sequences: tuple[str, ...] = ()
+    """Where the column does not say itself which sequence counts its positions: names, of which
+    the first that is there is meant."""
     stream: Stream
     """The stream and the position in it."""
     id: Identity = Identity()
@@ -184,6 +186,9 @@ class Layout(_Part):
     """The recorded time; none where the tables have none (it is then 1970-01-01)."""
     passed_through: tuple[str, ...] = ()
     """Columns copied as they are. They stand in the metadata, as the member `$columns`."""
+    constants: dict[str, Scalar] = {}
+    """Columns that are not read, with their value in a new row; `{xid}` is the number of the
+    transaction that writes it."""
     heads: Heads | None = None
     """A table of stream heads to keep in step."""
     guard: Guard = Guard.NONE
@@ -193,6 +198,8 @@ class Layout(_Part):
     snapshots: tuple[str, ...] = ()
     """Tables with snapshots: a target's must be empty, since old ones would be stale. `{stem}`
     is the events' table without `_events` at its end."""
+    not_carried: tuple[str, ...] = ()
+    """Tables with something about events that a copy would lose: they must be empty."""
     create: tuple[str, ...] = ()
     """Statements that make the tables in an empty target; `{table}` is the events' table and
     `{schema}` the schema, quoted; `{stem}` as in `snapshots`, to stand in double quotes. Without
@@ -256,6 +263,7 @@ class Layout(_Part):
             self.time.column if self.time else None,
             *self.passed_through,
             *self.where,
+            *self.constants,
         )
         return tuple(dict.fromkeys(name for name in named if name is not None))
 

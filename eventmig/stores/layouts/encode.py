@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Insert, insert
+from sqlalchemy import Insert, func, insert
 
 from eventmig.errors import DataError, Where
 from eventmig.events import Event
 from eventmig.stores.layouts import values
 from eventmig.stores.layouts.description import Payload
 from eventmig.stores.layouts.tables import Expression, Kind, Tables
+
+XID: Final = "{xid}"
 
 
 class Encoder:
@@ -31,7 +33,8 @@ class Encoder:
             kind = tables.kind(layout.time.column)
             spoken = {Kind.AWARE: "aware", Kind.NAIVE: "naive"}.get(kind, "text")
             spoken = "text" if tables.sqlite else spoken
-            self._write_time = values.time_writer(layout.time, spoken)
+            digits = tables.digits(layout.time.column)
+            self._write_time = values.time_writer(layout.time, spoken, digits)
         elif layout.time is not None and layout.time.member is not None:
             self._find_time = values.time_in_data(layout.time.member)
 
@@ -39,6 +42,9 @@ class Encoder:
         """The statement for rows made by `row`."""
         bound: dict[str, Expression] = {}
         for number, name in enumerate(self._columns()):
+            if self._layout.constants.get(name) == XID:
+                bound[name] = func.pg_current_xact_id()
+                continue
             carried = name in self._layout.passed_through
             make = self._tables.bound_carried if carried else self._tables.bound
             bound[name] = make(name, f"b{number}")
@@ -58,7 +64,8 @@ class Encoder:
                 schema_version=event.schema_version,
             )
             raise type(error)(error.what, where=where, remedy=error.remedy) from error
-        return {f"b{number}": found[name] for number, name in enumerate(self._columns())}
+        named = enumerate(self._columns())
+        return {f"b{n}": found[name] for n, name in named if found[name] != XID}
 
     def _columns(self) -> tuple[str, ...]:
         return self._layout.columns()
@@ -73,7 +80,7 @@ class Encoder:
             data = values.data_with_version(data, version, event.schema_version)
         elif version.place == "metadata":
             metadata = values.metadata_with_version(metadata, version, event.schema_version)
-        row: dict[str, Any] = dict(layout.where)
+        row: dict[str, Any] = {**layout.where, **layout.constants}
         row |= zip(layout.stream.columns, map(self._typed, layout.stream.columns, key), strict=True)
         row[layout.position] = place
         row[layout.stream.position] = event.stream_position

@@ -117,26 +117,40 @@ class PostgresDatabase:
                 # owner draws a position inside of its INSERT, under the table's own lock: so
                 # whoever draws one later than this gets a higher one.
                 connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'"))
-                name = _quoted(tables.layout.table)
-                connection.execute(text(f"LOCK TABLE {name} IN SHARE MODE"))
+                heads = tables.layout.heads
+                names = [tables.layout.table, *([heads.table] if heads else [])]
+                locked = ", ".join(map(_quoted, names))
+                connection.execute(text(f"LOCK TABLE {locked} IN SHARE MODE"))
             return int(connection.execute(select(tables.highest())).scalar_one())
 
     def reserve(self, connection: Connection, tables: Tables, count: int) -> list[int]:
-        layout = tables.layout
-        sequence = (
-            layout.sequence
-            or connection.execute(
-                select(func.pg_get_serial_sequence(_quoted(layout.table), layout.position))
-            ).scalar()
-        )
-        if sequence is None:
+        sequence, step = self._sequence(connection, tables.layout)
+        if step != 1:  # none, or one that the owner draws blocks from
             last = int(connection.execute(select(tables.highest())).scalar_one())
+            if sequence is not None:
+                bound = {"name": sequence, "last": last + count}
+                connection.execute(text("SELECT setval(CAST(:name AS regclass), :last)"), bound)
             return list(range(last + 1, last + 1 + count))
         # From the owner's own sequence: it needs no setval afterwards, and nobody who appends
         # beside this job can draw the same positions.
         drawn = text("SELECT nextval(CAST(:name AS regclass)) FROM generate_series(1, :count)")
-        bound = {"name": sequence, "count": count}
-        return sorted(connection.execute(drawn, bound).scalars())
+        found = connection.execute(drawn, {"name": sequence, "count": count})
+        return sorted(found.scalars())
+
+    def _sequence(self, connection: Connection, layout: Layout) -> tuple[str | None, int]:
+        """The sequence that counts positions, and its step; None and 0 where there is none."""
+        own = select(func.pg_get_serial_sequence(_quoted(layout.table), layout.position))
+        candidates = [connection.execute(own).scalar(), *map(_quoted, layout.sequences)]
+        for name in candidates:
+            if name is None:
+                continue
+            step = connection.execute(
+                text("SELECT seqincrement FROM pg_sequence WHERE seqrelid = to_regclass(:name)"),
+                {"name": name},
+            ).scalar()
+            if step is not None:
+                return str(name), int(step)
+        return None, 0
 
     def create(self, layout: Layout) -> bool:
         with self.begin() as connection:

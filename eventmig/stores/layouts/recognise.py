@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect
 
 from eventmig.stores.layouts.description import Dialect, Layout
 from eventmig.stores.layouts.presets import presets
-from eventmig.stores.layouts.tables import Found, found_in
+from eventmig.stores.layouts.tables import Found, columns_of
 
 _SYSTEM_SCHEMAS: Final = ("information_schema", "pg_catalog", "pg_toast")
 _OWN: Final = "eventmig_"
@@ -52,15 +52,18 @@ def seen_in(connection: Connection, schema: str | None) -> list[Seen]:
         schemas = [schema] if schema else every
     found = []
     for name in schemas:
-        for (_, table), columns in inspector.get_multi_columns(schema=name).items():
+        for table in inspector.get_table_names(schema=name):
             if not table.startswith(_OWN):
-                of = {c["name"]: found_in(c["type"], sqlite=sqlite) for c in columns}
-                found.append(Seen(schema=name, name=table, columns=of))
+                columns = columns_of(connection, table, name)
+                found.append(Seen(schema=name, name=table, columns=columns))
     return found
 
 
 def matches(seen: Sequence[Seen], dialect: Dialect) -> list[Match]:
-    """The presets that fit, best first: those that name most of a table's columns."""
+    """The presets that fit, best first: those that name most of a table's columns.
+
+    One match for each preset and schema (a partitioned table is seen with its partitions).
+    """
     found: list[tuple[int, Match]] = []
     for preset in presets():
         if preset.dialect != dialect:
@@ -73,7 +76,10 @@ def matches(seen: Sequence[Seen], dialect: Dialect) -> list[Match]:
             match = Match(layout=layout, schema=table.schema, elsewhere=elsewhere)
             found.append((2 * len(layout.columns()) - elsewhere, match))
     found.sort(key=lambda one: -one[0])
-    return [match for _, match in found]
+    best: dict[tuple[str, str | None], Match] = {}
+    for _, match in found:
+        best.setdefault((match.layout.name, match.schema), match)
+    return list(best.values())
 
 
 def _fits(layout: Layout, table: Seen, seen: Sequence[Seen]) -> bool:

@@ -103,10 +103,25 @@ class LayoutStore(LayoutReader):
             if tables.kind(layout.data.column) is Kind.JSONB:
                 data = respelled(connection, [event.data for event in out])
                 out = [e._replace(data=d or e.data) for e, d in zip(out, data, strict=True)]
+            alone, carried = self._metadata_alone(out)
             if layout.metadata and tables.kind(layout.metadata.column) is Kind.JSONB:
-                metadata = respelled(connection, [event.metadata for event in out])
-                out = [e._replace(metadata=m) for e, m in zip(out, metadata, strict=True)]
-        return out
+                alone = respelled(connection, alone)
+        if layout.passed_through:
+            pairs = zip(alone, carried, strict=True)
+            alone = [values.with_columns(metadata, columns) for metadata, columns in pairs]
+        return [e._replace(metadata=m) for e, m in zip(out, alone, strict=True)]
+
+    def _metadata_alone(
+        self, events: Sequence[Event]
+    ) -> tuple[list[bytes | None], list[dict[str, object]]]:
+        """Metadata without the passed-through columns in them, and those columns."""
+        names = self.place.layout.passed_through
+        if not names:
+            return [event.metadata for event in events], []
+        parts = [values.without_columns(event.metadata) for event in events]
+        return [metadata for metadata, _ in parts], [
+            {name: columns.get(name) for name in names} for _, columns in parts
+        ]
 
     def _versioned(self, event: Event) -> Event:
         version = self.place.layout.version

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, and_, bindparam, column, delete, inspect, table, update
+from sqlalchemy import Connection, and_, bindparam, column, delete, table, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eventmig.stores.layouts.description import Heads, Layout
-from eventmig.stores.layouts.tables import Expression, Found, found_in, parameter
+from eventmig.stores.layouts.tables import Expression, columns_of, parameter
 
 Key: TypeAlias = tuple[str, ...]
 _CATEGORY: Final = "{category}"
@@ -23,10 +23,7 @@ class StreamHeads:
         self._layout = layout
         self._heads = heads
         self._sqlite = connection.dialect.name == "sqlite"
-        self._found: dict[str, Found] = {
-            c["name"]: found_in(c["type"], sqlite=self._sqlite)
-            for c in inspect(connection).get_columns(heads.table)
-        }
+        self._found = columns_of(connection, heads.table)
         self._table = table(heads.table, *map(column, self._found))
 
     def keep(self, last: Mapping[Key, tuple[str, int]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -38,6 +39,7 @@ from sqlalchemy import (
 from sqlalchemy import text as sql_text
 from sqlalchemy import types as sa_types
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SAWarning
 
 from eventmig.errors import DataError, NotAStoreError, Where
 from eventmig.stores.layouts.description import Layout
@@ -86,6 +88,15 @@ def found_in(type_: Any, *, sqlite: bool) -> Found:
     return Found(_kind(type_, sqlite=sqlite), type_)
 
 
+def columns_of(connection: Connection, name: str, schema: str | None = None) -> dict[str, Found]:
+    """The columns of a table, by name; types that SQLAlchemy does not know are OTHER."""
+    sqlite = connection.dialect.name == "sqlite"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SAWarning)
+        columns = inspect(connection).get_columns(name, schema=schema)
+    return {c["name"]: found_in(c["type"], sqlite=sqlite) for c in columns}
+
+
 def parameter(found: Found, name: str | None, sqlite: bool, value: object = None) -> Expression:
     """A parameter for a column, cast to the column's own type where that is needed.
 
@@ -96,6 +107,8 @@ def parameter(found: Found, name: str | None, sqlite: bool, value: object = None
         given["value"] = int(value)
     if sqlite:
         return bindparam(name, type_=_SQLITE.get(found.kind), **given)
+    if isinstance(found.type, sa_types.NullType):
+        return bindparam(name, **given)
     if found.kind in (Kind.JSON, Kind.JSONB, Kind.UUID, Kind.OTHER):
         return cast(bindparam(name, type_=Text(), **given), found.type)
     return bindparam(name, type_=_TYPES[found.kind], **given)
@@ -146,9 +159,8 @@ class Tables:
                     remedy="name the table (?table=…) or another layout; `eventmig inspect` "
                     "shows what is there",
                 )
-            for found in inspector.get_columns(name):
-                full = f"{name}.{found['name']}"
-                self._found[full] = found_in(found["type"], sqlite=self.sqlite)
+            for column_name, found in columns_of(connection, name).items():
+                self._found[f"{name}.{column_name}"] = found
         if self.sqlite:
             self._found.setdefault(f"{layout.table}.rowid", Found(Kind.INTEGER, Integer()))
         missing = [name for name in layout.columns() if self._full(name) not in self._found]
@@ -160,6 +172,7 @@ class Tables:
                 remedy="`eventmig inspect` shows what is there; describe it in "
                 "[tool.eventmig.layouts]",
             )
+        self._check_payloads(url)
         names = [name for name in self._found if name.startswith(f"{layout.table}.")]
         self.events = table(layout.table, *(column(n.split(".", 1)[1]) for n in names))
         self._tables: dict[str, FromClause] = {layout.table: self.events}
@@ -180,6 +193,19 @@ class Tables:
         self.stream_position: Expression = self.column(layout.stream.position)
         self.keys: tuple[Expression, ...] = tuple(map(self.column, layout.stream.columns))
 
+    def _check_payloads(self, url: str) -> None:
+        for payload in (self.layout.data, self.layout.metadata):
+            if payload is None:
+                continue
+            type_ = self._found[self._full(payload.column)].type
+            if isinstance(type_, postgresql.OID):
+                raise NotAStoreError(
+                    f"the column {payload.column!r} holds numbers of large objects (oid)",
+                    where=Where(store=url),
+                    remedy="eventmig reads payloads in the row: move them to bytea with the "
+                    "library that owns them",
+                )
+
     # columns
 
     def column(self, name: str) -> Expression:
@@ -192,6 +218,11 @@ class Tables:
     def kind(self, name: str) -> Kind:
         """What this column holds."""
         return self._found[self._full(name)].kind
+
+    def digits(self, name: str) -> int:
+        """How many digits of a second a time column holds."""
+        precision = getattr(self._found[self._full(name)].type, "precision", None)
+        return 6 if precision is None else int(precision)
 
     def _full(self, name: str) -> str:
         joined = any(name.startswith(f"{join.table}.") for join in self.layout.joins)
@@ -227,7 +258,10 @@ class Tables:
         """A parameter for a passed-through column, from what `carried` read."""
         if self.sqlite:
             return bindparam(as_)
-        return cast(bindparam(as_, type_=Text()), self._found[self._full(name)].type)
+        type_ = self._found[self._full(name)].type
+        if isinstance(type_, sa_types.NullType):
+            return bindparam(as_)
+        return cast(bindparam(as_, type_=Text()), type_)
 
     def writes_bytes(self, name: str) -> bool:
         """Whether this payload column takes bytes (else text)."""

@@ -193,12 +193,13 @@ def time_reader(time: Time) -> Callable[[Any], int]:
     return lambda value: micros(value if isinstance(value, datetime) else _parsed(str(value)))
 
 
-def time_writer(time: Time, kind: str) -> Callable[[int], object]:
+def time_writer(time: Time, kind: str, digits: int) -> Callable[[int], object]:
     """From microseconds to a column's value; raises `DataError` where it cannot hold them.
 
-    `kind` is "aware", "naive" (the database's own types) or "text".
+    `kind` is "aware", "naive" (the database's own types) or "text"; `digits` is how many
+    of a second's the column holds.
     """
-    step = {"us": 1, "ms": 1_000}.get(time.encoding, 1_000_000 if time.seconds else 1)
+    step = 1_000 if time.encoding == "ms" else 10 ** (6 - digits)
 
     def write(at: int) -> object:
         if at % step:
@@ -255,15 +256,18 @@ def _parsed(text: str) -> datetime:
 
 COLUMNS: Final = "$columns"
 """The member of the metadata in which passed-through columns travel."""
-_NONE: Final = "$none"  # beside them, where the stored metadata were NULL
+_WHOLE: Final = "$metadata"  # beside them: the stored metadata, where they are no object
+_NO_OBJECT: Final = "$no_object"  # among them: the stored metadata are NULL, or no object
+_OTHER: Final = b'"$no_object":true'
 
 
 def with_columns(metadata: bytes | None, values: dict[str, object]) -> bytes:
     """Metadata with the passed-through columns in them."""
-    carried = json.dumps(
-        {**values, _NONE: True} if metadata is None else values, ensure_ascii=False
-    )
-    return members.with_member(metadata or b"{}", COLUMNS, carried.encode())
+    carried = json.dumps(values, ensure_ascii=False).encode()
+    if metadata is not None and metadata.lstrip().startswith(b"{"):
+        return members.with_member(metadata, COLUMNS, carried)
+    whole = b"{}" if metadata is None else members.with_member(b"{}", _WHOLE, metadata)
+    return members.with_member(whole, COLUMNS, carried[:-1] + b"," + _OTHER + b"}")
 
 
 def without_columns(metadata: bytes | None) -> tuple[bytes | None, dict[str, object]]:
@@ -272,5 +276,7 @@ def without_columns(metadata: bytes | None) -> tuple[bytes | None, dict[str, obj
     if member is None or metadata is None:
         return metadata, {}
     values: dict[str, object] = json.loads(member.text)
-    alone = members.without(metadata, COLUMNS)
-    return (None if values.pop(_NONE, False) else alone), values
+    if not values.pop(_NO_OBJECT, False):
+        return members.without(metadata, COLUMNS), values
+    whole = members.find(metadata, _WHOLE)
+    return (None if whole is None else whole.text.encode()), values

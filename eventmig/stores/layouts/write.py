@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, insert, select, text
+from sqlalchemy import Connection, delete, exists, func, insert, not_, select, text
 from sqlalchemy.exc import IntegrityError
 
 from eventmig.errors import ConflictError, DataError, DuplicateIdError, StoreError, Where
@@ -78,6 +78,7 @@ class LayoutTransaction:
             if found is not None:
                 raise self._taken(self._tables.stream(found), "as one of no release")
         if new:
+            self._check_categories(new)
             self.connection.execute(
                 insert(lineage.streams),
                 [
@@ -85,6 +86,29 @@ class LayoutTransaction:
                     for name in new
                 ],
             )
+
+    def _check_categories(self, names: Sequence[str]) -> None:
+        """Refuse new streams in a category of streams that are there already, by the rule."""
+        if not self._layout.stream.own_category:
+            return
+        tables, made = self._tables, lineage.streams.c
+        name = tables.name()
+        ours = exists().where(
+            made.events_table == self._layout.table,
+            made.release == self._place.release,
+            made.stream == name,
+        )
+        for category in {self._layout.category(stream) for stream in names}:
+            same = name.startswith(f"{category}-", autoescape=True) | (name == category)
+            old = self.connection.execute(select(name).where(same, not_(ours)).limit(1)).scalar()
+            if old is not None:
+                raise ConflictError(
+                    f"the new streams would be in the category {category!r}, as {old!r} is: its "
+                    "consumers would read both",
+                    where=Where(store=self._place.url, stream=str(old)),
+                    remedy=f"route them to a category of their own, as {category}-{{id}} to "
+                    f"{category}V2-{{id}}",
+                )
 
     def _taken(self, stream: str, how: str) -> ConflictError:
         return ConflictError(
@@ -128,11 +152,11 @@ class LayoutTransaction:
             for event, key, place in zip(events, keys, places, strict=True)
         ]
         try:
+            self._keep_heads(events, keys)  # first: the events may refer to them
             self.connection.execute(encoder.insertion(), rows)
         except IntegrityError as error:
             raise self._refused(events, error) from error
         self._note_origins(events, places)
-        self._keep_heads(events, keys)
         return places[-1]
 
     def _guard(self) -> None:

@@ -1,0 +1,189 @@
+"""Each preset on tables as its system documents them, in our own words.
+
+Their libraries are not here: nobody but these checks reads the result back. What the owners
+rely on is looked at in SQL: positions, heads, where the version is, the next append.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from eventmig import Registry, commands, ops, upcaster
+from eventmig.errors import NotAStoreError, ReadOnlyError, StoreDamagedError
+from eventmig.project import Project
+from tests.acceptance.support import project
+from tests.layouts import tables
+from tests.layouts.tables import CASES, Case
+
+RENAME = Registry([upcaster("Added", 1, ops.rename("price", "amount"))])
+IDS = [case.layout for case in CASES]
+WRITABLE = [case for case in CASES if case.after]
+
+
+def run(url: str, schema: str, *statements: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS " + schema)  # type: ignore[arg-type]
+        connection.execute("SET search_path TO " + schema)  # type: ignore[arg-type]
+        rows: list[tuple[Any, ...]] = []
+        for statement in statements:
+            done = connection.execute(statement)  # type: ignore[arg-type]
+            rows = done.fetchall() if done.description else []
+        return rows
+
+
+def place(url: str, layout: str, schema: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}layout={layout}&schema={schema}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_inspect_recognises_and_reads_it(postgres_url: str, case: Case) -> None:
+    run(postgres_url, "old", *case.tables, *case.rows)
+    found = commands.inspect(Project.open(), postgres_url)
+    assert (found.layout, found.refused) == (case.layout, ())
+    assert (found.events, found.streams) == (5, 2)
+    assert set(found.types) == {("Added", 1, 3), ("Opened", 1, 2)}
+    assert [e.stream_position for e in found.shown if "1" in e.stream[-1:]] == [
+        case.first + n for n in range(3)
+    ]
+    assert found.writable is bool(case.after)
+
+
+@pytest.mark.parametrize("case", WRITABLE, ids=[case.layout for case in WRITABLE])
+def test_a_migration_keeps_what_the_owner_relies_on(
+    tmp_path: Path, postgres_url: str, case: Case
+) -> None:
+    run(postgres_url, "old", *case.tables, *case.rows)
+    before = run(postgres_url, "old", case.after)
+    run(postgres_url, "new", *case.tables)
+    moved = project(
+        tmp_path,
+        RENAME,
+        source=place(postgres_url, case.layout, "old"),
+        target=place(postgres_url, case.layout, "new"),
+    )
+    report = commands.upcast(moved)
+    assert report.ready
+    assert (report.job.tally.copied, report.job.tally.upcast) == (2, 3)
+    assert run(postgres_url, "old", case.after) == before
+    after = run(postgres_url, "new", case.after)
+    assert [plain(row) for row in after] == [
+        tuple(case.became.get(v, v) if isinstance(v, str) else v for v in plain(row))
+        for row in before
+    ]
+    run(postgres_url, "new", *case.append)
+    found = commands.inspect(Project.open(), place(postgres_url, case.layout, "new"))
+    assert found.events == 6
+    assert found.refused == ()
+
+
+def plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row with its JSON as text of one spelling."""
+    return tuple(
+        json.dumps(value, sort_keys=True)
+        if isinstance(value, dict | list)
+        else value.decode()
+        if isinstance(value, bytes)
+        else value
+        for value in row
+    )
+
+
+def test_a_layout_that_is_only_read_is_no_target(tmp_path: Path, postgres_url: str) -> None:
+    case = next(case for case in CASES if case.layout == "commanded")
+    run(postgres_url, "old", *case.tables, *case.rows)
+    run(postgres_url, "new", *case.tables)
+    source = place(postgres_url, case.layout, "old")
+    moved = project(tmp_path, RENAME, source=source, target=place(postgres_url, case.layout, "new"))
+    with pytest.raises(ReadOnlyError, match="an event is in three tables"):
+        commands.upcast(moved)
+    native = project(tmp_path, RENAME, source=source)
+    assert commands.upcast(native).job.tally.upcast == 3
+
+
+def test_what_a_copy_would_lose_is_refused(postgres_url: str) -> None:
+    case = next(case for case in CASES if case.layout == "pekko-jdbc")
+    tag = (
+        "CREATE TABLE event_tag (event_id bigint, tag varchar(255))",
+        "INSERT INTO event_tag VALUES (1, 'blue')",
+    )
+    run(postgres_url, "old", *case.tables, *case.rows, *tag)
+    found = commands.inspect(Project.open(), postgres_url)
+    assert "'event_tag' holds 1 rows" in found.refused[0]
+
+
+def test_large_objects_are_refused_by_name(postgres_url: str) -> None:
+    case = next(case for case in CASES if case.layout == "axon")
+    oids = [s.replace("payload bytea", "payload oid") for s in case.tables]
+    run(postgres_url, "old", *oids)
+    with pytest.raises(NotAStoreError, match="large objects"):
+        commands.inspect(Project.open(), place(postgres_url, "axon", "old"))
+
+
+def test_events_without_a_position_are_refused(tmp_path: Path, postgres_url: str) -> None:
+    case = next(case for case in CASES if case.layout == "rails-event-store")
+    loose = "UPDATE event_store_events_in_streams SET position = NULL WHERE id = 2"
+    run(postgres_url, "old", *case.tables, *case.rows, loose)
+    moved = project(tmp_path, RENAME, source=place(postgres_url, case.layout, "old"))
+    with pytest.raises(StoreDamagedError, match="1 rows have no 'position'"):
+        commands.upcast(moved)
+    assert not (tmp_path / "target.db").exists()
+
+
+def test_stale_snapshots_in_a_target_are_refused(tmp_path: Path, postgres_url: str) -> None:
+    case = next(case for case in CASES if case.layout == "axon")
+    run(postgres_url, "old", *case.tables, *case.rows)
+    snapshots = "CREATE TABLE snapshot_event_entry AS SELECT 1 AS aggregate_identifier"
+    run(postgres_url, "new", *case.tables, snapshots)
+    moved = project(
+        tmp_path,
+        RENAME,
+        source=place(postgres_url, case.layout, "old"),
+        target=place(postgres_url, case.layout, "new"),
+    )
+    with pytest.raises(Exception, match="holds 1 snapshots, and no events"):
+        commands.upcast(moved)
+
+
+def test_emmett_on_sqlite(tmp_path: Path) -> None:
+    source, target = tmp_path / "emmett.db", tmp_path / "new.db"
+    connection = sqlite3.connect(source)
+    for statement in (*tables.EMMETT_SQLITE, *tables.EMMETT_ROWS):
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    moved = project(
+        tmp_path,
+        RENAME,
+        source=f"sqlite:///{source}?layout=emmett",
+        target=f"sqlite:///{target}?layout=emmett",
+    )
+    assert commands.inspect(Project.open(), f"sqlite:///{source}").layout == "emmett"
+    assert commands.upcast(moved).ready
+    connection = sqlite3.connect(target)
+    assert connection.execute("SELECT * FROM emt_streams ORDER BY stream_id").fetchall() == [
+        ("cart-1", 3, "[object Object]", "cart", "[]", 0),
+        ("cart-2", 2, "[object Object]", "cart", "[]", 0),
+    ]
+    rows = connection.execute(
+        "SELECT stream_id, stream_position, partition, message_kind, message_data,"
+        " message_metadata, message_type, message_id, is_archived, global_position, created"
+        " FROM emt_messages ORDER BY global_position LIMIT 2"
+    ).fetchall()
+    connection.close()
+    time = "2026-01-02 03:04:05"
+    first = ('{"name":"Zoë"}', '{"who":"ada"}', "Opened", "a-1")
+    second = ('{"amount":"1.50"}', "{}", "Added", "a-2")
+    assert rows == [
+        ("cart-1", n, "emt:default", "E", *parts, 0, n, time)
+        for n, parts in ((1, first), (2, second))
+    ]
+    assert commands.cancel(moved) == 5
+    connection = sqlite3.connect(target)
+    assert connection.execute("SELECT count(*) FROM emt_streams").fetchone() == (0,)
+    connection.close()
