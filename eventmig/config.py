@@ -28,6 +28,27 @@ FILE = "eventmig.toml"
 T = TypeVar("T")
 
 
+class ThrottleConfig(pydantic.BaseModel):
+    """When a job waits: any one reason is enough.
+
+    `flag_file` stops it while that file is there; `hours` (such as `22:00-06:00`, UTC) is when
+    it may work. `load_query` yields one number from the source's database, `replica_query` one
+    from the database `replica`: the job waits while it is above its limit. `share` is the share
+    of time it works (above 0, at most 1).
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    flag_file: str | None = None
+    hours: str | None = None
+    share: float = pydantic.Field(default=1.0, gt=0, le=1)
+    load_query: str | None = None
+    load_above: float = 0
+    replica: str | None = None
+    replica_query: str | None = None
+    replica_above: float = 5
+
+
 class Config(pydantic.BaseModel):
     """Everything a command may need to know; every URL may hold `{release}`.
 
@@ -50,6 +71,8 @@ class Config(pydantic.BaseModel):
     batch_size: pydantic.PositiveInt = 5_000
     workers: Literal[1, 2] = 1
     layouts: dict[str, dict[str, object]] = pydantic.Field(default_factory=dict)
+    throttle: ThrottleConfig = ThrottleConfig()
+    hooks: dict[str, str] = pydantic.Field(default_factory=dict)
     import_: dict[str, str | int | bool] = pydantic.Field(default_factory=dict, alias="import")
 
     @property

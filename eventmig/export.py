@@ -66,7 +66,7 @@ def export_jsonl(
         with open(beside, "wb") as plain:
             with _compressed(plain, target.name) as file:
                 for batch in store.read_all():
-                    file.write(b"".join(map(_line, batch)))
+                    file.write(b"".join(map(export_line, batch)))
                     count += len(batch)
                     if progress is not None:
                         progress(count)
@@ -94,7 +94,8 @@ def _compressed(plain: BinaryIO, name: str) -> Iterator[BinaryIO]:
         yield plain
 
 
-def _line(event: Event) -> bytes:
+def export_line(event: Event) -> bytes:
+    """One event as a line, its end included."""
     data, metadata = event.data, event.metadata
     plain = _carried(data)
     plain_meta = metadata is None or _carried(metadata)

@@ -27,7 +27,7 @@ from eventmig.errors import (
 )
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Job
-from eventmig.migrate.states import State
+from eventmig.migrate.states import CROSSED, State
 from eventmig.rebuild import Aggregate, ReadModel
 from eventmig.registry import Registry
 from eventmig.release import Lock, Release, parse_lock
@@ -148,7 +148,7 @@ class Project:
 def finished_job(store: EventReader) -> Job | None:
     """The last job that made this store's events ready, or None."""
     job = active_job(store)
-    return job if job is not None and job.state is State.READY else None
+    return job if job is not None and job.state in {State.READY, *CROSSED} else None
 
 
 def active_job(store: EventReader) -> Job | None:

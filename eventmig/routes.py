@@ -68,6 +68,14 @@ class Route:
         fields = found.groupdict() | {"type": draft.type, "stream": draft.stream}
         return _FIELD.sub(lambda m: fields.get(m[1]) or self._from_data(m[1], draft), self.to)
 
+    def back(self, stream: str) -> str | None:
+        """The stream this route would have led to `stream`; None where the name does not tell."""
+        fields = set(_FIELD.findall(self.to))
+        if fields != set(self._pattern.groupindex):
+            return None
+        found = _pattern_of(self.to, self.name).fullmatch(stream)
+        return None if found is None else self.streams.format_map(found.groupdict())
+
     def _from_data(self, name: str, draft: Draft) -> str:
         path = parse(name.removeprefix("data."))
         found = get(draft.values(), path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 
 from docs.generate.text import NOTE, code, table
-from eventmig.config import Config
+from eventmig.config import Config, ThrottleConfig
+from eventmig.hooks import AFTER, BEFORE
 from eventmig.mapping import Mapping
 
 _KEYS = {
@@ -25,6 +26,8 @@ _KEYS = {
     "workers": "1, or 2 for a second process that reads and upcasts.",
     "layouts": "Tables that describe how existing tables hold events; `?layout=NAME` in a URL "
     "names one.",
+    "throttle": "A table: when a job waits; below.",
+    "hooks": "A table: what is run when a job comes to a point of its life; below.",
     "import": "A table: which field of an imported record is which part of an event; below.",
 }
 
@@ -43,6 +46,17 @@ _PARTS = {
     "stream_position": "Path of the position in the stream. Empty or missing: each stream is "
     "numbered by its lines.",
     "origins": "Path of a list of `[stream, position, ordinal]`.",
+}
+
+_THROTTLE = {
+    "flag_file": "The job waits while this file is there; relative to the configuration.",
+    "hours": "When the job may work, such as `22:00-06:00`; UTC, the end is exclusive.",
+    "share": "The share of time it works, above 0 and at most 1.",
+    "load_query": "SQL that yields one number from the source's database.",
+    "load_above": "The job waits while that number is above this.",
+    "replica": "URL of a replica's database.",
+    "replica_query": "SQL that yields the replica's lag there, one number.",
+    "replica_above": "The job waits while that number is above this.",
 }
 
 
@@ -73,6 +87,21 @@ def page() -> str:
                 ["key", "default", "what it says"],
                 [(k, d, _KEYS[k.strip("`")]) for k, d, _ in keys],
             ),
+            "## Throttle\n",
+            "`[throttle]`: any one reason makes a job that follows (`eventmig upcast --follow`) "
+            "wait between two batches; `eventmig status --watch` shows which.\n",
+            table(
+                ["key", "default", "what it says"],
+                [
+                    (code(name), _default(info.default), _THROTTLE[name])
+                    for name, info in ThrottleConfig.model_fields.items()
+                ],
+            ),
+            "## Hooks\n",
+            "`[hooks]` names an executable (relative to the configuration) or a `module:object` "
+            "for each point. It gets the context as one JSON object: on standard input, or as its "
+            "one argument. These run before a step, and stop it by another exit code than 0 or by "
+            f"raising: {_list(BEFORE)}. These are told: {_list(AFTER)}.\n",
             "## Import\n",
             "`[import]` says which field of a record is which part of an event; `--map PART=FIELD` "
             "says it for one import. A **path** names a field, with dots for inner objects; a "
@@ -98,8 +127,12 @@ data = "payload"
 """
 
 
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(map(code, names))
+
+
 def _default(value: object) -> str:
-    if value is None or value == {}:
+    if value is None or value == {} or isinstance(value, ThrottleConfig):
         return ""
     return code(str(value).lower() if isinstance(value, bool) else value)
 

@@ -15,6 +15,7 @@ from eventmig.cli import (
     demo,
     inspecting,
     jobs,
+    lifecycle,
     looking,
     quarantine,
     rebuilding,
@@ -48,6 +49,12 @@ app.command()(jobs.history)
 app.command()(inspecting.inspect)
 app.command()(looking.current)
 app.command()(looking.show)
+app.command()(lifecycle.pause)
+app.command()(lifecycle.resume)
+app.command()(lifecycle.throttle)
+app.command()(lifecycle.cutover)
+app.command()(lifecycle.reverse)
+app.command()(lifecycle.complete)
 app.command()(jobs.cancel)
 app.command()(rebuilding.rebuild)
 app.command()(rebuilding.rollback)

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from eventmig import commands
-from eventmig.cli import render
+from eventmig.cli import lifecycle, render
 from eventmig.cli.exits import ExitCode
 from eventmig.cli.options import Json, Naming, Release, Source, Target
 from eventmig.cli.session import begin
+from eventmig.migrate.states import CROSSED, State
 
 
 def plan(
@@ -50,6 +51,10 @@ def upcast(
         int | None, typer.Option(min=1, max=2, help="2: read and upcast in a second process.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Events per transaction.")] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Then keep both sides in step, until the job is completed."),
+    ] = False,
     pushdown: Annotated[
         commands.Pushdown,
         typer.Option(help="Run batches inside the database: where faster, always, or never."),
@@ -71,8 +76,11 @@ def upcast(
             pushdown=pushdown,
             on_progress=on_progress,
         )
+    if follow and found.job.state is not State.PAUSED:
+        lifecycle.keep_up(session, release, source, target, quarantine, batch_size)
+        return
     session.show(found, lambda: render.job(found))
-    if not found.ready:
+    if not found.ready and found.job.state not in CROSSED:
         raise typer.Exit(ExitCode.FOUND)
 
 
@@ -104,9 +112,21 @@ def verify(
         raise typer.Exit(ExitCode.FOUND)
 
 
-def status(release: Release = None, target: Target = None, json: Json = False) -> None:
+def status(
+    release: Release = None,
+    source: Source = None,
+    target: Target = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Measure both sides again and again.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="S", help="Seconds between.")] = 1.0,
+    json: Json = False,
+) -> None:
     """Show where a target's job stands."""
     session = begin(json)
+    if watch:
+        lifecycle.watch(session, release, target, source, every)
+        return
     found = commands.status(session.project(), release=release, target=target)
     session.show(found, lambda: render.job(found))
 

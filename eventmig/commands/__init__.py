@@ -4,6 +4,14 @@ Nothing here prints; the command line (`cli`) and programs call the same functio
 Progress comes through callbacks. All errors are `EventmigError`s.
 """
 
+from eventmig.commands.crossing import (
+    Completed,
+    CrossingReport,
+    TypeBack,
+    complete,
+    cutover,
+    reverse,
+)
 from eventmig.commands.following import FollowReport, follow
 from eventmig.commands.histories import export_history, import_history
 from eventmig.commands.inspecting import EVENTS_TRIED, Inspection, inspect
@@ -22,40 +30,62 @@ from eventmig.commands.looking import SAMPLES_EACH, Current, Shown, current, pla
 from eventmig.commands.naming import release_mark, source_of_rebuild
 from eventmig.commands.rebuilding import RebuildReport, load, rebuild, rollback
 from eventmig.commands.releasing import Started, check, init, release
+from eventmig.commands.steering import (
+    Measured,
+    keep_up,
+    keep_up_once,
+    measure,
+    resume,
+    steer,
+    was_announced,
+)
 from eventmig.migrate.pushdown import Pushdown
 
 __all__ = [
     "EVENTS_TRIED",
     "SAMPLES_EACH",
+    "Completed",
+    "CrossingReport",
     "Current",
     "FollowReport",
     "Inspection",
     "JobHistory",
     "JobReport",
+    "Measured",
     "Pushdown",
     "RebuildReport",
     "Shown",
     "Started",
+    "TypeBack",
     "cancel",
     "check",
+    "complete",
     "current",
+    "cutover",
     "export_history",
     "follow",
     "history",
     "import_history",
     "init",
     "inspect",
+    "keep_up",
+    "keep_up_once",
     "load",
+    "measure",
     "plan",
     "quarantined",
     "rebuild",
     "release",
     "release_mark",
+    "resume",
     "retry_quarantined",
+    "reverse",
     "rollback",
     "show",
     "source_of_rebuild",
     "status",
+    "steer",
     "upcast",
     "verify",
+    "was_announced",
 ]

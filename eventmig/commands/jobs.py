@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from eventmig.commands.holding import held
+from eventmig.commands.steering import keep_up_once, was_announced
 from eventmig.errors import (
     JobError,
     NotAStoreError,
@@ -26,7 +28,7 @@ from eventmig.migrate.job import (
 )
 from eventmig.migrate.ledger import Job, Quarantined, Transition
 from eventmig.migrate.pushdown import Pushdown, Pushed
-from eventmig.migrate.states import State
+from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import Verification, verify_job
 from eventmig.project import (
     Project,
@@ -89,6 +91,9 @@ def upcast(
     frozen = project.release(release)
     source_url = project.url("source", source, frozen.name)
     target_url = project.url("target", target, frozen.name)
+    if was_announced(project, release=frozen.name, target=target):
+        kept = keep_up_once(project, release=frozen.name, source=source, target=target)
+        return JobReport(job=kept, target=public(target_url), resumed=True)
     with opened(source_url) as reader:
         pipeline = project.pipeline(frozen, reader, naming)
         with _target_for(target_url, reader, on_progress) as writer, ExitStack() as stack:
@@ -282,6 +287,11 @@ def cancel(project: Project, *, release: str | None = None, target: str | None =
     The source and everything no job wrote stay as they are.
     """
     name = release or (project.lock.latest.name if project.lock.latest else None)
+    if was_announced(project, release=name, target=target):
+        with held(project, release=name, target=target) as (sides, writer):
+            check_transition(sides.job.state, State.CANCELLED)
+            sides.open(Side.NEW)  # no fence of this job is to stand before the next one
+            return cancel_job(writer, sides.job)
     with opened_target(project.url("target", target, name), "write") as writer, writer.lock():
         return cancel_job(writer, job_of(writer))
 

@@ -5,14 +5,14 @@ One protocol for both ways. In `cut over` the application leaves the old side, i
 
     announce  ledger   the job says what it is about to do
     close     leaving  nobody but a copy may append there any more
-    drain     entering what was appended before the door closed is copied
+    drain     entering what was appended before the fence closed is copied
     prove     both     tail and heads are compared
     prepare   leaving  the copy of the way back is recorded, from the exact heads
     switch    ledger   the point of no return: the state, the route or the tables' names
     open      entering whoever was refused there may append
 
 Each line is one transaction in one database, guarded by the epoch of the job's holder:
-the ledger checks it in the job's row, a side in its door. That one order holds these:
+the ledger checks it in the job's row, a side in its fence. That one order holds these:
 at most one side is open at a time; the side that is left stays closed until a later
 crossing opens it; before `switch` everything falls back, after it everything goes on.
 
@@ -42,7 +42,7 @@ class Step(StrEnum):
     PREPARE = "prepare"
     SWITCH = "switch"
     OPEN = "open"
-    FALL_BACK = "fall_back"
+    FALL_BACK = "fall back"
     REOPEN = "reopen"
 
 
@@ -128,7 +128,7 @@ class Ground(Protocol):
 def cross(ground: Ground, crossing: Crossing) -> Iterator[Step]:
     """Take the application across, one step at a time.
 
-    Where a step before the switch fails, the door is opened again and the job falls back,
+    Where a step before the switch fails, the fence is opened again and the job falls back,
     with the reason; then the error is raised. Raises `JobLostError` where another process
     took over: that one mends.
     """
@@ -156,9 +156,9 @@ def cross(ground: Ground, crossing: Crossing) -> Iterator[Step]:
 
 
 def mend(ground: Ground, reason: str = "interrupted") -> Iterator[Step]:
-    """What whoever takes a job over does first: make the doors fit the state.
+    """What whoever takes a job over does first: make the fences fit the state.
 
-    A crossing that did not reach its switch falls back. The door of the live side is
+    A crossing that did not reach its switch falls back. The fence of the live side is
     opened in any case, for that also tells it the new holder's epoch: a holder that was
     only stopped cannot close it any more.
     """

@@ -20,13 +20,14 @@ from typing import cast
 from eventmig.errors import EventmigError, JobError, JobLostError, UpcastError, Where
 from eventmig.events import Event
 from eventmig.goal import place_of
-from eventmig.migrate import ledger
+from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.batch import Transformed, Transformer
 from eventmig.migrate.ledger import Job, Quarantined
 from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, pusher_for
 from eventmig.migrate.states import State
 from eventmig.stores.base import (
     EventReader,
+    Fencing,
     JobTarget,
     KeepingTarget,
     KeepingTransaction,
@@ -106,11 +107,13 @@ class UpcastJob:
         self._setting = setting
         self._quarantine = quarantine
         self._batch_size = batch_size
+        self._watched = on_progress is not None
         self._report = on_progress or (lambda progress: None)
         self._transforming = transforming
         self._pushdown = pushdown
         self.pushed: Pushed | None = None
         self.job: Job
+        self.copied_bytes = 0
 
     def begin_or_resume(self) -> Job:
         """The target's active job if it is this one, else a new one. Call under the lock.
@@ -118,11 +121,13 @@ class UpcastJob:
         A new one trusts its source: call `check_source` before.
         """
         self._check_pair()
+        failpoints.reached("begin: before")
         with self._target.begin() as tx:
             ledger.create(tx.connection)
             job = ledger.active_job(tx.connection, self._target.namespace)
             if job is not None:
                 self._check_same(job)
+                self._check_not_ended(job)
                 self.job = ledger.take_over(
                     tx.connection, job, registry_fingerprint=self._setting.registry_fingerprint
                 )
@@ -146,7 +151,42 @@ class UpcastJob:
                 target_position=tx.append_copied([]),
             )
             tx.defer_indexes()
+        failpoints.reached("begin: after")
         return self.job
+
+    def take_over(self) -> Job:
+        """The target's job as it is, ended or not, held by this process."""
+        with self._target.begin() as tx:
+            job = ledger.active_job(tx.connection, self._target.namespace)
+            if job is None:
+                raise JobError(
+                    "no job has this target",
+                    where=Where(store=self._target.url),
+                    remedy="begin one with `eventmig upcast`",
+                )
+            self._check_same(job)
+            self.job = ledger.take_over(
+                tx.connection, job, registry_fingerprint=job.registry_fingerprint
+            )
+        return self.job
+
+    def adopt(self, job: Job) -> None:
+        """Go on with a job that the caller holds: recorded elsewhere, or read anew."""
+        self.job = job
+
+    def follow(self, until: int) -> None:
+        """Copy what the source holds up to `until` (inclusive), in whatever state the job is.
+
+        Raises `UpcastError` at an event that fails, unless those are set aside.
+        """
+        if until > self.job.source_until:
+            self._commit(lambda tx: ledger.extend(tx.connection, self.job, source_until=until))
+        if self.job.source_position < self.job.source_until:
+            self._copy(self.job.settled)
+
+    def set_batch_size(self, events: int) -> None:
+        """Read so many events at a time from now on."""
+        self._batch_size = events
 
     def run(self) -> Job:
         """Copy everything up to the source's present head; returns the job as it stands then.
@@ -177,7 +217,7 @@ class UpcastJob:
 
     def _copy(self, settled: int) -> None:
         until = self.job.source_until
-        total = self._source.count(until=until)
+        total = self._source.count(until=until) if self._watched else 0
         done = self.job.tally.read
         self._report(Progress(phase=Phase.COPYING, done=done, total=total))
         for done in itertools.chain(self._copy_inside(settled), self._copy_through(settled)):
@@ -189,7 +229,8 @@ class UpcastJob:
         if after < until:
             make = self._transforming or self._in_process
             for made in make(after, until, settled, self._keeping()):
-                self._commit(lambda tx, made=made: self._write(tx, made))  # type: ignore[misc]
+                self._commit_batch(lambda tx, made=made: self._write(tx, made))  # type: ignore[misc]
+                self.copied_bytes += sum(map(len, made.columns.data))
                 yield self.job.tally.read
 
     def _copy_inside(self, settled: int) -> Iterator[int]:
@@ -207,7 +248,7 @@ class UpcastJob:
         transformer = self.transformer(settled, self.job.source_position)
         while self.job.tally.even and self.job.source_position < until:
             try:
-                self._commit(lambda tx: self._push(cast(PushingTransaction, tx), pusher))
+                self._commit_batch(lambda tx: self._push(cast(PushingTransaction, tx), pusher))
             except NotPushedError as error:
                 pusher.counted.left(str(error))
                 page = next(
@@ -216,7 +257,9 @@ class UpcastJob:
                     )
                 )
                 made = transformer.page(page)
-                self._commit(lambda tx, made=made: self._write(tx, made, in_place=True))  # type: ignore[misc]
+                self._commit_batch(
+                    lambda tx, made=made: self._write(tx, made, in_place=True)  # type: ignore[misc]
+                )
             else:
                 pusher.counted.inside += 1
             yield self.job.tally.read
@@ -239,7 +282,12 @@ class UpcastJob:
             and self._source.first_position == self._target.first_position
             and isinstance(self._target, KeepingTarget)
             and self._target.keeps(self._source)
+            and not self._had_windows()
         )
+
+    def _had_windows(self) -> bool:
+        with self._target.reading() as connection:
+            return bool(ledger.windows(connection, self.job))
 
     def _in_process(
         self, after: int, until: int, settled: int, keeping: bool
@@ -273,6 +321,8 @@ class UpcastJob:
     def _write(self, tx: TargetTransaction, made: Transformed, *, in_place: bool = False) -> Job:
         """`in_place`: every event written before stands where it stands in the source."""
         target_until = self.job.target_position
+        if isinstance(self._target, Fencing):
+            self._target.pass_fence(tx)
         if made.kept is not None:
             target_until = cast(KeepingTransaction, tx).append_kept(made.kept)
         elif made.columns.ids:
@@ -293,9 +343,16 @@ class UpcastJob:
 
     def _build_indexes(self) -> None:
         self._report(Progress(phase=Phase.INDEXING, done=0, total=1))
+        failpoints.reached("indexes: before")
         with self._target.begin() as tx:
             tx.build_indexes()
+        failpoints.reached("indexes: after")
         self._report(Progress(phase=Phase.INDEXING, done=1, total=1))
+
+    def _commit_batch(self, work: Callable[[TargetTransaction], Job]) -> None:
+        failpoints.reached("batch: before")
+        self._commit(work)
+        failpoints.reached("batch: after")
 
     def _commit(self, work: Callable[[TargetTransaction], Job]) -> Job:
         with self._target.begin() as tx:
@@ -395,6 +452,14 @@ class UpcastJob:
         if job.registry_fingerprint != self._setting.registry_fingerprint:
             self._check_mended(job)
 
+    def _check_not_ended(self, job: Job) -> None:
+        if job.state is State.COMPLETED:
+            raise JobError(
+                f"the job to release {job.release} is completed",
+                where=Where(store=self._target.url),
+                remedy="there is nothing left to do; a further release takes another --target",
+            )
+
     def _check_mended(self, job: Job) -> None:
         """Changed upcasters may go on only where nothing was written with the old ones."""
         if job.tally.written and job.state not in (State.FAILED, State.PAUSED):
@@ -420,12 +485,14 @@ def cancel_job(target: JobTarget, job: Job) -> int:
 
     Call under the target's lock. Writes the target alone, and needs no upcasters.
     """
+    failpoints.reached("cancel: before")
     with target.begin() as tx:
         job = ledger.take_over(tx.connection, job, registry_fingerprint=job.registry_fingerprint)
         job = ledger.rewind(tx.connection, job, before=0)
         deleted = tx.truncate_after(job.target_position)
         ledger.enter(tx.connection, job, State.CANCELLED, "cancelled by command")
         tx.build_indexes()
+    failpoints.reached("cancel: after")
     return deleted
 
 

@@ -254,6 +254,14 @@ class SqliteStore(SqliteReader):
         exchange_tables(
             tx.connection, (self.location, self.tables), (theirs.location, theirs.tables)
         )
+        self.forget()
+        theirs.forget()
+
+    def forget(self) -> None:
+        """Forget what was learned of these tables: others stand under their names now."""
+        self._cache.clear()
+        self._names.clear()
+        self._alone, self._seen_stream = True, 0
 
     def drop_all(self, tx: TargetTransaction) -> int:
         """Drop this store's tables (or its streams in shared ones); returns how many events."""

@@ -142,7 +142,8 @@ def _lost(location: Location) -> JobLostError:
 
 
 def _trigger(location: Location, tables: Tables) -> str:
-    return quote(f"{tables.events.name}_fence@{location.release or ''}")
+    """Its name, in the store's own file: a source that is attached may have one of that name."""
+    return "main." + quote(f"{tables.events.name}_fence@{location.release or ''}")
 
 
 def _create_trigger(location: Location, tables: Tables) -> str:

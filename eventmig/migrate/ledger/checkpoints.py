@@ -73,17 +73,19 @@ def rewind(connection: Connection, job: Job, *, before: int) -> Job:
             tables.quarantine.c.global_position > source_position,
         )
     )
+    for told in (tables.followed, tables.windows):
+        connection.execute(delete(told).where(told.c.job_id == job.job_id))
     connection.execute(
         delete(tables.stream_hashes).where(tables.stream_hashes.c.job_id == job.job_id)
     )
     return reread(connection, job)
 
 
-def batches(connection: Connection, job: Job) -> Iterator[Batch]:
-    """The job's committed batches, in order."""
+def batches(connection: Connection, job: Job, *, after: int = 0) -> Iterator[Batch]:
+    """The job's committed batches with numbers above `after`, in order."""
     rows = connection.execute(
         select(tables.batches)
-        .where(tables.batches.c.job_id == job.job_id)
+        .where(tables.batches.c.job_id == job.job_id, tables.batches.c.number > after)
         .order_by(tables.batches.c.number)
     )
     for row in rows:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, func, insert, select, update
 from eventmig.errors import JobLostError
 from eventmig.migrate.ledger import tables
 from eventmig.migrate.ledger.records import Job, Transition, job_of
-from eventmig.migrate.states import ENDED, State, check_transition
+from eventmig.migrate.states import State, check_transition
 from eventmig.migrate.tally import Tally
 
 
@@ -38,8 +38,9 @@ def begin_job(
     registry_fingerprint: str,
     source_until: int,
     target_position: int,
+    state: State = State.PLANNED,
 ) -> Job:
-    """Record a new job in state PLANNED, epoch 1."""
+    """Record a new job in the state it begins in, epoch 1."""
     job_id = str(uuid.uuid4())
     connection.execute(
         insert(tables.jobs).values(
@@ -51,7 +52,7 @@ def begin_job(
             source_identity=source_identity,
             naming=naming,
             registry_fingerprint=registry_fingerprint,
-            state=State.PLANNED.value,
+            state=state.value,
             reason="",
             epoch=1,
             source_until=source_until,
@@ -64,18 +65,17 @@ def begin_job(
             updated_at=now(),
         )
     )
-    _note(connection, job_id, State.PLANNED, "")
+    _note(connection, job_id, state, "")
     found = active_job(connection, namespace)
     assert found is not None
     return found
 
 
 def active_job(connection: Connection, namespace: str) -> Job | None:
-    """The job that has this target and is not ended, or None."""
-    ended = [state.value for state in ENDED]
+    """The job that has this target and was not cancelled, or None."""
     row = connection.execute(
         select(tables.jobs)
-        .where(tables.jobs.c.namespace == namespace, tables.jobs.c.state.not_in(ended))
+        .where(tables.jobs.c.namespace == namespace, tables.jobs.c.state != State.CANCELLED.value)
         .order_by(tables.jobs.c.begun_at.desc())
     ).first()
     return None if row is None else job_of(row)
@@ -112,6 +112,11 @@ def extend(connection: Connection, job: Job, *, source_until: int) -> Job:
     """Move the end of reading forward: the source has grown."""
     write_job(connection, job, source_until=source_until, settled=job.source_until)
     return reread(connection, job)
+
+
+def rename(connection: Connection, job: Job, *, namespace: str) -> None:
+    """Say that the job's target has another namespace now; its own is free for another job."""
+    write_job(connection, job, namespace=namespace)
 
 
 def transitions(connection: Connection, job: Job) -> list[Transition]:

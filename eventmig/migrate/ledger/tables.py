@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
+    Float,
     Integer,
     LargeBinary,
     MetaData,
@@ -101,6 +103,49 @@ stream_hashes = Table(
     Column("stream", String(1024), primary_key=True),
     Column("stream_position", BigInteger, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
+)
+
+journal = Table(
+    "eventmig_journal",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("crossing", String(32), nullable=False),
+    Column("switch", String(32), nullable=False),
+    Column("old_position", BigInteger, nullable=False),
+    Column("new_position", BigInteger, nullable=False),
+    Column("stood_still_us", BigInteger, nullable=False),
+    Column("at", String(32), nullable=False),
+)
+
+windows = Table(
+    "eventmig_windows",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("batch", Integer, primary_key=True),
+    Column("passed", BigInteger, nullable=False),
+)
+
+controls = Table(
+    "eventmig_controls",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("paused", Boolean, nullable=False),
+    Column("postponed", Boolean, nullable=False),
+    Column("share", Float, nullable=False),
+    Column("batch_size", Integer, nullable=False),
+    Column("hand_over", BigInteger, nullable=False),
+)
+
+followed = Table(
+    "eventmig_followed",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("verified_batch", Integer, nullable=False),
+    Column("verified", BigInteger, nullable=False),
+    Column("mismatches", BigInteger, nullable=False),
+    Column("copied_bytes", BigInteger, nullable=False),
+    Column("throttled", Text, nullable=False),
 )
 
 

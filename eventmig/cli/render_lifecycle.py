@@ -1,0 +1,134 @@
+"""Crossings, settings and measurements as text for people, for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from eventmig import commands
+from eventmig.migrate.ledger import Controls
+from eventmig.migrate.sides import Switch
+from eventmig.migrate.states import Side, live_side
+from eventmig.ops.base import Loss
+
+_LOSS_STYLE = {Loss.EXACT: "green", Loss.LOSSY: "yellow", Loss.ABSENT: "bold red"}
+_LOSS_WORD = {Loss.EXACT: "lossless", Loss.LOSSY: "lossy", Loss.ABSENT: "impossible"}
+
+
+def crossing(found: commands.CrossingReport) -> RenderableType:
+    """A crossing that was done, or one that was only looked at."""
+    job = found.job
+    parts: list[RenderableType] = [
+        Text.assemble(
+            ("job ", "bold"),
+            f"{job.job_id[:8]}, release {job.release}: ",
+            (job.state.value, "bold green"),
+        ),
+        Text(f"  old  {job.source}\n  new  {found.target}"),
+    ]
+    if found.dry_run:
+        parts.append(
+            f"  the {found.crossing} would be by {_by(found.switch)}; "
+            f"lag: {found.lag_events:,} events"
+        )
+    else:
+        parts.append(
+            f"  crossed by {_by(found.switch)}; "
+            f"writers stood still for {found.stood_still_s:.3f} s; live: {live_side(job.state)}"
+        )
+    if found.left_behind:
+        parts.append(
+            Text(f"  {found.left_behind:,} events without a way back stayed", style="yellow")
+        )
+    if found.ways:
+        parts.append(ways(found.ways))
+    if found.dry_run:
+        parts.append(Text("nothing was changed", style="dim"))
+    return Group(*parts)
+
+
+def ways(found: tuple[commands.TypeBack, ...]) -> RenderableType:
+    """The way back of each type and version."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("type on the new side", overflow="fold")
+    table.add_column("events", justify="right")
+    table.add_column("way back")
+    table.add_column("to", overflow="fold")
+    table.add_column("tried", justify="right")
+    for back in found:
+        way = back.way
+        table.add_row(
+            f"{way.type} v{way.schema_version}",
+            f"{back.events:,}",
+            Text(_LOSS_WORD[way.loss], style=_LOSS_STYLE[way.loss]),
+            "" if way.to is None else f"{way.to[0]} v{way.to[1]}",
+            f"{back.tried - back.unequal} of {back.tried}" if back.tried else "",
+        )
+    return table
+
+
+def completed(found: commands.Completed) -> RenderableType:
+    """A job that is completed."""
+    kept = (
+        "the old side was kept, closed"
+        if found.dropped is None
+        else f"the old side's {found.dropped:,} events were dropped"
+    )
+    return f"job {found.job.job_id[:8]}: {found.job.state.value}; {kept}"
+
+
+def controls(found: Controls) -> RenderableType:
+    """What is asked of a job."""
+    return (
+        f"paused: {_yes(found.paused)}; cut-over postponed: {_yes(found.postponed)}; "
+        f"share of time: {found.share:g}; "
+        f"batch size: {f'{found.batch_size:,}' if found.batch_size else 'as begun'}"
+    )
+
+
+def measured(found: commands.Measured) -> RenderableType:
+    """A job at one moment."""
+    it = found.job
+    percent = f"{found.done / found.total:.1%}" if found.total else "–"
+    lines = [
+        f"{found.at:%H:%M:%S}  {it.state.value}"
+        + (f" ({it.reason})" if it.reason else "")
+        + ("" if found.running else "  [no process works on it]"),
+        f"  live: {found.live or 'an operator must tell'}   "
+        f"copied {found.done:,} of {found.total:,} ({percent})   "
+        f"{_rate(found.events_per_s)} events/s   {_bytes(found.bytes_per_s)}/s",
+        f"  lag {found.lag_events:,} events, {found.lag_s:.1f} s   "
+        f"checkpoint {found.checkpoint_s:.0f} s ago   "
+        f"ETA {'–' if found.eta_s is None else f'{found.eta_s:.0f} s'}",
+        f"  quarantined {found.quarantined:,}   verified {found.verified:,}   "
+        f"mismatches {found.mismatches:,}",
+    ]
+    if found.throttled:
+        lines.append(f"  throttled: {found.throttled}")
+    if found.live is Side.NEW:
+        unsafe = f"UNSAFE, {found.unsafe:,} events have none"
+        lines.append(f"  way back: {unsafe if found.unsafe else 'safe'}")
+    return Text("\n".join(lines))
+
+
+def _by(switch: Switch) -> str:
+    return {Switch.ROUTE: "a route", Switch.TABLES: "the tables' names"}[switch]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _bytes(value: float | None) -> str:
+    if value is None:
+        return "– B"
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

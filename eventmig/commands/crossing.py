@@ -1,0 +1,362 @@
+"""Cut-over, reverse, complete: the commands that take an application across."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from eventmig.commands.holding import check_before, checks, held
+from eventmig.drafts import Draft
+from eventmig.errors import CrossingError, UpcastError, Where
+from eventmig.events import Event
+from eventmig.export import export_line
+from eventmig.files import write_atomically
+from eventmig.hooks import run_hook
+from eventmig.migrate import failpoints, ledger
+from eventmig.migrate.crossing import CUT_OVER, REVERSE, Crossing, cross
+from eventmig.migrate.follow import Follower, Stop
+from eventmig.migrate.ledger import Job, Quarantined
+from eventmig.migrate.sides import Sides, Switch, take_steps
+from eventmig.migrate.states import Side, State
+from eventmig.ops.base import Loss
+from eventmig.project import Project, public
+from eventmig.stores.base import Exchanging, JobTarget
+from eventmig.ways_back import WayBack
+
+_SAMPLED = 50
+_LEAST_LAG_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeBack:
+    """The way back of one type and version of the new side.
+
+    `events` are stored there; `tried` of them were taken back and compared with the event
+    they came from, and `unequal` were not the same (some loss is allowed where it is LOSSY).
+    """
+
+    way: WayBack
+    events: int
+    tried: int
+    unequal: int
+
+    @property
+    def problem(self) -> str:
+        """What is not as the registry claims; empty where nothing is."""
+        if self.unequal and self.way.loss is Loss.EXACT:
+            return f"claims to be exact, and {self.unequal} of {self.tried} came back other"
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossingReport:
+    """A crossing: the job afterwards, how long writers stood still (seconds), the ways back.
+
+    With `dry_run` nothing was changed. `left_behind` are events without a way back.
+    """
+
+    crossing: str
+    job: Job
+    target: str
+    switch: Switch
+    dry_run: bool = False
+    stood_still_s: float = 0.0
+    lag_events: int = 0
+    ways: tuple[TypeBack, ...] = ()
+    left_behind: int = 0
+
+
+def cutover(
+    project: Project,
+    *,
+    release: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    switch: Switch | None = None,
+    dry_run: bool = False,
+    when_lag_below: float = _LEAST_LAG_S,
+    postpone_file: Path | None = None,
+    budget_s: float = 10.0,
+    on_wait: Callable[[str], None] = lambda why: None,
+) -> CrossingReport:
+    """Take the application to the new side: catch up, prove, shut the writers out, switch.
+
+    Waits until the lag is below `when_lag_below` seconds, and as long as `postpone_file` is
+    there or `postpone` was asked for. Where it cannot be done within `budget_s` seconds the
+    writers go on where they were, and `CrossingError` says why. Reads and writes both sides;
+    with `dry_run` it only looks.
+    """
+    with held(
+        project, release=release, source=source, target=target, switch=switch, budget_s=budget_s
+    ) as (sides, writer):
+        _check_windows(sides, writer)
+        follower = Follower(
+            sides,
+            writer,
+            checks=checks(project, sides.side(Side.OLD)),
+            until_caught_up=True,
+        )
+        if not dry_run:
+            check_before(
+                sides.job,
+                writer,
+                *(State.READY, State.CATCHING_UP, State.VERIFYING, State.BACKFILLING),
+                *(State.PAUSED, State.THROTTLED, State.REVERSED, State.FAILED),
+            )
+            _wait_for(follower, sides, writer, when_lag_below, postpone_file, on_wait)
+        ways = survey(sides)
+        for back in ways:
+            if back.problem:
+                raise CrossingError(
+                    f"{back.way.type} v{back.way.schema_version}: its way back {back.problem}",
+                    where=Where(store=writer.url),
+                    remedy="mend the downcaster, or declare it lossy",
+                )
+        lag = _lag_events(sides)
+        if not dry_run:
+            check_before(sides.job, writer, State.READY)
+            _take(project, sides, CUT_OVER, "cutover")
+        return CrossingReport(
+            crossing=CUT_OVER.name,
+            job=sides.job,
+            target=public(writer.url),
+            switch=sides.plan.switch,
+            dry_run=dry_run,
+            stood_still_s=sides.stood_still_s,
+            lag_events=lag,
+            ways=tuple(ways),
+        )
+
+
+def reverse(
+    project: Project,
+    *,
+    release: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    export: Path | None = None,
+    budget_s: float = 10.0,
+) -> CrossingReport:
+    """Take the application back to the old side, with all it appended since.
+
+    Events without a way back are written to the JSON Lines file `export`, and stay behind;
+    without that file nothing is changed, and `CrossingError` counts them.
+    """
+    with held(project, release=release, source=source, target=target, budget_s=budget_s) as (
+        sides,
+        writer,
+    ):
+        check_before(sides.job, writer, State.REVERSE_WINDOW)
+        back = sides.copier(Side.NEW)
+        back.follow(sides.side(Side.NEW).head_position())
+        sides.verify_tail(Side.NEW)
+        _leave_behind(sides, writer, export)
+        seen = back.job.tally.quarantined
+        sides.may_leave_behind = export is not None
+        _take(project, sides, REVERSE, "reverse")
+        left = back.job.tally.quarantined
+        if export is not None and left > seen:  # appended while we looked
+            _leave_behind(sides, writer, export, held_by=back.job)
+        return CrossingReport(
+            crossing=REVERSE.name,
+            job=sides.job,
+            target=public(writer.url),
+            switch=sides.plan.switch,
+            stood_still_s=sides.stood_still_s,
+            left_behind=left,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A job that is completed; `dropped` events went with the old side (None: it was kept)."""
+
+    job: Job
+    target: str
+    dropped: int | None = None
+
+
+def complete(
+    project: Project,
+    *,
+    release: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    drop: bool = False,
+) -> Completed:
+    """End the reverse window: from now on there is no way back.
+
+    With `drop` the old side's events are dropped; without, it stays as it is, closed. Killed
+    in between, the same call goes on.
+    """
+    with held(project, release=release, source=source, target=target, may_be_ended=True) as (
+        sides,
+        writer,
+    ):
+        check_before(sides.job, writer, State.REVERSE_WINDOW, State.COMPLETED)
+        run_hook(project.config, "before_complete", _context(sides.job))
+        failpoints.reached("complete: before")
+        job, old = sides.job, sides.side(Side.OLD)
+        if job.state is not State.COMPLETED:
+            sides.enter(State.COMPLETED, "")
+        if drop and not isinstance(old, Exchanging):
+            raise CrossingError(
+                "this kind of store cannot be dropped by eventmig",
+                where=Where(store=old.url),
+                remedy="complete without --drop, and remove it by its own means",
+            )
+        dropped = None
+        with old.begin() as tx:
+            if (back := ledger.back_job(tx.connection, job)) is not None:
+                ledger.enter(tx.connection, back, State.COMPLETED, "the window ended")
+            if drop and isinstance(old, Exchanging):
+                dropped = old.drop_all(tx)
+            if sides.plan.switch is Switch.TABLES:  # the job's target bears the plain names now
+                ledger.rename(tx.connection, sides.job, namespace=sides.side(Side.NEW).namespace)
+        failpoints.reached("complete: after")
+        run_hook(project.config, "completed", _context(sides.job))
+        return Completed(job=sides.job, target=public(writer.url), dropped=dropped)
+
+
+# the ways back ----------------------------------------------------------------------------------
+
+
+def survey(sides: Sides) -> list[TypeBack]:
+    """The way back of every type the new side holds, tried on some stored events. Reads only."""
+    new, old = sides.side(Side.NEW), sides.side(Side.OLD)
+    stored = {(t.type, t.schema_version): t.count for t in new.type_counts()}
+    current = sides.plan.forth.chains.goal.current.items()
+    found = []
+    for way in sides.plan.back.ways([*stored, *current]):
+        version = (way.type, way.schema_version)
+        tried = [] if way.to is None else _tried(sides, old, new.examples(*version, _SAMPLED))
+        found.append(
+            TypeBack(
+                way=way,
+                events=stored.get(version, 0),
+                tried=len(tried),
+                unequal=tried.count(False),
+            )
+        )
+    return found
+
+
+def _tried(sides: Sides, old: JobTarget, events: Iterable[Event]) -> list[bool]:
+    """For each event that one source event became: whether the way back makes it again."""
+    equal = []
+    for event in events:
+        if len(event.origins) != 1 or event.origins[0].ordinal:
+            continue
+        stream, position, _ = event.origins[0]
+        source = next(iter(old.read_stream(stream, first=position, last=position)), None)
+        if source is None:
+            continue
+        try:
+            forth = sides.plan.forth.chains.plain(source)
+            back = sides.plan.back.chains.plain(event)
+        except UpcastError:
+            equal.append(False)
+            continue
+        if len(forth) == 1:
+            equal.append(_same(sides, back, source))
+    return equal
+
+
+def _same(sides: Sides, back: list[Draft], source: Event) -> bool:
+    """Whether what came back and the source become the same on the way forth."""
+    if len(back) != 1:
+        return False
+    forth = sides.plan.forth.chains.plain
+    again = source._replace(
+        type=back[0].type, schema_version=back[0].schema_version, data=back[0].data
+    )
+    return [draft.values() for draft in forth(again)] == [d.values() for d in forth(source)]
+
+
+# parts ------------------------------------------------------------------------------------------
+
+
+def _take(project: Project, sides: Sides, crossing: Crossing, name: str) -> None:
+    run_hook(project.config, f"before_{name}", _context(sides.job))
+    take_steps(cross(sides, crossing))
+    run_hook(
+        project.config,
+        f"after_{name}",
+        {**_context(sides.job), "stood_still_s": sides.stood_still_s},
+    )
+
+
+def _wait_for(
+    follower: Follower,
+    sides: Sides,
+    writer: JobTarget,
+    when_lag_below: float,
+    postpone_file: Path | None,
+    on_wait: Callable[[str], None],
+) -> None:
+    """Follow until it is time: nothing postpones, and the last round took no longer than that."""
+    while True:
+        began = time.monotonic()
+        if follower.run() is Stop.ENDED:
+            return
+        lag = time.monotonic() - began
+        with writer.reading() as connection:
+            asked = ledger.controls(connection, sides.job)
+        if postpone_file is not None and postpone_file.exists():
+            why = f"postponed while {postpone_file} is there"
+        elif asked.postponed:
+            why = "postponed by command (`eventmig throttle --no-postpone` ends it)"
+        elif lag > when_lag_below:
+            why = f"the lag is {lag:.1f} s"
+        else:
+            return
+        on_wait(why)
+        time.sleep(0.2)
+
+
+def _check_windows(sides: Sides, writer: JobTarget) -> None:
+    with writer.reading() as connection:
+        windows = ledger.windows(connection, sides.job)
+    if windows and sides.plan.forth.stream_steps:
+        raise CrossingError(
+            "this job was reversed, and it has stream steps: they would see events twice",
+            where=Where(store=writer.url),
+            remedy="cancel it and run it anew",
+        )
+
+
+def _lag_events(sides: Sides) -> int:
+    old, seen = sides.side(Side.OLD), sides.copier(Side.OLD).job.source_position
+    return old.count() - old.count(until=seen)
+
+
+def _leave_behind(
+    sides: Sides, writer: JobTarget, export: Path | None, held_by: Job | None = None
+) -> None:
+    """Write the events without a way back to a file; raises where there are some and no file."""
+    back = held_by or sides.copier(Side.NEW).job
+    with sides.side(Side.OLD).reading() as connection:
+        found: list[Quarantined] = list(ledger.quarantined(connection, back))
+    if found and export is None:
+        types = Counter(f"{q.event.type} v{q.event.schema_version}" for q in found)
+        raise CrossingError(
+            f"{len(found)} events have no way back: "
+            + ", ".join(f"{count} {name}" for name, count in sorted(types.items())),
+            where=Where(store=writer.url),
+            remedy="--export FILE writes them to a file and goes on without them",
+        )
+    if found and export is not None:
+        write_atomically(export, b"".join(export_line(q.event) for q in found).decode())
+
+
+def _context(job: Job) -> dict[str, object]:
+    return {
+        "job_id": job.job_id,
+        "release": job.release,
+        "state": job.state.value,
+        "reason": job.reason,
+        "source": job.source,
+    }

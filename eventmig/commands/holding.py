@@ -1,0 +1,208 @@
+"""Holding a job: both sides open, the lock taken, what an earlier holder left half done mended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from eventmig.errors import CrossingError, JobError, JobLockedError, Where
+from eventmig.migrate import ledger
+from eventmig.migrate.crossing import mend
+from eventmig.migrate.follow import HAND_OVER_S
+from eventmig.migrate.job import Setting, UpcastJob
+from eventmig.migrate.ledger import Controls, Job
+from eventmig.migrate.sides import Plan, Sides, Switch, take_steps
+from eventmig.migrate.states import CROSSED
+from eventmig.migrate.throttle import Check, above, outside_hours, while_file
+from eventmig.project import Project, job_of, opened, opened_target, public, sql_engine
+from eventmig.release import Release
+from eventmig.stores.base import Exchanging, JobTarget
+from eventmig.transform import Pipeline
+from eventmig.ways_back import BackPipeline
+
+
+@contextmanager
+def held(
+    project: Project,
+    *,
+    release: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    switch: Switch | None = None,
+    budget_s: float = 10.0,
+    batch_size: int | None = None,
+    quarantine: bool = False,
+    ask: bool = True,
+    may_be_ended: bool = False,
+) -> Iterator[tuple[Sides, JobTarget]]:
+    """The target's job with both its sides, held by this process for the length of a block.
+
+    With `ask`, a process that follows is asked to let go first; it takes the job up again
+    afterwards. Raises `JobError` where there is no job, `JobLockedError` where another
+    process keeps it.
+    """
+    frozen = project.release(release)
+    with (
+        opened(project.url("source", source, frozen.name), "write") as reader,
+        opened_target(project.url("target", target, frozen.name), "write") as writer,
+    ):
+        job = job_of(writer)
+        if ask and writer.held():
+            set_controls(writer, job, hand_over=time.time_ns() // 1_000)
+        with _locked(writer, HAND_OVER_S if ask else 0):
+            set_controls(writer, job, hand_over=0)
+            plan = _plan(project, frozen, reader, writer, switch, budget_s, batch_size)
+            forward = UpcastJob(
+                reader,
+                writer,
+                plan.forth,
+                plan.setting,
+                quarantine=quarantine,
+                batch_size=plan.batch_size,
+            )
+            if may_be_ended:
+                forward.take_over()
+            else:
+                forward.begin_or_resume()
+            sides = Sides(forward, reader, writer, plan)
+            with writer.reading() as connection:
+                crossed_before = ledger.announced(connection, forward.job)
+            if crossed_before:
+                take_steps(mend(sides))
+            yield sides, writer
+
+
+def set_controls(store: JobTarget, job: Job, **changes: object) -> Controls:
+    """Change some of what is asked of a job; returns all of it."""
+    with store.begin() as tx:
+        ledger.create(tx.connection)
+        asked = replace(ledger.controls(tx.connection, job), **changes)  # type: ignore[arg-type]
+        ledger.set_controls(tx.connection, job, asked)
+    return asked
+
+
+def checks(project: Project, source: JobTarget) -> list[Check]:
+    """The throttles that the configuration asks for."""
+    config = project.config.throttle
+    found: list[Check] = []
+    if config.flag_file:
+        found.append(while_file(project.config.folder / config.flag_file))
+    if config.hours:
+        found.append(outside_hours(config.hours))
+    if config.load_query:
+        query = config.load_query
+
+        def load() -> float:
+            with source.reading() as connection:
+                return float(connection.exec_driver_sql(query).scalar_one())
+
+        found.append(above("the load", load, config.load_above))
+    if config.replica and config.replica_query:
+        url, replica_query = project.config.url(config.replica), config.replica_query
+
+        def lag() -> float:
+            with sql_engine(url) as engine, engine.connect() as connection:
+                return float(connection.exec_driver_sql(replica_query).scalar_one() or 0)
+
+        found.append(above("the replica's lag", lag, config.replica_above))
+    return found
+
+
+@contextmanager
+def _locked(writer: JobTarget, wait_s: float) -> Iterator[None]:
+    """The target's lock, waited for; only taking it is tried again, never the block."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        lock = writer.lock()
+        try:
+            lock.__enter__()
+            break
+        except JobLockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _plan(
+    project: Project,
+    frozen: Release,
+    source: JobTarget,
+    target: JobTarget,
+    switch: Switch | None,
+    budget_s: float,
+    batch_size: int | None,
+) -> Plan:
+    forth = project.pipeline(frozen, source, job_of(target).naming)
+    with target.reading() as connection:
+        crossed = ledger.journal(connection, job_of(target))
+    before = Switch(crossed[-1].switch) if crossed else None
+    if before is not None and switch is not None and switch is not before:
+        raise CrossingError(
+            f"this job crosses by {before.value}, not by {switch.value}",
+            where=Where(store=target.url),
+            remedy="leave --switch out",
+        )
+    chosen = before or switch or Switch.ROUTE
+    old = source
+    if chosen is Switch.TABLES:
+        _check_tables(source, target)
+        old = target if job_of(target).state in CROSSED else source
+    return Plan(
+        forth=forth,
+        back=BackPipeline(project.registry, forth, known_versions(project, frozen, old)),
+        setting=setting(project, frozen, source, forth),
+        switch=chosen,
+        budget_s=budget_s,
+        batch_size=batch_size or project.config.batch_size,
+    )
+
+
+def setting(project: Project, frozen: Release, source: JobTarget, forth: Pipeline) -> Setting:
+    """What makes the job this one."""
+    return Setting(
+        release=frozen.name,
+        steps_done=project.steps_done(source),
+        source_name=public(source.url),
+        naming=forth.naming,
+        registry_fingerprint=frozen.fingerprint(),
+    )
+
+
+def known_versions(project: Project, frozen: Release, old: JobTarget) -> dict[str, int]:
+    """The schema version up to which the old side knows each type.
+
+    That of the release before; where there was none, the newest that is stored there.
+    """
+    names = [release.name for release in project.lock.releases]
+    if (place := names.index(frozen.name)) > 0:
+        return dict(project.lock.releases[place - 1].types)
+    known: dict[str, int] = {}
+    for count in old.type_counts():
+        known[count.type] = max(known.get(count.type, 0), count.schema_version)
+    return known
+
+
+def _check_tables(source: JobTarget, target: JobTarget) -> None:
+    if not (isinstance(target, Exchanging) and target.can_exchange(source)):
+        raise CrossingError(
+            "the tables of these two stores cannot change names",
+            where=Where(store=target.url),
+            remedy="that needs two sets of tables in one database (target = "
+            '"sqlite:///history.db?tables=v2_"); else cross by a route: --switch route',
+        )
+
+
+def check_before(job: Job, store: JobTarget, *states: str) -> None:
+    """Raise `JobError` unless the job is in one of these states."""
+    if job.state not in states:
+        raise JobError(
+            f"the job is {job.state.value}, and this takes one that is {' or '.join(states)}",
+            where=Where(store=store.url),
+            remedy="look at it with `eventmig status`",
+        )

@@ -1,0 +1,235 @@
+"""Derivation: what the source yields now, event by event, compared with what the target holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from eventmig import codec
+from eventmig.errors import CodecError, UpcastError
+from eventmig.events import Event
+from eventmig.migrate.ledger import Batch, Job
+from eventmig.migrate.verify.findings import Mismatch, Verification, mismatch_at, short
+from eventmig.stores.base import Capability, EventReader, JobTarget, SpellingTarget
+from eventmig.transform import Pipeline, StreamCache
+
+OnVerified = Callable[[int, int], None]
+"""Called with (target events compared, target events in all)."""
+
+
+def check_derivation(
+    source: EventReader,
+    target: JobTarget,
+    pipeline: Pipeline,
+    job: Job,
+    marks: list[Batch],
+    found: Verification,
+    report: OnVerified,
+) -> set[str]:
+    """Compare these batches; returns the target streams they wrote to.
+
+    Batches that are windows are left out: the other direction's verification has them.
+    """
+    derive = _Derivation(source, target, pipeline, job)
+    touched: set[str] = set()
+    for mark in marks:
+        read = _between(source, mark.source_after, mark.source_until)
+        expected, untouched = derive.batch(read)
+        if isinstance(target, SpellingTarget):
+            expected = target.as_held(expected)
+        held = _between(target, mark.target_after, mark.target_until)
+        if Capability.GLOBAL_ORDER not in target.capabilities:
+            expected, untouched, held = _by_stream(expected, untouched, held)
+        touched.update([event.stream for event in held])
+        found.source_events += len(read)
+        found.target_events += len(held)
+        if len(read) != mark.tally.read:
+            found.add(
+                Mismatch(
+                    kind="count",
+                    global_position=mark.source_until,
+                    expected=f"{mark.tally.read} source events after {mark.source_after} and up "
+                    f"to {mark.source_until}, as when they were read",
+                    found=f"{len(read)} events",
+                )
+            )
+        if len(expected) != len(held) or not all(map(_equal, expected, held, untouched)):
+            exact = {event.id for event, same in zip(expected, untouched, strict=True) if same}
+            for mismatch in _differences(expected, held, exact, _Places(target, mark)):
+                found.add(mismatch)
+        report(found.target_events, job.tally.written)
+    return touched
+
+
+def check_beyond(target: JobTarget, job: Job, found: Verification) -> None:
+    """Find events after the job's last batch; for a target that nobody else may write yet."""
+    for batch in target.read_all(after=job.target_position):
+        for event in batch:
+            found.add(
+                Mismatch(
+                    kind="unexpected",
+                    stream=event.stream,
+                    stream_position=event.stream_position,
+                    global_position=event.global_position,
+                    found=f"{event.type}, after the job's last batch",
+                )
+            )
+
+
+class _Derivation:
+    """Derives what a batch of source events must have become, but for the places."""
+
+    def __init__(
+        self, source: EventReader, target: JobTarget, pipeline: Pipeline, job: Job
+    ) -> None:
+        self._pipeline = pipeline
+        self._keep_ids = source.id_scope() != target.id_scope()
+
+        def read_stream(stream: str) -> list[Event]:
+            events = source.read_stream(stream)
+            return [e for e in events if e.global_position <= job.source_until]
+
+        self._streams = StreamCache(pipeline, read_stream, walk=True)
+
+    def batch(self, events: list[Event]) -> tuple[list[Event], list[bool]]:
+        """The events, and for each whether its data must be the very bytes of the source."""
+        out: list[Event] = []
+        untouched: list[bool] = []
+        for event in events:
+            try:
+                if self._pipeline.needs_stream(event.stream):
+                    drafts, _ = self._streams.due(event)
+                else:
+                    drafts = self._pipeline.chains.plain(event)
+                streams = [self._pipeline.target_stream(d) for d in drafts]
+            except UpcastError:
+                continue
+            for stream, draft in zip(streams, drafts, strict=True):
+                untouched.append(draft.data is draft.sources[0].data)
+                out.append(
+                    Event(
+                        0,
+                        stream,
+                        0,
+                        draft.id(keep_source_id=self._keep_ids),
+                        draft.type,
+                        draft.schema_version,
+                        draft.data,
+                        draft.metadata,
+                        draft.recorded_at,
+                        draft.origins(),
+                    )
+                )
+        return out, untouched
+
+
+def _by_stream(
+    expected: list[Event], untouched: list[bool], held: list[Event]
+) -> tuple[list[Event], list[bool], list[Event]]:
+    """The same stream by stream, for a target that keeps no order over streams."""
+    order = sorted(range(len(expected)), key=lambda n: expected[n].stream)
+    return (
+        [expected[n] for n in order],
+        [untouched[n] for n in order],
+        sorted(held, key=lambda event: event.stream),
+    )
+
+
+def _between(store: EventReader, after: int, until: int) -> list[Event]:
+    return [e for batch in store.read_all(after=after, until=until) for e in batch]
+
+
+def _equal(expected: Event, held: Event, untouched: bool) -> bool:
+    """Everything but the positions, which part 1 and the order of part 2 prove."""
+    if expected.data != held.data and (
+        untouched or _canonical(expected.data) != _canonical(held.data)
+    ):
+        return False
+    return (
+        expected.id == held.id
+        and expected.stream == held.stream
+        and expected.type == held.type
+        and expected.schema_version == held.schema_version
+        and expected.metadata == held.metadata
+        and expected.recorded_at == held.recorded_at
+        and expected.origins == held.origins
+    )
+
+
+def _canonical(data: bytes) -> bytes:
+    try:
+        return codec.canonical(codec.decode_strict(data))
+    except CodecError:
+        return data
+
+
+_FIELDS = ("stream", "type", "schema_version", "data", "metadata", "recorded_at", "origins")
+
+
+class _Places:
+    """The stream positions that a batch's events must have, counted when first asked for."""
+
+    def __init__(self, target: JobTarget, mark: Batch) -> None:
+        self._target = target
+        self._mark = mark
+        self._before: dict[str, int] = {}
+
+    def first(self, stream: str) -> int:
+        """The position of the batch's first event in this stream."""
+        if stream not in self._before:
+            last = self._target.first_position - 1
+            for event in self._target.read_stream(stream):
+                if event.global_position > self._mark.target_after:
+                    break
+                last = event.stream_position
+            self._before[stream] = last
+        return self._before[stream] + 1
+
+
+def _differences(
+    expected: list[Event], held: list[Event], exact: set[str], places: _Places
+) -> Iterator[Mismatch]:
+    """Every difference between two lists of events, matched by id.
+
+    The data of those in `exact` must be equal byte for byte.
+    """
+    at: dict[str, int] = {}
+    wanted = {event.id for event in expected}
+    for number, event in enumerate(held):
+        if event.id not in wanted or event.id in at:
+            yield mismatch_at(event, kind="unexpected", found=_name(event))
+        at.setdefault(event.id, number)
+    last = -1
+    counted: Counter[str] = Counter()
+    for event in expected:
+        index = counted[event.stream]
+        counted[event.stream] += 1
+        n = at.get(event.id)
+        if n is None:
+            yield Mismatch(
+                kind="missing",
+                stream=event.stream,
+                stream_position=places.first(event.stream) + index,
+                expected=_name(event),
+            )
+            continue
+        found = held[n]
+        if n < last:
+            yield mismatch_at(
+                found, kind="moved", found=f"place {n}", expected=f"a place after {last}"
+            )
+        last = max(last, n)
+        for name in _FIELDS:
+            ours, theirs = getattr(event, name), getattr(found, name)
+            if name == "data" and ours != theirs and event.id not in exact:
+                ours, theirs = _canonical(ours), _canonical(theirs)
+            if ours != theirs:
+                yield mismatch_at(
+                    found, kind="differs", field=name, expected=short(ours), found=short(theirs)
+                )
+
+
+def _name(event: Event) -> str:
+    origin = event.origins[0] if event.origins else None
+    source = f", from {origin.stream} at {origin.stream_position}" if origin else ""
+    return f"{event.type} v{event.schema_version}{source}"

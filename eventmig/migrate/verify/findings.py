@@ -1,0 +1,82 @@
+"""What a verification finds. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from eventmig.events import Event
+
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """One thing that is not as it must be, and where in the target.
+
+    `kind` is one of: missing, unexpected, moved, differs, hole, count, tiling, hash.
+    `field` names the part of the event that differs.
+    """
+
+    kind: str
+    stream: str = ""
+    stream_position: int | None = None
+    global_position: int | None = None
+    field: str = ""
+    expected: str = ""
+    found: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.stream} at {self.stream_position}" if self.stream else "the target"
+        if self.kind == "differs":
+            return f"{place}: {self.field} is {self.found}, must be {self.expected}"
+        if self.kind in ("missing", "unexpected", "moved"):
+            what = {
+                "missing": f"is missing ({self.expected})",
+                "unexpected": f"must not be there ({self.found})",
+                "moved": f"stands in another order ({self.found}, must be {self.expected})",
+            }[self.kind]
+            return f"{place}: the event {what}"
+        return f"{place}: {self.kind}: {self.found}, must be {self.expected}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Verification:
+    """What a verification found. `mismatches` are counted; the first are kept in `shown`."""
+
+    source_events: int = 0
+    target_events: int = 0
+    streams_hashed: int = 0
+    mismatches: int = 0
+    shown: list[Mismatch] = field(default_factory=list)
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing was found wrong."""
+        return self.mismatches == 0
+
+    def add(self, mismatch: Mismatch) -> None:
+        """Count a mismatch, and keep it if it is among the first."""
+        self.mismatches += 1
+        if len(self.shown) < SHOWN:
+            self.shown.append(mismatch)
+
+
+def mismatch_at(
+    event: Event, *, kind: str, field: str = "", expected: str = "", found: str = ""
+) -> Mismatch:
+    """A mismatch at the place of an event."""
+    return Mismatch(
+        kind=kind,
+        stream=event.stream,
+        stream_position=event.stream_position,
+        global_position=event.global_position,
+        field=field,
+        expected=expected,
+        found=found,
+    )
+
+
+def short(value: object) -> str:
+    """A value as text of at most 120 characters."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text if len(text) <= 120 else text[:117] + "…"

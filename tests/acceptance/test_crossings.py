@@ -1,0 +1,281 @@
+"""Across and back: cut-over, reverse, cut over again, complete, by both ways to switch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from eventmig import Registry, commands, data_upcaster, ops, rename_type, upcaster
+from eventmig.errors import CrossingError, FencedError, JobError
+from eventmig.events import Event, NewEvent
+from eventmig.live import LiveStore, look_up
+from eventmig.migrate.sides import Switch
+from eventmig.migrate.states import Side, State
+from eventmig.project import Project
+from eventmig.stores.base import ANY
+from eventmig.stores.open import open_store
+from tests.acceptance.support import event, fill, project, read, sql
+
+OPENED_2 = NewEvent("Opened", b'{"title":"t"}', schema_version=2)
+OPENED_1 = NewEvent("Opened", b'{"name":"t"}')
+
+
+def registry() -> Registry:
+    @data_upcaster("OneWay", 1)
+    def one_way(data: dict[str, object]) -> dict[str, object]:
+        return {"sum": 1}
+
+    return Registry(
+        [
+            upcaster("Opened", 1, ops.rename("name", "title")),
+            rename_type("Old", 1, to="New"),
+            one_way,
+        ]
+    )
+
+
+def history() -> list[Event]:
+    return [
+        event(f"cart-{n % 3}", type_, data)
+        for n in range(4)
+        for type_, data in (
+            ("Opened", {"name": str(n)}),
+            ("Old", {"n": n}),
+            ("Plain", b'{ "x": 1.10 }'),
+        )
+    ]
+
+
+@pytest.fixture(params=["file", "tables", "streams"])
+def its(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
+    """A job in another file, in other tables of the same file, and in the same tables."""
+    made = {
+        "file": {},
+        "tables": {"target": "sqlite:///source.db?tables=v2_"},
+        "streams": {"target": "sqlite:///source.db?release=2", "naming": "{stream}-{release}"},
+    }
+    fill(tmp_path / "source.db", history())
+    return project(tmp_path, registry(), **made[request.param])
+
+
+def urls(its: Project) -> tuple[str, str]:
+    return its.url("source", None, "2"), its.url("target", None, "2")
+
+
+def live(its: Project) -> LiveStore:
+    return LiveStore(*urls(its), kept_s=0)
+
+
+def append(its: Project, stream: str, new: NewEvent) -> Event:
+    with live(its) as store:
+        return store.append(stream, [new], expected=ANY)[0]
+
+
+def append_to(url: str, stream: str, new: NewEvent) -> None:
+    """What an application does that knows nothing of sides."""
+    store = open_store(url, mode="write")
+    try:
+        store.append(stream, [new], expected=ANY)  # type: ignore[attr-defined]
+    finally:
+        store.close()
+
+
+def events(url: str) -> list[Event]:
+    store = open_store(url)
+    try:
+        return [e for batch in store.read_all() for e in batch]
+    finally:
+        store.close()
+
+
+def said(found: list[Event]) -> list[tuple[str, int, object]]:
+    return [(e.type, e.schema_version, json.loads(e.data)) for e in found]
+
+
+def test_across_back_and_across_again(its: Project) -> None:
+    old_url, new_url = urls(its)
+    assert commands.upcast(its).ready
+    append(its, "cart-1", NewEvent("Opened", b'{"name":"late"}'))  # still on the old side
+
+    dry = commands.cutover(its, dry_run=True)
+    assert dry.dry_run
+    assert dry.lag_events == 1
+    assert {(b.way.type, b.way.schema_version): b.way.loss for b in dry.ways} == {
+        ("New", 1): "exact",
+        ("OneWay", 2): "absent",
+        ("Opened", 2): "exact",
+        ("Plain", 1): "exact",
+    }
+    assert all(not b.problem for b in dry.ways)
+    assert sum(b.tried for b in dry.ways) == 12
+
+    done = commands.cutover(its)
+    assert done.job.state is State.REVERSE_WINDOW
+    assert 0 < done.stood_still_s < 10
+    with pytest.raises(FencedError):
+        append_to(old_url, "cart-1", OPENED_1)
+    appended = append(its, "cart-1", OPENED_2)
+    append(its, "cart-9", NewEvent("New", b'{"n":9}'))
+    assert said(events(new_url))[-3:] == [
+        ("Opened", 2, {"title": "late"}),
+        ("Opened", 2, {"title": "t"}),
+        ("New", 1, {"n": 9}),
+    ]
+
+    # Taken back: under the old names, in the old versions, with their origin.
+    assert commands.keep_up_once(its).state is State.REVERSE_WINDOW
+    back = events(old_url)[-2:]
+    assert said(back) == [("Opened", 1, {"name": "t"}), ("Old", 1, {"n": 9})]
+    assert [e.stream for e in back] == ["cart-1", "cart-9"]
+    assert back[0].origins[0][:2] == (appended.stream, appended.stream_position)
+
+    append(its, "cart-1", OPENED_2)
+    reversed_ = commands.reverse(its)
+    assert reversed_.job.state is State.REVERSED
+    assert said(events(old_url))[-1] == ("Opened", 1, {"name": "t"})
+    with pytest.raises(FencedError):
+        append_to(new_url, "unheard-of", OPENED_2)
+
+    append(its, "cart-1", NewEvent("Opened", b'{"name":"again"}'))
+    again = commands.cutover(its)
+    assert again.job.state is State.REVERSE_WINDOW
+    new = events(new_url)
+    assert said(new)[-1] == ("Opened", 2, {"title": "again"})
+    assert len(new) == 12 + 1 + 3 + 1, "nothing twice"
+    assert len(events(old_url)) == len(new)
+    append(its, "cart-2", OPENED_2)
+    checked = commands.verify(its)
+    assert checked.verification is not None
+    assert checked.verification.right, checked.verification.shown
+
+    assert commands.complete(its).dropped is None
+    with pytest.raises(JobError, match="completed"):
+        commands.upcast(its)
+    with pytest.raises(JobError, match="completed"):
+        commands.reverse(its)
+    ended = commands.complete(its, drop=True)
+    assert (ended.job.state, ended.dropped) == (State.COMPLETED, len(new))
+    append(its, "cart-2", OPENED_2)
+    assert len(events(new_url)) == len(new) + 2
+
+
+def test_by_tables_the_application_changes_nothing(tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", history())
+    its = project(tmp_path, registry(), target="sqlite:///source.db?tables=v2_")
+    application = open_store(f"sqlite:///{tmp_path}/source.db", mode="write")
+
+    def add(new: NewEvent) -> None:
+        application.append("cart-1", [new], expected=ANY)  # type: ignore[attr-defined]
+
+    try:
+        assert commands.upcast(its).ready
+        add(OPENED_1)
+        assert commands.cutover(its, switch=Switch.TABLES).job.state is State.REVERSE_WINDOW
+        add(OPENED_2)
+        add(OPENED_1)  # old code that is still running; readers upcast it
+        assert said(read(tmp_path / "source.db"))[-3:] == [
+            ("Opened", 2, {"title": "t"}),
+            ("Opened", 2, {"title": "t"}),
+            ("Opened", 1, {"name": "t"}),
+        ]
+        commands.keep_up_once(its)
+        assert said(read(tmp_path / "source.db", "?tables=v2_"))[-2:] == [
+            ("Opened", 1, {"name": "t"}),
+            ("Opened", 1, {"name": "t"}),
+        ]
+        with pytest.raises(CrossingError, match="crosses by tables"):
+            commands.cutover(its, switch=Switch.ROUTE)
+        commands.reverse(its)
+        add(OPENED_1)
+        commands.cutover(its)
+        add(OPENED_2)
+        assert len(read(tmp_path / "source.db")) == 12 + 5
+        dropped = commands.complete(its, drop=True)
+        assert dropped.dropped == 12 + 4
+        add(OPENED_2)
+        # The next release is another job, from the tables that bear the plain name now.
+        assert commands.status(its, target=its.config.source).job.state is State.COMPLETED
+        third = project(tmp_path, registry(), release="3", lock=its.lock, target=its.config.target)
+        assert commands.upcast(third).ready
+    finally:
+        application.close()
+
+
+def test_an_event_without_a_way_back_makes_the_window_unsafe(its: Project, tmp_path: Path) -> None:
+    commands.upcast(its)
+    commands.cutover(its)
+    append(its, "cart-1", NewEvent("OneWay", b'{"sum":7}', schema_version=2))
+    append(its, "cart-1", OPENED_2)
+    commands.keep_up_once(its)
+    assert commands.measure(its).unsafe == 1
+    with pytest.raises(CrossingError, match="1 events have no way back: 1 OneWay v2"):
+        commands.reverse(its)
+    assert commands.status(its).job.state is State.REVERSE_WINDOW
+    left = tmp_path / "left.jsonl"
+    assert commands.reverse(its, export=left).left_behind == 1
+    assert json.loads(left.read_text())["data"] == {"sum": 7}
+    assert said(events(urls(its)[0]))[-1] == ("Opened", 1, {"name": "t"})
+
+
+def test_what_it_cannot_finish_in_time_falls_back(its: Project) -> None:
+    commands.upcast(its)
+    append(its, "cart-1", OPENED_1)
+    with pytest.raises(CrossingError, match="the budget is 0 s"):
+        commands.cutover(its, budget_s=0)
+    report = commands.status(its)
+    assert report.job.state is State.CATCHING_UP
+    assert "writers stood still" in report.job.reason
+    append(its, "cart-1", OPENED_1)  # writers go on where they were
+    assert commands.cutover(its).job.state is State.REVERSE_WINDOW
+    assert len(events(urls(its)[1])) == 14
+
+
+def test_a_side_that_is_closed_and_changed_all_the_same(tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", history())
+    its = project(tmp_path, registry())
+    commands.upcast(its)
+    commands.cutover(its)
+    sql(
+        tmp_path / "source.db",
+        "UPDATE eventmig_fences SET closed = 0",
+        "INSERT INTO events SELECT global_position + 1, stream_id, 99, 'x', type, 1, data, NULL, 1,"
+        " NULL, NULL, NULL FROM events ORDER BY global_position DESC LIMIT 1",
+        "UPDATE eventmig_fences SET closed = 1",
+    )
+    commands.keep_up_once(its)
+    assert commands.status(its).job.state is State.NEEDS_OPERATOR
+    with pytest.raises(JobError, match="still holds events"):
+        commands.resume(its)
+    sql(tmp_path / "source.db", "DELETE FROM events WHERE event_id = 'x'")
+    assert commands.resume(its).state is State.REVERSE_WINDOW
+    assert commands.reverse(its).job.state is State.REVERSED
+
+
+def test_a_route_tells_side_names_and_epoch(its: Project) -> None:
+    commands.upcast(its)
+    new = open_store(urls(its)[1])
+    try:
+        assert (look_up(new).side, look_up(new).epoch) == (Side.OLD, 0)
+        assert look_up(new).stream("cart-1") == "cart-1"
+        commands.cutover(its)
+        route = look_up(new)
+        assert (route.side, route.epoch) == (Side.NEW, 1)
+        assert route.stream("cart-1") == its.config.naming.replace("{stream}", "cart-1").replace(
+            "{release}", "2"
+        )
+        commands.reverse(its)
+        assert (look_up(new).side, look_up(new).epoch) == (Side.OLD, 2)
+    finally:
+        new.close()
+
+
+@pytest.mark.parametrize("end", [commands.cancel, commands.reverse])
+def test_what_a_job_may_not_do_now(its: Project, end: Callable[[Project], object]) -> None:
+    commands.upcast(its)
+    if end is commands.cancel:
+        commands.cutover(its)
+    with pytest.raises(JobError):
+        end(its)
