@@ -46,7 +46,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """What a check looked at and found; `ways_back` is each step's loss by name."""
+    """What a check looked at and found; `ways_back` is each step's loss by name.
+
+    `warnings` are about read models whose code is not what made their rows.
+    """
 
     types: int
     steps: int
@@ -55,6 +58,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
     unreleased: tuple[str, ...]
     ways_back: Mapping[str, Loss]
+    warnings: tuple[Finding, ...] = ()
 
     @property
     def right(self) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from eventmig import commands
 from eventmig.check import CheckReport
+from eventmig.cli.render_rebuilds import rebuilt
+from eventmig.cli.tables import table as _table
 from eventmig.demo import Stage
 from eventmig.errors import EventmigError
 from eventmig.migrate.ledger import Quarantined
@@ -19,7 +20,6 @@ from eventmig.migrate.states import State
 from eventmig.migrate.tally import Fate, Tally
 from eventmig.ops.base import Loss
 from eventmig.plan import Plan, PlannedType, Sample
-from eventmig.rebuild import RebuildResult
 
 
 def some(count: int, thing: str) -> str:
@@ -42,13 +42,6 @@ def error(found: EventmigError) -> RenderableType:
     for note in getattr(found, "__notes__", []):
         text.append(f"\n  note:   {note}")
     return text
-
-
-def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    return table
 
 
 def plan(found: Plan, *, samples: int | None = None) -> RenderableType:
@@ -203,6 +196,10 @@ def check(found: CheckReport) -> RenderableType:
     losses = [
         f"{sum(1 for v in found.ways_back.values() if v is loss)} {loss.value}" for loss in Loss
     ]
+    for warning in found.warnings:
+        text = Text.assemble(("! ", "bold yellow"), (warning.about, "bold"), f": {warning.what}")
+        text.append(f"\n  remedy: {warning.remedy}", style="green")
+        parts.append(text)
     if found.right:
         parts.append(Text(f"✓ sound: {looked}", style="green"))
     else:
@@ -297,24 +294,6 @@ def quarantine(found: Sequence[Quarantined], *, whole: bool) -> RenderableType:
     return Group(*parts)
 
 
-def rebuilt(found: Sequence[RebuildResult], source: str, database: str) -> RenderableType:
-    """What a rebuild made."""
-    table = _table("name", "events", "rows", "generation", numbers=("events", "rows", "generation"))
-    for result in found:
-        rows = sum(result.rows.values())
-        table.add_row(result.name, f"{result.events_folded:,}", f"{rows:,}", str(result.generation))
-    return Group(Text(f"rebuilt from {source} into {database}", style="green"), table)
-
-
-def followed(found: commands.FollowReport) -> RenderableType:
-    """How far live read models were brought on."""
-    table = _table("name", "new events", "position", numbers=("new events", "position"))
-    for one in found.results:
-        table.add_row(one.name, f"{one.events:,}", f"{one.position:,}")
-    head = f"brought up to date from {found.source} in {found.database}"
-    return Group(Text(head, style="green"), table)
-
-
 _DEMO_SAMPLES = 4
 
 
@@ -331,7 +310,7 @@ def stage(found: Stage) -> RenderableType:
         case commands.JobReport() as it:
             return Group(head, job(it))
         case commands.RebuildReport() as it:
-            return Group(head, rebuilt(it.results, it.source, it.database))
+            return Group(head, rebuilt(it))
     return head
 
 

@@ -4,6 +4,12 @@ Nothing here prints; the command line (`cli`) and programs call the same functio
 Progress comes through callbacks. All errors are `EventmigError`s.
 """
 
+from eventmig.commands.comparing import (
+    DifferenceReport,
+    SnapshotReport,
+    check_snapshots,
+    diff_read_models,
+)
 from eventmig.commands.crossing import (
     Completed,
     CrossingReport,
@@ -47,6 +53,7 @@ __all__ = [
     "Completed",
     "CrossingReport",
     "Current",
+    "DifferenceReport",
     "FollowReport",
     "Inspection",
     "JobHistory",
@@ -55,13 +62,16 @@ __all__ = [
     "Pushdown",
     "RebuildReport",
     "Shown",
+    "SnapshotReport",
     "Started",
     "TypeBack",
     "cancel",
     "check",
+    "check_snapshots",
     "complete",
     "current",
     "cutover",
+    "diff_read_models",
     "export_history",
     "follow",
     "history",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
+
+from eventmig.check import Finding
 from eventmig.errors import NotAStoreError, RebuildError
-from eventmig.project import Project, finished_job, opened
-from eventmig.rebuild import Aggregate, ReadModel
+from eventmig.project import Project, finished_job, opened, sql_engine
+from eventmig.rebuild import Aggregate, ReadModel, bookkeeping
+from eventmig.release import Release
 
 
 def release_mark(project: Project) -> str:
@@ -47,3 +52,54 @@ def read_models_url(project: Project, given: str | None, source_url: str) -> str
     """The read models' database: the one given, the configured one, else the store's own."""
     name = project.lock.latest.name if project.lock.latest else None
     return project.config.url(given or project.config.read_models or source_url, release=name)
+
+
+def affected_since(project: Project, release: str, types: Iterable[str]) -> bool:
+    """Whether what events become these types changed since a release.
+
+    Their versions, schemas or upcasters; or any stream or store step. Raises `ReleaseError`
+    for a release that is not in the lock file.
+    """
+    before, now = project.lock.get(release), project.registry.freeze(release)
+    if before.steps != now.steps:
+        return True
+    wanted = project.registry.sources_of(types)
+
+    def facts(of: Release) -> dict[str, object]:
+        versions: dict[str, object] = {t: v for t, v in of.types.items() if t in wanted}
+        for name, mark in (*of.schemas.items(), *of.upcasters.items()):
+            if name.rpartition(" v")[0] in wanted:
+                versions[f"{name} {mark}"] = mark
+        return versions
+
+    return facts(before) != facts(now)
+
+
+def outdated_read_models(project: Project) -> Iterator[Finding]:
+    """What to know of read models whose code is not what made their live rows (reads)."""
+    if project.config.projections is None:
+        return
+    models = [one for one in project.projections if isinstance(one, ReadModel)]
+    url = project.config.read_models or project.config.source
+    if not models or url is None or ("{release}" in url and project.lock.latest is None):
+        return
+    database = read_models_url(project, url, url)
+    parsed = make_url(database)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        return
+    with sql_engine(database) as engine, engine.connect() as connection:
+        if not bookkeeping.is_there(connection):
+            return
+        for model in models:
+            kind, live = bookkeeping.Kind.READ_MODEL, bookkeeping.State.LIVE
+            made = bookkeeping.generation(connection, kind, model.name, live)
+            if made is None or made.fingerprint == model.fingerprint:
+                continue
+            same = made.version == model.version
+            yield Finding(
+                about=f"read model {model.name}",
+                what="its handlers or tables changed since its live rows were made"
+                + (f", and its version is {model.version} still" if same else ""),
+                remedy=("raise its version if rows mean something else now; " if same else "")
+                + f"see `eventmig diff-readmodel {model.name}`, then rebuild it",
+            )

@@ -7,7 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventmig.commands.naming import named, read_models_url, release_mark, source_of_rebuild
+from eventmig.commands.naming import (
+    affected_since,
+    named,
+    read_models_url,
+    release_mark,
+    source_of_rebuild,
+)
 from eventmig.errors import RebuildError, Where
 from eventmig.fold_workers import FoldProcesses, fold_processes
 from eventmig.project import (
@@ -41,6 +47,11 @@ class RebuildReport:
     release: str
     results: tuple[RebuildResult, ...] = field(default_factory=tuple)
 
+    @property
+    def live(self) -> bool:
+        """Whether all of it was swapped in."""
+        return all(result.swapped for result in self.results)
+
 
 def rebuild(
     project: Project,
@@ -50,26 +61,40 @@ def rebuild(
     source: str | None = None,
     read_models: str | None = None,
     workers: int | None = None,
+    quarantine: bool = False,
+    accept_quarantined: bool = False,
+    snapshots: bool = False,
+    streams: Sequence[str] = (),
+    every: int | None = None,
+    since_release: str | None = None,
     on_progress: Callable[[RebuildProgress], None] | None = None,
 ) -> RebuildReport:
     """Rebuild read models and snapshots by name, or all of them, and swap them in.
 
+    `snapshots`: of aggregates alone (those named, else all). `streams`: only their
+    snapshots, renewed in place. `every`: a snapshot after each so many events, too.
+    `since_release`: of those chosen, only what depends on event types that changed since.
+
     Reads `source`: the one given, else the latest release's target if a job made it
     ready, else the configured source. Writes the read models' database. `workers`
     processes fold read models side by side (None: as many as the configuration says).
+    With `quarantine`, events that read models cannot take are set aside; such read models
+    are swapped in only with `accept_quarantined`.
     """
-    chosen = named(project, names, all_)
+    chosen = _chosen(project, names, all_, snapshots or bool(streams), streams)
+    if since_release is not None:
+        chosen = [one for one in chosen if affected_since(project, since_release, one.types)]
     mark = release_mark(project)
     source_url = source_of_rebuild(project, source)
     database = read_models_url(project, read_models, source_url)
     models = [p for p in chosen if isinstance(p, ReadModel)]
     aggregates = [p for p in chosen if isinstance(p, Aggregate)]
     with opened(source_url) as reader, sql_engine(database) as engine:
-        _check_steps_done(project, reader)
+        check_steps_done(project, reader)
         results: list[RebuildResult] = []
         upcast_batch = project.registry.upcast_batch
         if models:
-            with _helpers(project, models, workers, source_url) as helpers:
+            with helpers_of(project, models, workers, source_url) as helpers:
                 results += rebuild_read_models(
                     models,
                     source=reader,
@@ -79,16 +104,22 @@ def rebuild(
                     source_types=project.registry.sources_of,
                     data_upcaster=project.registry.data_upcaster,
                     helpers=helpers,
+                    quarantine=quarantine or accept_quarantined,
+                    accept_quarantined=accept_quarantined,
                     progress=on_progress,
                 )
-        if aggregates:
+        # All aggregates together, or each with those of the streams that are its own.
+        parts = [([one], [s for s in streams if one.covers(s)]) for one in aggregates]
+        for together, own in parts if streams else [(aggregates, None)]:
             results += rebuild_snapshots(
-                aggregates,
+                together,
                 source=reader,
                 upcast=upcast_batch,
                 engine=engine,
                 release=mark,
                 source_types=project.registry.sources_of,
+                streams=own,
+                every=every,
                 progress=on_progress,
             )
     return RebuildReport(
@@ -96,16 +127,41 @@ def rebuild(
     )
 
 
-def _helpers(
+def _chosen(
+    project: Project, names: Sequence[str], all_: bool, snapshots: bool, streams: Sequence[str]
+) -> list[ReadModel | Aggregate[Any]]:
+    if not snapshots:
+        return named(project, names, all_)
+    known = named(project, names, all_ or not names)
+    aggregates = [one for one in known if isinstance(one, Aggregate)]
+    if names and len(aggregates) < len(known):
+        raise RebuildError(
+            f"{next(one.name for one in known if isinstance(one, ReadModel))} is a read model, and "
+            "has no snapshots",
+            remedy="name aggregates, or rebuild it without --snapshots and --stream",
+        )
+    for stream in streams:
+        if not any(one.covers(stream) for one in aggregates):
+            raise RebuildError(
+                f"no aggregate has the stream {stream}",
+                where=Where(stream=stream),
+                remedy="an aggregate's streams are called after its category: "
+                + (", ".join(f"{one.category}-…" for one in aggregates) or "there are none"),
+            )
+    return [one for one in aggregates if not streams or any(map(one.covers, streams))]
+
+
+def helpers_of(
     project: Project, models: Sequence[ReadModel], workers: int | None, source_url: str
 ) -> AbstractContextManager[FoldProcesses | None]:
+    """The processes that fold beside this one: none for one worker."""
     count = project.config.workers if workers is None else workers
     if count < 2:
         return nullcontext()
     return fold_processes(project, models, count=count - 1, source=source_url, max_rows=MAX_ROWS)
 
 
-def _check_steps_done(project: Project, reader: EventReader) -> None:
+def check_steps_done(project: Project, reader: EventReader) -> None:
     """A rebuild upcasts event by event: stream and store steps must be behind the source."""
     latest = project.lock.latest
     missing = set(latest.steps if latest else ()) - set(project.steps_done(reader))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eventmig import scaffold
 from eventmig.check import EXAMPLES, CheckReport, check_registry_and_lock
 from eventmig.commands.histories import import_history
 from eventmig.commands.jobs import history
+from eventmig.commands.naming import outdated_read_models
 from eventmig.config import FILE
 from eventmig.errors import (
     JobError,
@@ -64,10 +65,14 @@ def check(
     examples: int = EXAMPLES,
     on_step: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Check the registry against the lock, the schemas, and random events. Writes nothing."""
-    return check_registry_and_lock(
+    """Check the registry against the lock, the schemas, and random events. Writes nothing.
+
+    Warns of read models whose handlers or tables are not those that made their live rows.
+    """
+    found = check_registry_and_lock(
         project.registry, project.lock, examples=examples, on_step=on_step
     )
+    return replace(found, warnings=tuple(outdated_read_models(project)))
 
 
 def release(project: Project, name: str, *, amend: bool = False) -> Release:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -77,6 +77,7 @@ generations = Table(
     Column("name", String(200), primary_key=True),
     Column("generation", Integer, primary_key=True, autoincrement=False),
     Column("state", String(20), nullable=False),
+    Column("version", BigInteger, nullable=False),
     Column("fingerprint", String(40), nullable=False),
     Column("release", Text, nullable=False),
     Column("source", Text, nullable=False),
@@ -103,18 +104,59 @@ snapshots = Table(
 )
 
 
+quarantine = Table(
+    "eventmig_rebuild_quarantine",
+    metadata,
+    Column("kind", String(20), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("global_position", BigInteger, primary_key=True, autoincrement=False),
+    Column("stream", Text, nullable=False),
+    Column("stream_position", BigInteger, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("schema_version", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("handler", Text),
+    Column("key", Text),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """A stored event that a rebuild could not apply, and why.
+
+    `handler` and `key` (of the row) are None where it did not come to one.
+    """
+
+    global_position: int
+    stream: str
+    stream_position: int
+    event_id: str
+    type: str
+    schema_version: int
+    reason: str
+    handler: str | None = None
+    key: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptTable:
-    """One table of a generation: its live name, and what brings its indexes back."""
+    """One table of a generation: its live name, and what brings its indexes back.
+
+    `columns` and `indexes` are those it had when it went live.
+    """
 
     name: str
     schema: str | None = None
     restore: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """One building of a subject's rows.
+    """One building of a subject's rows, by the subject's code of this version and fingerprint.
 
     `position`: the last global position folded into it (0: none). `events_read`
     counts stored events, `events_folded` those a handler was given.
@@ -125,6 +167,7 @@ class Generation:
     fingerprint: str
     release: str
     source: str
+    version: int = 0
     position: int = 0
     events_read: int = 0
     events_folded: int = 0
@@ -248,6 +291,7 @@ def add(connection: Connection, hold: Hold, made: Generation) -> None:
             name=hold.name,
             generation=made.number,
             state=made.state.value,
+            version=made.version,
             fingerprint=made.fingerprint,
             release=made.release,
             source=made.source,
@@ -260,7 +304,8 @@ def add(connection: Connection, hold: Hold, made: Generation) -> None:
 
 
 def remove(connection: Connection, hold: Hold, number: int) -> None:
-    """Forget a generation."""
+    """Forget a generation, and what was set aside in it."""
+    connection.execute(delete(quarantine).where(*_numbered(hold, number, quarantine)))
     connection.execute(delete(generations).where(*_numbered(hold, number)))
 
 
@@ -271,6 +316,22 @@ def checkpoint(connection: Connection, hold: Writing, at: Generation) -> None:
         .where(*_numbered(hold, at.number))
         .values(position=at.position, events_read=at.events_read, events_folded=at.events_folded)
     )
+
+
+def set_aside(connection: Connection, hold: Hold, number: int, event: SetAside) -> None:
+    """Put an event into the quarantine of a generation."""
+    row = {"kind": hold.kind.value, "name": hold.name, "generation": number} | asdict(event)
+    connection.execute(insert(quarantine).values(row))
+
+
+def quarantined(connection: Connection, hold: Hold, number: int) -> list[SetAside]:
+    """The events in the quarantine of a generation, in global order (reads)."""
+    names = [field.name for field in fields(SetAside)]
+    query = select(*(quarantine.c[name] for name in names))
+    rows = connection.execute(
+        query.where(*_numbered(hold, number, quarantine)).order_by(quarantine.c.global_position)
+    )
+    return [SetAside(**row._mapping) for row in rows]
 
 
 def lock_live(connection: Connection, hold: Hold) -> None:
@@ -299,22 +360,29 @@ def _at(table: Table, kind: Kind, name: str) -> tuple[Any, ...]:
     return (table.c.kind == kind.value, table.c.name == name)
 
 
-def _numbered(hold: Writing, number: int) -> tuple[Any, ...]:
-    return (*_at(generations, hold.kind, hold.name), generations.c.generation == number)
+def _numbered(hold: Writing, number: int, table: Table = generations) -> tuple[Any, ...]:
+    return (*_at(table, hold.kind, hold.name), table.c.generation == number)
 
 
 def _text(tables: Sequence[KeptTable]) -> str:
-    return json.dumps([[table.schema, table.name, table.restore] for table in tables])
+    return json.dumps([asdict(table) for table in tables])
 
 
 def _generation(row: Row[Any]) -> Generation:
     tables = [
-        KeptTable(schema=schema, name=name, restore=tuple(restore))
-        for schema, name, restore in json.loads(row.tables)
+        KeptTable(
+            name=table["name"],
+            schema=table["schema"],
+            restore=tuple(table["restore"]),
+            columns=tuple(table["columns"]),
+            indexes=tuple(table["indexes"]),
+        )
+        for table in json.loads(row.tables)
     ]
     return Generation(
         number=row.generation,
         state=State(row.state),
+        version=row.version,
         fingerprint=row.fingerprint,
         release=row.release,
         source=row.source,

@@ -15,13 +15,15 @@ from sqlalchemy import Connection, Table, func, select
 
 from eventmig.errors import RebuildError, Where
 from eventmig.rebuild import bookkeeping, swap
-from eventmig.rebuild.bookkeeping import Generation, Hold, KeptTable, Kind
+from eventmig.rebuild.bookkeeping import Generation, Hold, KeptTable, Kind, SetAside, State
+from eventmig.rebuild.careful import BATCH, OF_ONE_EVENT, one_by_one
 from eventmig.rebuild.planning import plan_generation
 from eventmig.rebuild.progress import Phase, Progress, RebuildProgress, RebuildResult
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, replay, replay_within
 from eventmig.rebuild.shadow import Shadow
 from eventmig.rebuild.side_by_side import FoldHelpers, replay_side_by_side
+from eventmig.rebuild.undeclared import refuse_undeclared
 
 _KIND = Kind.READ_MODEL
 
@@ -36,10 +38,13 @@ class ModelBuilding:
         plan: Replay,
         release: str,
         tell: Progress,
+        *,
+        quarantine: bool = False,
     ) -> None:
         self.model = model
         self.connection = connection
-        self.plan = plan
+        self.plan = replace(plan, batch_size=min(plan.batch_size, BATCH)) if quarantine else plan
+        self._quarantine = quarantine
         self._tell = tell
         tables = tuple(KeptTable(name=table.name, schema=table.schema) for table in model.tables)
 
@@ -49,9 +54,12 @@ class ModelBuilding:
         with connection.begin():
             self.hold = bookkeeping.take(connection, _KIND, model.name)
             _refuse_foreign_tables(connection, model)
+            live = bookkeeping.generation(connection, _KIND, model.name, State.LIVE)
+            refuse_undeclared(connection, live, model.tables)
             self.planned = plan_generation(
                 connection,
                 self.hold,
+                version=model.version,
                 fingerprint=model.fingerprint,
                 release=release,
                 source=plan.source.identity(),
@@ -75,7 +83,7 @@ class ModelBuilding:
         self.tell(Phase.REPLAYING)
         if helpers is not None:
             self._follow(replay_side_by_side(*self._parts(), helpers), Phase.REPLAYING)
-        self._follow(replay(*self._parts()), Phase.REPLAYING)
+        self._replay(Phase.REPLAYING)
         self.tell(Phase.CHECKING)
         if self.at.events_read != self.expected:
             raise RebuildError(
@@ -95,7 +103,7 @@ class ModelBuilding:
         """Replay what came since, up to a later position; returns how many events that were."""
         before = self.at.events_read
         self.plan = replace(self.plan, upto=upto)
-        self._follow(replay(*self._parts()), Phase.CATCHING_UP)
+        self._replay(Phase.CATCHING_UP)
         self.expected = self.at.events_read
         return self.at.events_read - before
 
@@ -103,6 +111,22 @@ class ModelBuilding:
         """Replay what came since in the caller's transaction, of which it is a part."""
         self.plan = replace(self.plan, upto=upto)
         self.at = replay_within(*self._parts())
+
+    def set_aside(self) -> list[SetAside]:
+        """The events in its quarantine (reads)."""
+        return bookkeeping.quarantined(self.connection, self.hold, self.at.number)
+
+    def _replay(self, phase: Phase) -> None:
+        while True:
+            try:
+                self._follow(replay(*self._parts()), phase)
+                return
+            except OF_ONE_EVENT:
+                if not self._quarantine:
+                    raise
+            self.connection.rollback()
+            self.at = one_by_one(*self._parts())
+            self.tell(phase)
 
     def _parts(
         self,
@@ -138,8 +162,8 @@ class ModelBuilding:
             )
         )
 
-    def result(self, kept: int | None, rows: dict[str, int]) -> RebuildResult:
-        """What was made; `kept` is the generation that a rollback brings back."""
+    def result(self, kept: int | None, rows: dict[str, int], *, swapped: bool) -> RebuildResult:
+        """What was made; `kept` is the generation that a rollback brings back (reads)."""
         return RebuildResult(
             name=self.model.name,
             generation=self.at.number,
@@ -150,6 +174,8 @@ class ModelBuilding:
             rows=rows,
             resumed=self.planned.resumed,
             restarted=self.planned.restarted,
+            quarantined=self.set_aside(),
+            swapped=swapped,
         )
 
 

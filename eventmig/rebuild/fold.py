@@ -168,3 +168,10 @@ class TableFold:
         self.sums.clear()
         self.signatures.clear()
         self.effects.clear()
+
+    def discard(self) -> None:
+        """Forget the batch's effects, unwritten, and all rows that were read."""
+        self.known.clear()
+        self.sums.clear()
+        self.signatures.clear()
+        self.effects.clear()

@@ -24,6 +24,7 @@ def plan_generation(
     connection: Connection,
     hold: Hold,
     *,
+    version: int,
     fingerprint: str,
     release: str,
     source: str,
@@ -47,6 +48,7 @@ def plan_generation(
     made = Generation(
         number=bookkeeping.next_number(connection, hold.kind, hold.name),
         state=State.BUILDING,
+        version=version,
         fingerprint=fingerprint,
         release=release,
         source=source,

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from eventmig.events import Event
+from eventmig.rebuild.bookkeeping import SetAside
 
 Upcast: TypeAlias = Callable[[Sequence[Event]], list[Event]]
 """Stored events to events of the release, in order; `list` where none is needed."""
@@ -50,11 +51,13 @@ class RebuildProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildResult:
-    """One read model or aggregate, rebuilt and live.
+    """One read model or aggregate, rebuilt and (if `swapped`) live.
 
     `generation` is live now; `kept` the one before it, which a rollback brings back
     (None: there was none). `rows` counts the rows per table. `restarted` says why a
     half-built generation was thrown away, `resumed` that one was gone on with.
+    `quarantined` are events that were set aside; with any, it is not live (`swapped` is
+    False) unless that was asked for.
     """
 
     name: str
@@ -66,6 +69,8 @@ class RebuildResult:
     rows: Mapping[str, int] = field(default_factory=dict)
     resumed: bool = False
     restarted: str | None = None
+    quarantined: Sequence[SetAside] = ()
+    swapped: bool = True
 
 
 Progress: TypeAlias = Callable[[RebuildProgress], None]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from sqlalchemy import Connection, Table
+from sqlalchemy.schema import sort_tables_and_constraints
 
 from eventmig.errors import RebuildError, Where
 from eventmig.events import Event
@@ -71,7 +72,10 @@ class Replay:
 def folds_of(
     model: ReadModel, targets: Sequence[Table], connection: Connection
 ) -> tuple[dict[Table, TableFold], list[tuple[TableWriter, TableFold]]]:
-    """Per table of a model, an empty fold and the writer of the table that takes its rows."""
+    """Per table of a model, an empty fold and the writer of the table that takes its rows.
+
+    The writers of tables that others refer to come first.
+    """
     folds: dict[Table, TableFold] = {}
     writers: list[tuple[TableWriter, TableFold]] = []
     for shape, target in zip(model.shapes, targets, strict=True):
@@ -79,6 +83,8 @@ def folds_of(
         fold = TableFold(shape, writer.fetcher(connection), writer.stored())
         folds[shape.table] = fold
         writers.append((writer, fold))
+    order = [table for table, _ in sort_tables_and_constraints(folds)]  # type: ignore[no-untyped-call]
+    writers.sort(key=lambda pair: order.index(pair[0].shape.table))
     return folds, writers
 
 

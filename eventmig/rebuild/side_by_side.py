@@ -88,8 +88,8 @@ def replay_side_by_side(
     try:
         with collector_paused() as let_run:
             for found in _in_order(model, plan, start.position, helpers):
-                for (_, fold), later in zip(writers, found.tables, strict=True):
-                    add_fold(fold, later)
+                for shape, later in zip(model.shapes, found.tables, strict=True):
+                    add_fold(folds[shape.table], later)
                 at = replace(
                     at,
                     position=found.until,

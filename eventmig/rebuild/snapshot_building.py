@@ -63,6 +63,7 @@ class SnapshotBuilding:
             self.planned = plan_generation(
                 connection,
                 self.hold,
+                version=aggregate.version,
                 fingerprint=f"{self.fingerprint}/{every or HEAD}",
                 release=release,
                 source=plan.source.identity(),

@@ -109,8 +109,8 @@ def foreign_keys_off(connection: Connection) -> Iterator[None]:
             connection.commit()
 
 
-def park(connection: Connection, table: KeptTable, generation: int) -> KeptTable:
-    """Take the live name from a table; returns what `unpark` needs to give it back."""
+def park(connection: Connection, table: KeptTable, generation: int) -> tuple[str, ...]:
+    """Take the live name from a table; returns what its `restore` is, for `unpark`."""
     restore: list[str] = []
     preparer = connection.dialect.identifier_preparer
     if connection.dialect.name == "postgresql":
@@ -134,7 +134,7 @@ def park(connection: Connection, table: KeptTable, generation: int) -> KeptTable
             connection.exec_driver_sql(f"DROP INDEX {_quoted(connection, table.schema, name)}")
             restore.append(sql)
     _rename(connection, table.schema, table.name, parked_name(table.name, generation))
-    return KeptTable(name=table.name, schema=table.schema, restore=tuple(restore))
+    return tuple(restore)
 
 
 def unpark(connection: Connection, table: KeptTable, generation: int) -> None:

@@ -91,6 +91,9 @@ STORY = [
     ("rebuild --all", {"release": None}),
     ("rebuild sales_per_day", {}),
     ("project --all", None),
+    ("diff-readmodel --all", {"results": None}),
+    ("check-snapshots", {"results": []}),
+    ("rebuild --all --since-release 2 --quarantine --workers 2", {"results": []}),
     ("rollback --all", {"sales_per_day": 1}),
     ("export out.jsonl", {"events": 12}),
     ("import out.jsonl --store sqlite:///copy.db", {"events": 12, "streams": 7}),
@@ -123,7 +126,8 @@ def test_every_command_prints_at_most_80_columns(folder: Path, run: Run) -> None
 
 COMMANDS = [
     "init", "check", "release", "plan", "upcast", "verify", "status", "history", "current",
-    "show", "cancel", "rebuild", "rollback", "project", "import", "export", "demo", "quarantine",
+    "show", "cancel", "rebuild", "rollback", "project",
+    "diff-readmodel", "check-snapshots", "import", "export", "demo", "quarantine",
 ]  # fmt: skip
 
 
