@@ -9,7 +9,8 @@
               a block says the same where the language has no comments
     mermaid, text   pictures and layouts: nothing to run
 
-`<!-- setup: init -->` runs `eventmig init` in the page's folder, out of the reader's sight.
+Out of the reader's sight, `<!-- setup: init -->` runs `eventmig init` in the page's folder, and
+`<!-- setup: kurrentdb -->` starts a server where the page says it is (`esdb://localhost:2113`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 from sybil.typing import Evaluator
 
 from tests.docs.shell import ROOT, Shell, same
+from tests.kurrent_server.server import running
 
 LANGUAGES = frozenset({"python", "console", "sh", "toml", "jsonl", "json", "mermaid", "text"})
 _BLOCK = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
@@ -61,12 +63,13 @@ class Runner:
     path: Path
     shell: Shell
     correct: bool = False
+    _servers: ExitStack = field(default_factory=ExitStack)
     _new: list[tuple[int, int, str]] = field(default_factory=list)
 
     def run(self) -> None:
         """Raise for the first block that fails, naming page and line."""
         document = Document.parse(str(self.path), self._blocks)
-        with _in_folder(self.shell.folder):
+        with _in_folder(self.shell.folder), self._servers:
             for example in document.examples():
                 example.evaluate()
         self._text = document.text
@@ -81,9 +84,9 @@ class Runner:
 
     def _blocks(self, document: Document) -> Iterable[Region]:
         for found in _SETUP.finditer(document.text):
-            assert found["what"] == "init", found[0]
-            region = Region(found.start(), found.end(), parsed="eventmig init")
-            region.evaluator = self._set_up
+            set_ups: dict[str, Evaluator] = {"init": self._init, "kurrentdb": self._kurrentdb}
+            region = Region(found.start(), found.end(), parsed=found["what"])
+            region.evaluator = set_ups[found["what"]]
             yield region
         for region in _BLOCK(document):
             language = region.lexemes["language"]
@@ -113,16 +116,20 @@ class Runner:
                 region.evaluator = runs.get(language)
             yield region
 
-    def _set_up(self, example: Example) -> str | None:
-        self.shell.run(example.parsed)
-        return None if self.shell.code == 0 else f"{example.parsed} failed"
+    def _init(self, example: Example) -> str | None:
+        self.shell.run("eventmig init")
+        return None if self.shell.code == 0 else "eventmig init failed"
+
+    def _kurrentdb(self, example: Example) -> None:
+        node = self._servers.enter_context(running())
+        self.shell.really["esdb://localhost:2113?Tls=false"] = node.url
 
     def _file(self, name: str, *, append: bool = False) -> Callable[[Example], None]:
         def write(example: Example) -> None:
             path = self.shell.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a" if append else "w", encoding="utf-8") as file:
-                file.write(("\n\n" if append else "") + example.parsed)
+                file.write(("\n\n" if append else "") + self.shell.meant(example.parsed))
             # A module that was written anew a moment ago must not be taken from a cache.
             for gone in [m for m in sys.modules if m.split(".")[0] in _names(self.shell.folder)]:
                 del sys.modules[gone]

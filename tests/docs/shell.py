@@ -16,17 +16,19 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = "/home/ada/shop"
 """What the pages call the folder that their commands run in."""
 
-_PLAIN = re.compile(r"eventmig(?: [^|&;<>$`*()]*)?\Z")
+_PLAIN = re.compile(r"eventmig(?: (?:'[^']*'|[^|&;<>$`*()'])*)?\Z")
 _PROGRESS = re.compile(r"[\w ]+: [\d,]+( of [\d,]+ \(\d+%\))?(, [\d,]+/s)?\n")
 _WIDTH = "240"  # nothing is wrapped, wherever the folder is
 
 
 class Shell:
-    """Runs commands in one folder. `code` is the last one's exit code."""
+    """Runs commands in one folder. `code` is the last one's exit code; `really`, what stands
+    in the pages for what is meant."""
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder = folder
         self.code = 0
+        self.really: dict[str, str] = {}
         self._server = server
         self._bin = folder.parent / f"{folder.name}-bin"
         self._bin.mkdir()
@@ -39,6 +41,7 @@ class Shell:
         """Run one command; return what a reader sees: results, then errors, no progress."""
         if command == "echo $?":
             return f"{self.code}\n"
+        command = self.meant(command)
         if _PLAIN.match(command):
             argv = shlex.split(command, comments=True)[1:]
             out, err, self.code = self._server.run(argv, self.folder)
@@ -55,7 +58,15 @@ class Shell:
             out, err, self.code = done.stdout, done.stderr, done.returncode
         return self._as_shown(out + _PROGRESS.sub("", err))
 
+    def meant(self, text: str) -> str:
+        """A page's text with what is meant in place of what stands for it."""
+        for shown, real in self.really.items():
+            text = text.replace(shown, real)
+        return text
+
     def _as_shown(self, text: str) -> str:
+        for shown, real in self.really.items():
+            text = text.replace(real, shown)
         for name in (os.path.realpath(self.folder), str(self.folder)):
             text = text.replace(name, HOME)
         return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
