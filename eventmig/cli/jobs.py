@@ -48,7 +48,7 @@ def upcast(
         bool, typer.Option("--quarantine", help="Set failing events aside instead of stopping.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=2, help="2: read and upcast in a second process.")
+        int | None, typer.Option(min=1, max=2, help="2: a second process, or a second connection.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Events per transaction.")] = None,
     follow: Annotated[

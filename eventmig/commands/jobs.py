@@ -27,7 +27,7 @@ from eventmig.migrate.job import (
     check_source,
 )
 from eventmig.migrate.ledger import Job, Quarantined, Transition
-from eventmig.migrate.pushdown import Pushdown, Pushed
+from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher_for
 from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import Verification, verify_job
 from eventmig.project import (
@@ -49,8 +49,7 @@ from eventmig.workers import CALM, transform_in_process
 class JobReport:
     """A job as it stands, with what its verification found (None: not verified now).
 
-    `pushed` counts the batches of this run that ran inside the database (None: nothing was
-    left to copy).
+    `pushed` counts the batches of this run that ran inside the database (None: it was no run).
     """
 
     job: Job
@@ -99,8 +98,13 @@ def upcast(
         with _target_for(target_url, reader, on_progress) as writer, ExitStack() as stack:
             size = batch_size or project.config.batch_size
             setting = _setting(project, frozen, reader, pipeline)
+            both = (workers or project.config.workers) > 1
+            targets = [writer]
+            if both and may_push(pushdown, writer):
+                targets.append(stack.enter_context(opened(target_url, "write")))
+            pusher = pusher_for(pushdown, reader, targets, pipeline)
             transforming: Transforming | None = None
-            if (workers or project.config.workers) > 1:
+            if both and not isinstance(pusher, Pusher):
                 transforming = stack.enter_context(
                     transform_in_process(
                         project,
@@ -122,7 +126,7 @@ def upcast(
                 batch_size=size,
                 on_progress=on_progress,
                 transforming=transforming,
-                pushdown=pushdown,
+                pusher=pusher if isinstance(pusher, Pusher) else None,
             )
             with writer.lock(), calm_collector():
                 resumed = job.begin_or_resume().epoch > 1
@@ -130,7 +134,10 @@ def upcast(
                 before = job.job.source_position
                 job.run()
                 report = JobReport(
-                    job=job.job, target=public(target_url), resumed=resumed, pushed=job.pushed
+                    job=job.job,
+                    target=public(target_url),
+                    resumed=resumed,
+                    pushed=Pushed(why_not=pusher) if isinstance(pusher, str) else pusher.counted,
                 )
                 if job.job.state is State.PAUSED or not verify:
                     return report

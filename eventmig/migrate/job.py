@@ -22,8 +22,9 @@ from eventmig.events import Event
 from eventmig.goal import place_of
 from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.batch import Transformed, Transformer
+from eventmig.migrate.lanes import Turn, side_by_side
 from eventmig.migrate.ledger import Job, Quarantined
-from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, pusher_for
+from eventmig.migrate.pushdown import Pusher
 from eventmig.migrate.states import State
 from eventmig.stores.base import (
     EventReader,
@@ -99,7 +100,7 @@ class UpcastJob:
         batch_size: int = BATCH_SIZE,
         on_progress: OnProgress | None = None,
         transforming: Transforming | None = None,
-        pushdown: Pushdown = Pushdown.NEVER,
+        pusher: Pusher | None = None,
     ) -> None:
         self._source = source
         self._target = target
@@ -110,8 +111,7 @@ class UpcastJob:
         self._watched = on_progress is not None
         self._report = on_progress or (lambda progress: None)
         self._transforming = transforming
-        self._pushdown = pushdown
-        self.pushed: Pushed | None = None
+        self._pusher = pusher
         self.job: Job
         self.copied_bytes = 0
 
@@ -220,7 +220,8 @@ class UpcastJob:
         total = self._source.count(until=until) if self._watched else 0
         done = self.job.tally.read
         self._report(Progress(phase=Phase.COPYING, done=done, total=total))
-        for done in itertools.chain(self._copy_inside(settled), self._copy_through(settled)):
+        inside = self._copy_inside(self._pusher, settled) if self._pusher else ()
+        for done in itertools.chain(inside, self._copy_through(settled)):
             self._report(Progress(phase=Phase.COPYING, done=done, total=total))
 
     def _copy_through(self, settled: int) -> Iterator[int]:
@@ -233,22 +234,27 @@ class UpcastJob:
                 self.copied_bytes += sum(map(len, made.columns.data))
                 yield self.job.tally.read
 
-    def _copy_inside(self, settled: int) -> Iterator[int]:
+    def _copy_inside(self, pusher: Pusher, settled: int) -> Iterator[int]:
         """Batches inside the database, as long as that can be; else as `_copy_through`.
 
         A batch that cannot is read from the source, and written to its own places: those
         of its events in the source, for all stayed there so far.
         """
-        pusher = pusher_for(self._pushdown, self._source, self._target, self._pipeline)
-        if not isinstance(pusher, Pusher):
-            self.pushed = Pushed(why_not=pusher)
+        if self._had_windows():  # applications have appended to the target since
             return
-        self.pushed = pusher.counted
         until = self.job.source_until
         transformer = self.transformer(settled, self.job.source_position)
         while self.job.tally.even and self.job.source_position < until:
+            lanes = side_by_side(
+                pusher.targets,
+                self.job.source_position,
+                until,
+                lambda store, turn: self._push(store, turn, pusher),
+            )
             try:
-                self._commit_batch(lambda tx: self._push(cast(PushingTransaction, tx), pusher))
+                for _ in lanes:
+                    pusher.counted.inside += 1
+                    yield self.job.tally.read
             except NotPushedError as error:
                 pusher.counted.left(str(error))
                 page = next(
@@ -260,21 +266,28 @@ class UpcastJob:
                 self._commit_batch(
                     lambda tx, made=made: self._write(tx, made, in_place=True)  # type: ignore[misc]
                 )
-            else:
-                pusher.counted.inside += 1
-            yield self.job.tally.read
+                yield self.job.tally.read
 
-    def _push(self, tx: PushingTransaction, pusher: Pusher) -> Job:
-        after, until = self.job.source_position, self.job.source_until
-        extent = tx.extent(after=after, until=until, limit=self._batch_size)
-        target_until, tally = pusher.take(tx, after, extent)
-        return ledger.checkpoint(
-            tx.connection,
-            self.job,
-            source_until=extent.until,
-            target_until=target_until,
-            tally=tally,
-        )
+    def _push(self, store: JobTarget, turn: Turn, pusher: Pusher) -> None:
+        """One batch inside the database, in its turn."""
+        failpoints.reached("batch: before")
+        with store.begin() as any_tx:
+            tx = cast(PushingTransaction, any_tx)
+            after = turn.wait_for_place()
+            extent = tx.extent(after=after, until=self.job.source_until, limit=self._batch_size)
+            before = tx.take_positions(extent)
+            turn.placed(extent.until)
+            tally = pusher.take(tx, after, extent, before)
+            turn.wait_to_commit()
+            job = ledger.checkpoint(
+                tx.connection,
+                self.job,
+                source_until=extent.until,
+                target_until=before + tally.written,
+                tally=tally,
+            )
+        self.job = job
+        failpoints.reached("batch: after")
 
     def _keeping(self) -> bool:
         return (

@@ -12,7 +12,7 @@ know which way a batch went.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -61,29 +61,32 @@ class Pushed:
 
 
 class Pusher:
-    """Takes batches over inside the target's database; made by `pusher_for`."""
+    """Takes batches over inside the target's database; made by `pusher_for`.
 
-    def __init__(self, goal: Goal, target: PushingTarget) -> None:
+    `targets` are the one target, opened once for each connection that may work on it.
+    """
+
+    def __init__(self, goal: Goal, target: PushingTarget, targets: Sequence[JobTarget]) -> None:
         self.counted = Pushed()
+        self.targets = targets
         self._goal = goal
         self._dialect = target.dialect
         self._checks_text = target.checks_text
         self._known: dict[tuple[Version, ...], tuple[list[Change], Mapping[str, str | int]]] = {}
 
-    def take(self, tx: PushingTransaction, after: int, extent: Extent) -> tuple[int, Tally]:
-        """Copy a run of source events; returns the target's last position and the accounting.
+    def take(self, tx: PushingTransaction, after: int, extent: Extent, before: int) -> Tally:
+        """Copy a run of source events after the target's position `before`; the accounting.
 
         Raises `NotPushedError` where it has to go the Python way, the transaction undone.
         """
         changes, values = self._changes(tuple(extent.counts))
-        before = tx.append_copied([])
-        last = tx.append_pushed(after, extent, changes, values)
+        tx.append_pushed(after, extent, before, changes, values)
         self._validate(tx, before, changes)
         count = sum(extent.counts.values())
         copied = sum(
             extent.counts[change.source] for change in changes if self._goal.arrived(change.source)
         )
-        return last, Tally(read=count, copied=copied, upcast=count - copied, written=count)
+        return Tally(read=count, copied=copied, upcast=count - copied, written=count)
 
     def check(self, versions: Iterable[Version]) -> None:
         """Raise `NotPushedError` naming the first of these versions that SQL cannot upcast."""
@@ -142,15 +145,17 @@ def chain_of(goal: Goal, version: Version) -> tuple[Version, tuple[Op, ...]]:
 
 
 def pusher_for(
-    mode: Pushdown, source: EventReader, target: JobTarget, pipeline: Pipeline
+    mode: Pushdown, source: EventReader, targets: Sequence[JobTarget], pipeline: Pipeline
 ) -> Pusher | str:
     """What takes batches over inside the database, or why that is not done.
 
-    Reads both stores. Raises `JobError` with the reason where `mode` is ALWAYS.
+    `targets` are one target, opened once or several times. Reads both stores. Raises
+    `JobError` with the reason where `mode` is ALWAYS.
     """
-    reason = _why_not(mode, source, target, pipeline)
+    target = targets[0]
+    reason = next(filter(None, (_why_not(mode, source, t, pipeline) for t in targets)), "")
     if not reason and isinstance(target, PushingTarget):
-        pusher = Pusher(pipeline.chains.goal, target)
+        pusher = Pusher(pipeline.chains.goal, target, targets)
         try:
             pusher.check((c.type, c.schema_version) for c in source.type_counts())
         except NotPushedError as error:
@@ -164,6 +169,11 @@ def pusher_for(
             remedy="leave --pushdown away: what can run there does where that is faster",
         )
     return reason
+
+
+def may_push(mode: Pushdown, target: JobTarget) -> bool:
+    """Whether a second connection to this target may be of use."""
+    return mode is not Pushdown.NEVER and isinstance(target, PushingTarget) and target.pushes_faster
 
 
 def _why_not(mode: Pushdown, source: EventReader, target: JobTarget, pipeline: Pipeline) -> str:

@@ -56,15 +56,23 @@ class PushingTransaction(TargetTransaction, Protocol):
         """The next source events: `after` exclusive, `until` inclusive, at most `limit`."""
         ...
 
+    def take_positions(self, extent: Extent) -> int:
+        """Take the global positions of a run; returns the one before its first.
+
+        From then on other transactions take those that follow. Raises `NotPushedError` where
+        they do not follow each other.
+        """
+        ...
+
     def append_pushed(
-        self, after: int, extent: Extent, changes: Sequence[Change], values: Values
-    ) -> int:
+        self, after: int, extent: Extent, before: int, changes: Sequence[Change], values: Values
+    ) -> None:
         """Copy a run of source events, each to its own place, ids and times as they are.
 
-        `changes` has one entry for each version in the run, `values` the parameters of
-        their expressions. Returns the last global position. Raises `NotPushedError` where
-        an event's new data is NULL or the database refuses a row; the transaction has to be
-        rolled back then.
+        `before` is what `take_positions` returned; `changes` has one entry for each version
+        in the run, `values` the parameters of their expressions. Raises `NotPushedError`
+        where an event's new data is NULL or the database refuses a row; the transaction has
+        to be rolled back then.
         """
         ...
 

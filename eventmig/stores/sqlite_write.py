@@ -165,14 +165,16 @@ class SqliteTransaction:
         """The next events of the source that `SqliteStore.keeps`."""
         return self._pusher().extent(after=after, until=until, limit=limit)
 
+    def take_positions(self, extent: Extent) -> int:
+        """The last global position: a run follows it."""
+        return self._last_position()
+
     def append_pushed(
-        self, after: int, extent: Extent, changes: Sequence[Change], values: Values
-    ) -> int:
+        self, after: int, extent: Extent, before: int, changes: Sequence[Change], values: Values
+    ) -> None:
         """Copy a run of the source that `SqliteStore.keeps`, new data by SQL expressions."""
-        before = self._last_position()
         self._last_global = self._pusher().copy(after, extent, changes, values, before)
         self._cache.forget_heads()
-        return self._last_global
 
     def pushed_data(
         self, after: int, versions: Collection[Version]

@@ -269,17 +269,23 @@ def in_postgres(folder: Path, url: str, mode: Pushdown, **options: Any) -> JobRe
     return commands.upcast(project(folder, registry(), **urls), pushdown=mode, **options)
 
 
-def test_in_postgresql_every_batch_runs_inside(tmp_path: Path, postgres_url: str) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_in_postgresql_every_batch_runs_inside(
+    tmp_path: Path, postgres_url: str, workers: int
+) -> None:
     fill_postgres(f"{postgres_url}&schema=old", some(60))
-    report = in_postgres(tmp_path, postgres_url, Pushdown.AUTO, batch_size=25)
+    report = in_postgres(tmp_path, postgres_url, Pushdown.AUTO, batch_size=5, workers=workers)
     assert report.pushed is not None
-    assert (report.pushed.inside, report.pushed.through_python) == (3, 0)
+    assert (report.pushed.inside, report.pushed.through_python) == (12, 0)
     assert report.ready
     in_postgres(tmp_path, postgres_url, Pushdown.NEVER, batch_size=25)
     assert held(f"{postgres_url}&schema=auto") == held(f"{postgres_url}&schema=never")
 
 
-def test_in_postgresql_both_ways_take_turns(tmp_path: Path, postgres_url: str) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_in_postgresql_both_ways_take_turns(
+    tmp_path: Path, postgres_url: str, workers: int
+) -> None:
     """The first batch gives streams keys of its own; positions have gaps; the source grows."""
     source = f"{postgres_url}&schema=old"
     fill_postgres(source, [opened(1, "z-1", sum="9" * 250 + ".00"), *some(30)])
@@ -287,7 +293,7 @@ def test_in_postgresql_both_ways_take_turns(tmp_path: Path, postgres_url: str) -
         undone(store)
         for n in range(30):
             store.append(f"a-{n % 3}", [NewEvent("Free", b"{}")], expected=ANY)
-    report = in_postgres(tmp_path, postgres_url, Pushdown.ALWAYS, batch_size=10)
+    report = in_postgres(tmp_path, postgres_url, Pushdown.ALWAYS, batch_size=10, workers=workers)
     assert report.pushed is not None
     assert report.pushed.through_python == 1
     assert report.pushed.inside >= 6
@@ -305,11 +311,13 @@ def test_in_postgresql_both_ways_take_turns(tmp_path: Path, postgres_url: str) -
 def test_in_postgresql_errors_are_pythons(
     tmp_path: Path, postgres_url: str, odd: dict[str, object]
 ) -> None:
-    fill_postgres(f"{postgres_url}&schema=old", [*some(12), opened(9, "cart-9", **odd)])
+    events = [*some(12), opened(9, "cart-9", **odd), *some(12)]
+    fill_postgres(f"{postgres_url}&schema=old", events)
     errors = []
     for mode in (Pushdown.ALWAYS, Pushdown.NEVER):
+        workers = 2 if mode is Pushdown.ALWAYS else 1
         with pytest.raises(UpcastError) as found:
-            in_postgres(tmp_path, postgres_url, mode, batch_size=5)
+            in_postgres(tmp_path, postgres_url, mode, batch_size=5, workers=workers)
         errors.append(str(found.value))
     assert errors[0] == errors[1]
     assert held(f"{postgres_url}&schema=always") == held(f"{postgres_url}&schema=never")

@@ -81,10 +81,9 @@ class Pusher:
         self, after: int, extent: Extent, changes: Sequence[Change], values: Values, before: int
     ) -> None:
         """Write a run of events at the positions that follow `before`."""
-        self._learn_streams()
         new_type, new_version, new_data, named = cases(changes)
         count = sum(extent.counts.values())
-        place = "e.global_position + %(shift)s::bigint"
+        place = "e.global_position + %(shift)s::bigint"  # needs no sort
         if extent.until - after != count:  # positions that a rolled back writer left empty
             place = "%(before)s::bigint + row_number() OVER (ORDER BY e.global_position)"
         streams = "{streams} k ON k.stream_id = e.stream_id"
@@ -102,8 +101,7 @@ class Pusher:
                     {_bindable(new_type)}, {_bindable(new_data)}, e.metadata
                 FROM {{their_events}} e JOIN {streams}
                 WHERE e.global_position > %(after)s::bigint
-                    AND e.global_position <= %(until)s::bigint
-                ORDER BY e.global_position""",
+                    AND e.global_position <= %(until)s::bigint""",
                 {**values, **named, **bound},
             ).rowcount
         except psycopg.errors.NotNullViolation as error:
@@ -132,8 +130,13 @@ class Pusher:
         while rows := self._cursor.fetchmany(_FETCH_ROWS):
             yield from rows
 
-    def _learn_streams(self) -> None:
-        """Let the target have every stream the source has by now, under the same key if free."""
+    def learn_streams(self) -> None:
+        """Let the target have every stream the source has by now, under the same key if free.
+
+        Before the run has its places: whoever comes after waits for these rows, and must
+        not be waited for. Should it come to that all the same, this transaction gives up.
+        """
+        self._run("SET LOCAL lock_timeout = '60s'")
         source = self._source
         rows = self._run("SELECT max(stream_id) FROM {their_streams}").fetchall()
         last = int(rows[0][0] or 0)

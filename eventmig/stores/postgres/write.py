@@ -143,17 +143,21 @@ class PostgresTransaction:
         """The next events of the source that `PostgresStore.why_not_pushed` has nothing against."""
         return self._pusher().extent(after=after, until=until, limit=limit)
 
-    def append_pushed(
-        self, after: int, extent: Extent, changes: Sequence[Change], values: Values
-    ) -> int:
-        """Copy a run of that source, new data by SQL expressions."""
+    def take_positions(self, extent: Extent) -> int:
+        """The positions of a run, from the sequence; returns the one before its first."""
+        self._pusher().learn_streams()
         taken = self._take_positions(sum(extent.counts.values()))
         if not isinstance(taken, range):
             raise NotPushedError("positions of another writer stand between")
-        self._pusher().copy(after, extent, changes, values, taken[0] - 1)
-        self._cache.forget_heads()
         self._last_global = taken[-1]
-        return self._last_global
+        return taken[0] - 1
+
+    def append_pushed(
+        self, after: int, extent: Extent, before: int, changes: Sequence[Change], values: Values
+    ) -> None:
+        """Copy a run of that source, new data by SQL expressions."""
+        self._pusher().copy(after, extent, changes, values, before)
+        self._cache.forget_heads()
 
     def pushed_data(
         self, after: int, versions: Collection[Version]
