@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generate import cli, config, errors, ops, states
+from docs.generate import cli, config, errors, layouts, ops, states
 
 DOCS = Path(__file__).resolve().parents[1]
 
@@ -17,6 +17,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/cli.md": cli.page,
     "reference/config.md": config.page,
     "reference/errors.md": errors.page,
+    "reference/layouts.md": layouts.page,
     "reference/ops.md": ops.page,
     "explanation/states.md": states.page,
 }
