@@ -25,8 +25,13 @@ from eventmig.transform import Pipeline
 
 Step = Upcaster | Downcaster | StreamStep | Route
 
-DataChain: TypeAlias = tuple[str, Callable[[bytes], bytes] | None]
-"""The current type, and what makes its data of the stored data (None: it stays as it is)."""
+DataChain: TypeAlias = tuple[
+    str,
+    Callable[[bytes], bytes] | None,
+    Callable[[Sequence[bytes]], list[bytes]] | None,
+]
+"""The current type, and what makes its data of the stored data, of one event and of many at once
+(None: it stays as it is)."""
 
 
 class Registry:
@@ -93,7 +98,7 @@ class Registry:
             return None
         if chain.new_data is not None and chain.from_data is None:
             return None
-        return chain.type, chain.from_data
+        return chain.type, chain.from_data, chain.from_many
 
     def upcast_stream(self, events: Sequence[Event]) -> list[Event]:
         """A whole stream as the current release sees it, stream steps included.

@@ -7,16 +7,16 @@ the first event that needs to be whole: one that is split, or whose steps read m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from eventmig.rebuild.handlers import Handler, OnData, call_with_data
-from eventmig.rebuild.progress import DataUpcaster
+from eventmig.rebuild.progress import DataUpcaster, NewData, NewDataOfMany
 from eventmig.rebuild.rows import Rows
 from eventmig.stores.base import DataRow
 
-NewData: TypeAlias = Callable[[bytes], bytes]
-Plan: TypeAlias = tuple[NewData | None, OnData | None]
+Plan: TypeAlias = tuple[NewData | None, NewDataOfMany | None, OnData | None]
 """How the data of one stored type and version is upcast, and how it is handled."""
 
 
@@ -51,10 +51,15 @@ class NarrowFold:
         plans, rows = self._plans, self._rows
         folded = position = 0
         rows.type = None  # found out for an error alone
+        many: Sequence[bytes] | None = None
+        with suppress(_OneByOneError):  # then those before the one that fails are folded, too
+            many = self._upcast(batch)
         try:
-            for position, type_, version, data in batch:
-                new_data, handle = plans[type_, version]
-                if new_data is not None:
+            for at, (position, type_, version, data) in enumerate(batch):
+                new_data, _, handle = plans[type_, version]
+                if many is not None:
+                    data = many[at]
+                elif new_data is not None:
                     try:
                         data = new_data(data)
                     except Exception as error:
@@ -70,9 +75,29 @@ class NarrowFold:
             raise HandlerFailedError(position) from error
         return len(batch), folded
 
+    def _upcast(self, batch: Sequence[DataRow]) -> Sequence[bytes]:
+        """The data of all, upcast, those of one chain together."""
+        made = [row[3] for row in batch]
+        places: dict[tuple[str, int], list[int]] = {}
+        for at, (_, type_, version, _) in enumerate(batch):
+            places.setdefault((type_, version), []).append(at)
+        try:
+            for chain, ats in places.items():
+                of_many = self._plans[chain][1]
+                if of_many is not None:
+                    for at, data in zip(ats, of_many([made[at] for at in ats]), strict=True):
+                        made[at] = data
+        except Exception as error:
+            raise _OneByOneError from error
+        return made
+
 
 class _NeedsEventError(Exception):
-    pass
+    """The next event must be whole."""
+
+
+class _OneByOneError(Exception):
+    """Some event of many cannot be upcast from its data."""
 
 
 class _Plans(dict[tuple[str, int], Plan]):
@@ -86,6 +111,6 @@ class _Plans(dict[tuple[str, int], Plan]):
         chain = self._upcaster(*version)
         if chain is None:
             raise _NeedsEventError
-        type_, new_data = chain
-        plan = self[version] = (new_data, self._handlers.get(type_))
+        type_, new_data, of_many = chain
+        plan = self[version] = (new_data, of_many, self._handlers.get(type_))
         return plan

@@ -13,9 +13,15 @@ from eventmig.rebuild.bookkeeping import SetAside
 Upcast: TypeAlias = Callable[[Sequence[Event]], list[Event]]
 """Stored events to events of the release, in order; `list` where none is needed."""
 
-DataUpcaster: TypeAlias = Callable[[str, int], tuple[str, Callable[[bytes], bytes] | None] | None]
+NewData: TypeAlias = Callable[[bytes], bytes]
+NewDataOfMany: TypeAlias = Callable[[Sequence[bytes]], list[bytes]]
+
+DataUpcaster: TypeAlias = Callable[
+    [str, int], tuple[str, NewData | None, NewDataOfMany | None] | None
+]
 """A stored type and schema version to the type of the release, and to what makes its data of
-the stored data (None: it stays). None instead of both where `Upcast` needs the whole event."""
+the stored data, of one event and of many at once (None: it stays). None instead of all where
+`Upcast` needs the whole event."""
 
 SourceTypes: TypeAlias = Callable[[Collection[str]], Collection[str]]
 """Event types of the release to the stored types that can become them."""

@@ -235,10 +235,11 @@ def test_errors_name_the_place_and_the_step_as_from_whole_events() -> None:
 def test_the_data_upcaster_does_what_upcast_does(kind: str) -> None:
     (event,) = events_of([(kind, "a", 5)])
     if kind == "Seen9":  # unregistered: it passes through
-        assert registry.data_upcaster("Seen", 9) == ("Seen", None)
+        assert registry.data_upcaster("Seen", 9) == ("Seen", None, None)
     chain = registry.data_upcaster(event.type, event.schema_version)
     assert chain is not None
-    type_, new_data = chain
+    type_, new_data, of_many = chain
+    assert of_many is None or of_many([event.data] * 3) == [new_data(event.data)] * 3  # type: ignore[misc]
     (current,) = registry.upcast(event)
     assert type_ == current.type
     data = event.data if new_data is None else new_data(event.data)
