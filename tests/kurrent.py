@@ -7,8 +7,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.kurrent_server.server import running
-
 GIVEN = os.environ.get("EVENTMIG_TEST_KURRENTDB")
 
 
@@ -18,6 +16,9 @@ def server() -> Iterator[str]:
     if GIVEN:
         yield GIVEN
     else:
+        # Not above: its messages are those of one client, and the tests may run with the other.
+        from tests.kurrent_server.server import running
+
         with running() as node:
             yield node.url
 

@@ -192,6 +192,7 @@ class StoreConformance:
         read = list(all_events(store.read_all(after=after, until=until, batch_size=2)))
         assert read == events[2:5]
         assert store.count(until=until) == 5
+        assert store.count(until=0) == 0
         narrow = store.read_data(after=after, until=until, batch_size=2)
         assert [*chain.from_iterable(narrow)] == data_of(read)
         pages = [*store.read_pages(after=after, until=until, batch_size=2)]

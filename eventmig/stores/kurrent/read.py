@@ -261,7 +261,9 @@ class KurrentReader:
             census = self._census
             if until is not None and until < census.position:
                 census = _Census()
-            with closing(self._events(after=census.position, until=until or END)) as events:
+            with closing(
+                self._events(after=census.position, until=END if until is None else until)
+            ) as events:
                 for event in events:
                     census.add(event)
             return census
