@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format docs bench clean
+.PHONY: help setup demo test lint format docs bench soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ docs: $(READY) ## write the generated pages, and what the pages' commands print 
 
 bench: $(READY_BENCH) ## run the benchmarks (ratios within one run)
 	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(READY) ## kill a job's processes at random under load, for ARGS minutes (10)
+	@$(BIN)/python -m tests.acceptance.soak $(ARGS)
 
 clean: ## remove the virtual environment, caches and built files
 	rm -rf "$(VENV)" build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

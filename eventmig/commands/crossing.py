@@ -97,7 +97,7 @@ def cutover(
             sides,
             writer,
             checks=checks(project, sides.side(Side.OLD)),
-            until_caught_up=True,
+            until_lag_below_s=when_lag_below,
         )
         if not dry_run:
             check_before(
@@ -106,7 +106,7 @@ def cutover(
                 *(State.READY, State.CATCHING_UP, State.VERIFYING, State.BACKFILLING),
                 *(State.PAUSED, State.THROTTLED, State.REVERSED, State.FAILED),
             )
-            _wait_for(follower, sides, writer, when_lag_below, postpone_file, on_wait)
+            _wait_for(follower, sides, writer, postpone_file, on_wait)
         ways = survey(sides)
         for back in ways:
             if back.problem:
@@ -293,24 +293,17 @@ def _wait_for(
     follower: Follower,
     sides: Sides,
     writer: JobTarget,
-    when_lag_below: float,
     postpone_file: Path | None,
     on_wait: Callable[[str], None],
 ) -> None:
-    """Follow until it is time: nothing postpones, and the last round took no longer than that."""
-    while True:
-        began = time.monotonic()
-        if follower.run() is Stop.ENDED:
-            return
-        lag = time.monotonic() - began
+    """Follow until it is time: the lag is low enough, and nothing postpones."""
+    while follower.run() is not Stop.ENDED:
         with writer.reading() as connection:
             asked = ledger.controls(connection, sides.job)
         if postpone_file is not None and postpone_file.exists():
             why = f"postponed while {postpone_file} is there"
         elif asked.postponed:
             why = "postponed by command (`eventmig throttle --no-postpone` ends it)"
-        elif lag > when_lag_below:
-            why = f"the lag is {lag:.1f} s"
         else:
             return
         on_wait(why)

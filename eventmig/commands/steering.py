@@ -19,6 +19,7 @@ from eventmig.migrate.states import CROSSED, ENDED, Side, State, live_side
 from eventmig.project import Project, active_job, job_of, opened, opened_target, public
 
 _ETA_FROM = 0.01
+_LAG_S = 2.0
 
 
 def keep_up(
@@ -83,7 +84,7 @@ def keep_up_once(
 ) -> Job:
     """Bring the side that is not live up to the other once, proven, in whatever state."""
     with held(project, release=release, source=source, target=target) as (sides, writer):
-        Follower(sides, writer, until_caught_up=True).run()
+        Follower(sides, writer, until_lag_below_s=_LAG_S).run()
         return sides.job
 
 

@@ -43,7 +43,8 @@ class Stop(StrEnum):
 class Follower:
     """Follows on the sides that this process holds.
 
-    `until_caught_up`: stop once everything is copied and proven, instead of staying.
+    `until_lag_below_s`: stop once a round took no longer than that, instead of staying: so
+    much is left then, at the most.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Follower:
         share: float = 1.0,
         tell: Tell = lambda what, why: None,
         poll_s: float = 0.2,
-        until_caught_up: bool = False,
+        until_lag_below_s: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -65,7 +66,7 @@ class Follower:
         self._share = share
         self._tell = tell
         self._poll_s = poll_s
-        self._until_caught_up = until_caught_up
+        self._until_lag_below_s = until_lag_below_s
         self._sleep = sleep
         self._clock = clock
         self._verify_at = 0.0
@@ -99,12 +100,13 @@ class Follower:
         except EventmigError as error:
             self._failed(error)
             raise
+        took_s = self._clock() - began
+        if self._until_lag_below_s is not None and took_s <= self._until_lag_below_s:
+            return Stop.CAUGHT_UP
         if not moved and proven:
-            if self._until_caught_up:
-                return Stop.CAUGHT_UP
             self._sleep(self._poll_s)
         elif (share := min(self._share, asked.share)) < 1:
-            self._sleep(rest_after(self._clock() - began, share))
+            self._sleep(rest_after(took_s, share))
         return None
 
     # what it was asked ----------------------------------------------------------------------
