@@ -12,8 +12,9 @@ from eventmig.drafts import Draft
 from eventmig.errors import UpcastError, Where
 from eventmig.events import Columns, Event, Kept, Origin, Page, part_id
 from eventmig.goal import place_of
+from eventmig.migrate.ahead import one_ahead
 from eventmig.migrate.tally import Fate, Tally
-from eventmig.stores.base import DataRow, EventReader
+from eventmig.stores.base import Capability, DataRow, EventReader
 from eventmig.transform import Pipeline, StreamCache
 
 
@@ -79,7 +80,8 @@ class Transformer:
         """
         while self._keeping and after < until:
             after = yield from self._keep(source, after, until, batch_size)
-        for page in source.read_pages(after=after, until=until, batch_size=batch_size):
+        pages = source.read_pages(after=after, until=until, batch_size=batch_size)
+        for page in one_ahead(pages) if Capability.SERVER in source.capabilities else pages:
             yield self.page(page)
 
     def _keep(

@@ -21,12 +21,14 @@ from eventmig.errors import EventmigError, JobError, JobLostError, UpcastError, 
 from eventmig.events import Event
 from eventmig.goal import place_of
 from eventmig.migrate import failpoints, ledger
+from eventmig.migrate.ahead import one_ahead
 from eventmig.migrate.batch import Transformed, Transformer
 from eventmig.migrate.lanes import Turn, side_by_side
 from eventmig.migrate.ledger import Job, Quarantined
 from eventmig.migrate.pushdown import Pusher
 from eventmig.migrate.states import State
 from eventmig.stores.base import (
+    Capability,
     EventReader,
     Fencing,
     JobTarget,
@@ -229,10 +231,17 @@ class UpcastJob:
         after, until = self.job.source_position, self.job.source_until
         if after < until:
             make = self._transforming or self._in_process
-            for made in make(after, until, settled, self._keeping()):
+            batches = make(after, until, settled, self._keeping())
+            if self._transforming is None and self._by_a_server():
+                batches = one_ahead(batches)
+            for made in batches:
                 self._commit_batch(lambda tx, made=made: self._write(tx, made))  # type: ignore[misc]
                 self.copied_bytes += sum(map(len, made.columns.data))
                 yield self.job.tally.read
+
+    def _by_a_server(self) -> bool:
+        both = self._source.capabilities | self._target.capabilities
+        return Capability.SERVER in both
 
     def _copy_inside(self, pusher: Pusher, settled: int) -> Iterator[int]:
         """Batches inside the database, as long as that can be; else as `_copy_through`.

@@ -39,6 +39,7 @@ class Capability(StrEnum):
     UNIQUE_IDS = "unique_ids"  # an event id stands once in the whole store
     CHECKS_TEXT = "checks_text"  # it refuses data and metadata that are no text
     LARGE = "large"  # it holds events of many megabytes
+    SERVER = "server"  # another process does its work: this one need not wait for it
     LINEAGE = "lineage"  # it keeps each event's origins itself
     SQL = "sql"  # read models and ledger can live beside it, in SQL
 

@@ -41,7 +41,7 @@ class SqliteReader:
     """The reading half of `SqliteStore`; several threads may share one."""
 
     first_position: int = FIRST_POSITION
-    capabilities: frozenset[Capability] = frozenset(Capability)
+    capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.SERVER}
 
     def __init__(self, location: Location) -> None:
         self.url = location.url

@@ -15,10 +15,14 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias
 
+import msgspec
+
 # -0, -0.0, -0e5 and the like; a match may lie inside a string, a miss is sure.
 _MINUS_ZERO: Final = re.compile(rb"-0(?:\.0*)?(?:[eE][-+]?[0-9]+)?\s*(?:[,\]}\n]|\Z)")
 
-_STRINGS: Final = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?', re.DOTALL)
+_decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
+_encoder: Final = msgspec.json.Encoder(decimal_format="number")
+_format: Final = msgspec.json.format
 
 # numeric's limits (postgresql.org/docs, 8.1.2): digits before and after the point.
 _WHOLE_DIGITS: Final = 131_072
@@ -47,30 +51,34 @@ def changed_by_jsonb(data: Sequence[bytes], joined: bytes) -> int | None:
     """
     signed = _MINUS_ZERO.search(joined) is not None
     for index, text in enumerate(data):
-        suspect = _may_repeat(text) or (signed and _MINUS_ZERO.search(text))
+        suspect = _may_change(text) or (signed and _MINUS_ZERO.search(text))
         if suspect and misfit(text, binary=True):
             return index
     return None
 
 
-def _may_repeat(text: bytes) -> bool:
-    """Whether two members of the text could share a name; no is sure.
+def _may_change(text: bytes) -> bool:
+    """Whether a member could be lost; no is sure.
 
-    A name is a string with a colon behind it. Without escapes, every second piece
-    between quotes is a string.
+    A text that is only its own value spelled again, but for spaces, has every name once in
+    its object. Other spellings (escapes, exponents) are looked at member by member.
     """
-    if b"\\" in text:
-        names = [name for name, colon in _STRINGS.findall(text) if colon]
-        if any(b"\\" in name for name in names):
-            return True
-    else:
-        pieces = text.split(b'"')
-        names = [
-            name
-            for name, after in zip(pieces[1::2], pieces[2::2], strict=False)
-            if after[:1] == b":" or after[:1].isspace()
-        ]
-    return len(set(names)) != len(names)
+    try:
+        spelled = _encoder.encode(_decoder.decode(text))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return True
+    if spelled == text or _format(spelled, indent=0) == text:  # as `jsonb` has it
+        return False
+    try:
+        json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _once(pairs: _Members) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError
 
 
 def misfit(text: bytes, *, binary: bool) -> tuple[str, str] | None:

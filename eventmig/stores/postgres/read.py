@@ -25,7 +25,6 @@ from eventmig.stores.postgres.check import Found, check_sequence, damages, find_
 from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.json_fit import misfit
 from eventmig.stores.postgres.location import Location, connect
-from eventmig.stores.postgres.prefetch import prefetched
 from eventmig.stores.postgres.schema import FIRST_POSITION, SPELLED, Statements, Tables
 from eventmig.stores.stream_cache import NAMES_KEPT
 
@@ -83,15 +82,9 @@ class PostgresReader:
     def read_pages(
         self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
     ) -> Iterator[Page]:
-        """What `read_all` reads, column by column and without the events' own origins.
-
-        A thread fetches the next page while this one is worked on.
-        """
+        """What `read_all` reads, column by column and without the events' own origins."""
         last, alone = self._end(until)
         sql = self._sql.read_page if alone else self._sql.read_page_ours
-        return prefetched(self._pages(sql, after, last, batch_size))
-
-    def _pages(self, sql: str, after: int, last: int, batch_size: int) -> Iterator[Page]:
         bound = self._span(last, None)
         while after < last and (rows := self._rows_after(sql, bound, after, batch_size, 6)):
             page = Page._make(zip(*rows, strict=True))
