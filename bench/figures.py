@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.measure import ONE, TWO, Place, Run
 
 SAMPLE = 40_000
+VERIFIED = ("verify, 1 process", "verify, 2 processes")
 REBUILDS = (
     ("rebuild, no upcasting, 1 process", "target", 1, 1),
     ("rebuild, no upcasting, 2 processes", "target", 2, 1.2),
@@ -104,21 +105,26 @@ def peer(place: Place, rounds: int) -> list[Figure]:
 
 
 def verifying(place: Place, rounds: int) -> list[Figure]:
-    """The verification beside the copy it verifies."""
-    copies, runs = [], []
+    """The verification beside the copy it verifies, with one process and with two."""
+    figures = []
+    runs: dict[str, list[Run]] = {what: [] for what in (ONE, TWO, *VERIFIED)}
     for _ in range(rounds):
-        copies.append(place.run("upcast", ONE, workers=1))
-        runs.append(place.run("verify", "verify"))
-    return [
-        _figure(
-            "verify",
-            f"{place.name}: verify (derive anew, compare, hash)",
-            [run.rate for run in runs],
-            ONE,
-            [run.copying for run in copies],
-            peak_mb=place.peaks["verify"],
+        for copied, verified, workers in zip((ONE, TWO), VERIFIED, (1, 2), strict=True):
+            runs[copied].append(place.run("upcast", copied, workers=workers))
+            runs[verified].append(place.run("verify", verified, workers=workers))
+    for copied, verified, target in zip((ONE, TWO), VERIFIED, (None, 0.5), strict=True):
+        figures.append(
+            _figure(
+                "verify",
+                f"{place.name}: {verified}",
+                [run.rate for run in runs[verified]],
+                copied,
+                [run.copying for run in runs[copied]],
+                target=target,
+                peak_mb=place.peaks[verified],
+            )
         )
-    ]
+    return figures
 
 
 def rebuilding(place: Place, rounds: int) -> list[Figure]:
@@ -164,10 +170,10 @@ def reading(place: Place, rounds: int) -> list[Figure]:
 
 def memory(place: Place, quarter: Place) -> list[tuple[str, float, float]]:
     """The peak of each kind of step, with the whole history and with a quarter of it, in MB."""
-    steps: list[tuple[str, str, dict[str, object]]] = [
+    steps: list[tuple[str, str, Mapping[str, object]]] = [
         (TWO, "upcast", {"workers": 2}),
         (ONE, "upcast", {"workers": 1}),
-        ("verify", "verify", {}),
+        *((label, "verify", {"workers": n}) for n, label in enumerate(VERIFIED, 1)),
         *(
             (label, "rebuild", {"source": source, "workers": workers})
             for label, source, workers, _ in REBUILDS

@@ -46,9 +46,11 @@ def upcast(workspace: Workspace, target: Path, *, workers: int, batch_size: int)
     return watch
 
 
-def verify(workspace: Workspace, target: Path) -> int:
+def verify(workspace: Workspace, target: Path, *, workers: int) -> int:
     """Verify a job's target; returns how many events were compared."""
-    found = commands.verify(workspace.project(), target=url_of(target)).verification
+    found = commands.verify(
+        workspace.project(), target=url_of(target), workers=workers
+    ).verification
     if found is None or not found.right:
         raise SystemExit(f"the target is not right: {found}")
     return found.target_events

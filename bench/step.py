@@ -53,8 +53,8 @@ def upcast(work: Workspace, *, workers: int) -> Result:
     }
 
 
-def verify(work: Workspace) -> Result:
-    return {"events": ours.verify(work, work.store("target"))}
+def verify(work: Workspace, *, workers: int) -> Result:
+    return {"events": ours.verify(work, work.store("target"), workers=workers)}
 
 
 def finish(work: Workspace) -> Result:

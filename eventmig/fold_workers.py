@@ -19,13 +19,13 @@ from typing import IO, BinaryIO
 
 from eventmig.config import FILE, Config
 from eventmig.errors import ConfigError, EventmigError, JobError
+from eventmig.processes import CALM
 from eventmig.project import Project, opened
 from eventmig.rebuild.ranges import NeedsRowsError, fold_range, packed
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay
 from eventmig.rebuild.side_by_side import Answer
 from eventmig.release import format_lock, parse_lock
-from eventmig.workers import CALM
 
 _CHILD = "from eventmig.fold_workers import child_main; child_main()"
 _READY, _FOLDED, _CANNOT = 0, 1, 2

@@ -92,6 +92,9 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Heads and recorded hashes only, nothing derived.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=2, help="2: a second process takes half of it.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Verify a target against its source: heads, every event derived anew, stream hashes."""
@@ -104,6 +107,7 @@ def verify(
             target=target,
             naming=naming,
             derive=not quick,
+            workers=workers,
             on_progress=on_progress,
         )
     session.show(found, lambda: render.job(found))

@@ -29,7 +29,8 @@ from eventmig.migrate.job import (
 from eventmig.migrate.ledger import Job, Quarantined, Transition
 from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher_for
 from eventmig.migrate.states import Side, State, check_transition
-from eventmig.migrate.verify import Verification, verify_job
+from eventmig.migrate.verify import WORTH_A_HELPER, Verification, VerifyHelper, verify_job
+from eventmig.processes import CALM
 from eventmig.project import (
     Project,
     active_job,
@@ -42,7 +43,7 @@ from eventmig.release import Release
 from eventmig.stores.base import EventReader, JobTarget
 from eventmig.stores.open import open_store
 from eventmig.transform import Pipeline
-from eventmig.workers import CALM, transform_in_process
+from eventmig.workers import transform_in_process, verify_in_process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +144,8 @@ def upcast(
                     return report
                 if was_ready and job.job.source_position == before:
                     return report
-                verification = _verify(job, reader, writer, pipeline, on_progress)
+                with _helper(project, job.job, source_url, target_url, workers) as helper:
+                    verification = _verify(job, reader, writer, pipeline, helper, on_progress)
                 return replace(report, job=job.job, verification=verification)
 
 
@@ -212,11 +214,26 @@ def _has_job(url: str, source: EventReader) -> bool:
         return False
 
 
+@contextmanager
+def _helper(
+    project: Project, job: Job, source: str, target: str, workers: int | None
+) -> Iterator[VerifyHelper | None]:
+    """A second process for the verification, where two are to work and it is worth one."""
+    if (workers or project.config.workers) < 2 or job.tally.written < WORTH_A_HELPER:
+        yield None
+        return
+    with verify_in_process(
+        project, release=job.release, source=source, target=target, steps_done=job.steps_done
+    ) as helper:
+        yield helper
+
+
 def _verify(
     job: UpcastJob,
     reader: EventReader,
     writer: JobTarget,
     pipeline: Pipeline,
+    helper: VerifyHelper | None,
     on_progress: OnProgress | None,
 ) -> Verification:
     job.enter(State.VERIFYING)
@@ -225,7 +242,7 @@ def _verify(
         if on_progress is not None:
             on_progress(Progress(phase=Phase.VERIFYING, done=done, total=total))
 
-    found = verify_job(reader, writer, pipeline, job.job, on_progress=report)
+    found = verify_job(reader, writer, pipeline, job.job, helper=helper, on_progress=report)
     if not found.right:
         job.enter(State.FAILED, f"verification found {found.mismatches} mismatches")
         raise VerifyError(
@@ -247,6 +264,7 @@ def verify(
     target: str | None = None,
     naming: str | None = None,
     derive: bool = True,
+    workers: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> JobReport:
     """Verify a job's target again; without `derive`, only heads and recorded hashes.
@@ -257,8 +275,9 @@ def verify(
     """
     frozen = project.release(release)
     target_url = project.url("target", target, frozen.name)
+    source_url = project.url("source", source, frozen.name)
     with (
-        opened(project.url("source", source, frozen.name)) as reader,
+        opened(source_url) as reader,
         opened(target_url, "write") as writer,
         writer.lock(),
     ):
@@ -275,7 +294,10 @@ def verify(
             if on_progress is not None:
                 on_progress(Progress(phase=Phase.VERIFYING, done=done, total=total))
 
-        found = verify_job(reader, writer, pipeline, job, derive=derive, on_progress=report)
+        with _helper(project, job, source_url, target_url, workers) as helper:
+            found = verify_job(
+                reader, writer, pipeline, job, derive=derive, helper=helper, on_progress=report
+            )
         return JobReport(job=job, target=public(target_url), verification=found)
 
 

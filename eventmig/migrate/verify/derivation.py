@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from eventmig import codec
 from eventmig.errors import CodecError, UpcastError
@@ -13,36 +13,43 @@ from eventmig.migrate.verify.findings import Mismatch, Verification, mismatch_at
 from eventmig.stores.base import Capability, EventReader, JobTarget, SpellingTarget
 from eventmig.transform import Pipeline, StreamCache
 
-OnVerified = Callable[[int, int], None]
-"""Called with (target events compared, target events in all)."""
 
+class Derivation:
+    """Derives what each batch of a job must have become, and compares. Reads both sides.
 
-def check_derivation(
-    source: EventReader,
-    target: JobTarget,
-    pipeline: Pipeline,
-    job: Job,
-    marks: list[Batch],
-    found: Verification,
-    report: OnVerified,
-) -> set[str]:
-    """Compare these batches; returns the target streams they wrote to.
-
-    Batches that are windows are left out: the other direction's verification has them.
+    By the slow, obvious reading of the steps, not by the compiled one. `touched` collects
+    the target streams that the batches compared so far wrote to.
     """
-    derive = _Derivation(source, target, pipeline, job)
-    touched: set[str] = set()
-    for mark in marks:
-        read = _between(source, mark.source_after, mark.source_until)
-        expected, untouched = derive.batch(read)
+
+    def __init__(
+        self, source: EventReader, target: JobTarget, pipeline: Pipeline, job: Job
+    ) -> None:
+        self.touched: set[str] = set()
+        self._source = source
+        self._target = target
+        self._pipeline = pipeline
+        self._keep_ids = source.id_scope() != target.id_scope()
+
+        def read_stream(stream: str) -> list[Event]:
+            events = source.read_stream(stream)
+            return [e for e in events if e.global_position <= job.source_until]
+
+        self._streams = StreamCache(pipeline, read_stream, walk=True)
+
+    def check(self, mark: Batch) -> Verification:
+        """Compare one recorded batch; in any order."""
+        found = Verification()
+        target = self._target
+        read = _between(self._source, mark.source_after, mark.source_until)
+        expected, untouched = self._derived(read)
         if isinstance(target, SpellingTarget):
             expected = target.as_held(expected)
         held = _between(target, mark.target_after, mark.target_until)
         if Capability.GLOBAL_ORDER not in target.capabilities:
             expected, untouched, held = _by_stream(expected, untouched, held)
-        touched.update([event.stream for event in held])
-        found.source_events += len(read)
-        found.target_events += len(held)
+        self.touched.update([event.stream for event in held])
+        found.source_events = len(read)
+        found.target_events = len(held)
         if len(read) != mark.tally.read:
             found.add(
                 Mismatch(
@@ -57,41 +64,9 @@ def check_derivation(
             exact = {event.id for event, same in zip(expected, untouched, strict=True) if same}
             for mismatch in _differences(expected, held, exact, _Places(target, mark)):
                 found.add(mismatch)
-        report(found.target_events, job.tally.written)
-    return touched
+        return found
 
-
-def check_beyond(target: JobTarget, job: Job, found: Verification) -> None:
-    """Find events after the job's last batch; for a target that nobody else may write yet."""
-    for batch in target.read_all(after=job.target_position):
-        for event in batch:
-            found.add(
-                Mismatch(
-                    kind="unexpected",
-                    stream=event.stream,
-                    stream_position=event.stream_position,
-                    global_position=event.global_position,
-                    found=f"{event.type}, after the job's last batch",
-                )
-            )
-
-
-class _Derivation:
-    """Derives what a batch of source events must have become, but for the places."""
-
-    def __init__(
-        self, source: EventReader, target: JobTarget, pipeline: Pipeline, job: Job
-    ) -> None:
-        self._pipeline = pipeline
-        self._keep_ids = source.id_scope() != target.id_scope()
-
-        def read_stream(stream: str) -> list[Event]:
-            events = source.read_stream(stream)
-            return [e for e in events if e.global_position <= job.source_until]
-
-        self._streams = StreamCache(pipeline, read_stream, walk=True)
-
-    def batch(self, events: list[Event]) -> tuple[list[Event], list[bool]]:
+    def _derived(self, events: list[Event]) -> tuple[list[Event], list[bool]]:
         """The events, and for each whether its data must be the very bytes of the source."""
         out: list[Event] = []
         untouched: list[bool] = []
@@ -121,6 +96,21 @@ class _Derivation:
                     )
                 )
         return out, untouched
+
+
+def check_beyond(target: JobTarget, job: Job, found: Verification) -> None:
+    """Find events after the job's last batch; for a target that nobody else may write yet."""
+    for batch in target.read_all(after=job.target_position):
+        for event in batch:
+            found.add(
+                Mismatch(
+                    kind="unexpected",
+                    stream=event.stream,
+                    stream_position=event.stream_position,
+                    global_position=event.global_position,
+                    found=f"{event.type}, after the job's last batch",
+                )
+            )
 
 
 def _by_stream(

@@ -54,6 +54,14 @@ class Verification:
         """Whether nothing was found wrong."""
         return self.mismatches == 0
 
+    def include(self, other: Verification) -> None:
+        """Add what another part of the same verification found."""
+        self.source_events += other.source_events
+        self.target_events += other.target_events
+        self.streams_hashed += other.streams_hashed
+        self.mismatches += other.mismatches
+        self.shown += other.shown[: SHOWN - len(self.shown)]
+
     def add(self, mismatch: Mismatch) -> None:
         """Count a mismatch, and keep it if it is among the first."""
         self.mismatches += 1

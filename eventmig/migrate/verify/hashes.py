@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from eventmig.events import Event
 from eventmig.migrate import ledger
@@ -11,7 +12,7 @@ from eventmig.migrate.ledger import Job
 from eventmig.migrate.verify.findings import Mismatch, Verification, mismatch_at
 from eventmig.stores.base import JobTarget
 
-_HASH_ROWS = 20_000
+_STREAMS = 20_000
 
 
 def chained(previous: bytes, event: Event) -> bytes:
@@ -30,19 +31,35 @@ def chained(previous: bytes, event: Event) -> bytes:
     return digest.digest()
 
 
-def check_hashes(target: JobTarget, job: Job, found: Verification, *, record: bool) -> None:
-    """Compare every recorded stream hash; record the present ones if all was right."""
-    fresh: dict[str, tuple[int, bytes]] = {}
-    right = found.right
-    known = 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hashed:
+    """The present hashes of some streams, by name: (stream position, hash).
+
+    `known` of them were recorded before.
+    """
+
+    known: int
+    hashes: dict[str, tuple[int, bytes]]
+    found: Verification
+
+
+def blocks(target: JobTarget, size: int) -> Iterator[list[str]]:
+    """The target's streams, so many at a time, ordered by name."""
+    names: list[str] = []
+    for head in target.heads():
+        names.append(head.stream)
+        if len(names) == size:
+            yield names
+            names = []
+    if names:
+        yield names
+
+
+def check_vanished(target: JobTarget, job: Job, known: int) -> Verification:
+    """Look for streams that had a recorded hash and are gone; `known` are there."""
+    found = Verification()
     with target.reading() as connection:
         recorded = ledger.hashed_streams(connection, job)
-    for head in target.heads():
-        fresh[head.stream] = (0, b"")
-        if len(fresh) >= _HASH_ROWS:
-            known += _compare_hashes(target, job, fresh, found, record=record and right)
-            fresh = {}
-    known += _compare_hashes(target, job, fresh, found, record=record and right)
     if known < recorded:
         for stream, position in _vanished(target, job):
             found.add(
@@ -54,6 +71,7 @@ def check_hashes(target: JobTarget, job: Job, found: Verification, *, record: bo
                     found="no such stream",
                 )
             )
+    return found
 
 
 def _vanished(target: JobTarget, job: Job) -> Iterator[tuple[str, int]]:
@@ -64,14 +82,9 @@ def _vanished(target: JobTarget, job: Job) -> Iterator[tuple[str, int]]:
             yield from ((name, names[name]) for name in names if name not in there)
 
 
-def _compare_hashes(
-    target: JobTarget,
-    job: Job,
-    streams: dict[str, tuple[int, bytes]],
-    found: Verification,
-    *,
-    record: bool,
-) -> int:
+def hash_block(target: JobTarget, job: Job, streams: Sequence[str]) -> Hashed:
+    """Hash streams anew, and compare with what is recorded of them. Reads only."""
+    found = Verification()
     with target.reading() as connection:
         recorded = ledger.hashes(connection, job, streams)
     fresh: dict[str, tuple[int, bytes]] = {}
@@ -112,11 +125,8 @@ def _compare_hashes(
                 )
             )
         fresh[stream] = (position, value)
-    found.streams_hashed += len(fresh)
-    if record and found.right and fresh:
-        with target.begin() as tx:
-            ledger.store_hashes(tx.connection, job, fresh)
-    return len(recorded)
+    found.streams_hashed = len(fresh)
+    return Hashed(known=len(recorded), hashes=fresh, found=found)
 
 
 def extend_hashes(target: JobTarget, job: Job, streams: Collection[str]) -> int:
@@ -125,8 +135,8 @@ def extend_hashes(target: JobTarget, job: Job, streams: Collection[str]) -> int:
     Reads only what came after the recorded positions.
     """
     names = sorted(streams)
-    for start in range(0, len(names), _HASH_ROWS):
-        some = names[start : start + _HASH_ROWS]
+    for start in range(0, len(names), _STREAMS):
+        some = names[start : start + _STREAMS]
         with target.reading() as connection:
             recorded = ledger.hashes(connection, job, some)
         fresh: dict[str, tuple[int, bytes]] = {}
