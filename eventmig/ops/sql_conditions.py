@@ -88,17 +88,37 @@ def _of_text(value: str, sql: Dialect, change: Callable[[str], str]) -> str:
     return case((sql.is_kind(value, "string"), sql.let(sql.text(value), change)))
 
 
-def _text_to_integer(value: str, sql: Dialect) -> str:
-    return _of_text(value, sql, lambda t: case((sql.plain_integer(t), sql.from_digits(t))))
+def guarded(wanted: Conversion, value: str, sql: Dialect) -> tuple[str, str] | None:
+    """Where a conversion can be done, and what it makes there; None: `conversion` says both."""
+    texts = _OF_TEXT.get(wanted.name)
+    if texts is None or wanted != NAMED[wanted.name]:
+        return None
+    fits, made = texts(sql)
+    text = sql.text(value)
+    return both(sql.is_kind(value, "string"), fits(text)), made(text)
+
+
+def _fitting(name: str) -> Callable[[str, Dialect], str]:
+    def convert(value: str, sql: Dialect) -> str:
+        fits, made = _OF_TEXT[name](sql)
+        return _of_text(value, sql, lambda t: case((fits(t), made(t))))
+
+    return convert
+
+
+TextChange = tuple[Callable[[str], str], Callable[[str], str]]
+"""Which texts fit, and what becomes of them."""
+
+_OF_TEXT: dict[str, Callable[[Dialect], TextChange]] = {
+    "text_to_integer": lambda sql: (sql.plain_integer, sql.from_digits),
+    "text_to_number": lambda sql: (sql.plain_number, sql.from_digits),
+    "text_to_hundredths": lambda sql: (sql.is_hundredths, sql.hundredths_of_text),
+}
 
 
 def _integer_to_text(value: str, sql: Dialect) -> str:
     digits = sql.digits(value)
     return case((both(sql.is_kind(value, "integer")), sql.from_text(digits)))
-
-
-def _text_to_number(value: str, sql: Dialect) -> str:
-    return _of_text(value, sql, lambda t: case((sql.plain_number(t), sql.from_digits(t))))
 
 
 def _of_number(value: str, sql: Dialect, change: Callable[[str], str]) -> str:
@@ -131,10 +151,6 @@ def _boolean_to_text(value: str, sql: Dialect) -> str:
         (sql.same(value, Constant.of(True)), sql.constant(Constant.of("true"))),
         (sql.same(value, Constant.of(False)), sql.constant(Constant.of("false"))),
     )
-
-
-def _text_to_hundredths(value: str, sql: Dialect) -> str:
-    return _of_text(value, sql, sql.hundredths_of_text)
 
 
 def _hundredths_to_text(value: str, sql: Dialect) -> str:
@@ -173,13 +189,11 @@ def _strip(value: str, sql: Dialect) -> str:
 
 
 _CONVERSIONS: dict[str, Callable[[str, Dialect], str]] = {
-    "text_to_integer": _text_to_integer,
+    **{name: _fitting(name) for name in _OF_TEXT},
     "integer_to_text": _integer_to_text,
-    "text_to_number": _text_to_number,
     "number_to_text": _number_to_text,
     "text_to_boolean": _text_to_boolean,
     "boolean_to_text": _boolean_to_text,
-    "text_to_hundredths": _text_to_hundredths,
     "hundredths_to_text": _hundredths_to_text,
     "number_to_hundredths": _number_to_hundredths,
     "hundredths_to_number": _hundredths_to_number,

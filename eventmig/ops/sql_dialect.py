@@ -53,13 +53,15 @@ class Members:
     """Members of an object after some ops, each an expression over the members before.
 
     `after` holds the members touched (None: gone). The data fits where every source that
-    is looked at is there, and none of `absent` is; `constants` cannot be NULL.
+    is looked at is there, none of `absent` is, and `guards` hold; then what is in `sure`
+    is not NULL.
     """
 
     after: dict[str, Slot | None] = field(default_factory=dict)
     absent: dict[str, None] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    constants: set[str] = field(default_factory=set)
+    guards: list[str] = field(default_factory=list)
+    sure: set[str] = field(default_factory=set)
 
 
 class Dialect(ABC):
@@ -221,8 +223,12 @@ class Dialect(ABC):
         """1250 as the text 12.50; NULL where it is too long."""
 
     @abstractmethod
+    def is_hundredths(self, text: str) -> str:
+        """Whether a text is an amount such as 12.50, of at most 200 digits."""
+
+    @abstractmethod
     def hundredths_of_text(self, text: str) -> str:
-        """The text 12.50 as the JSON number 1250; NULL where it is not such a text."""
+        """The text 12.50 as the JSON number 1250; for what `is_hundredths` alone."""
 
     @abstractmethod
     def hundredths_of_number(self, text: str) -> str:

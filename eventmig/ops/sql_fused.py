@@ -18,8 +18,9 @@ from eventmig.constants import Constant
 from eventmig.ops.base import Op
 from eventmig.ops.control import Each
 from eventmig.ops.members import Add, Default, Drop, Keep, Nest, Put, Rename
-from eventmig.ops.sql_dialect import Dialect, Members, Slot
-from eventmig.ops.values import Convert, MapValues, Unwrap, Wrap
+from eventmig.ops.sql_conditions import guarded
+from eventmig.ops.sql_dialect import Dialect, Members, Slot, case, either
+from eventmig.ops.values import Convert, MapValues, Other, Unwrap, Wrap
 
 OneOp: TypeAlias = Callable[[Op, str, Dialect], str]
 """Reads one op on a value."""
@@ -97,7 +98,7 @@ class _Plan:
 
     def _constant(self, value: Constant) -> str:
         made = self._sql.constant(value)
-        self.members.constants.add(made)
+        self.members.sure.add(made)
         return made
 
     def _slot(self, key: str) -> Slot | None:
@@ -140,9 +141,12 @@ class _Plan:
 
     def _forget(self, key: str) -> None:
         slot = self.members.after.get(key)
-        known = {*self.members.constants, *self.members.sources.values()}
-        if slot is not None and (isinstance(slot, dict) or slot not in known):
+        if slot is not None and (isinstance(slot, dict) or slot not in self._known()):
             raise _Unfit  # what makes this value might refuse the event
+
+    def _known(self) -> set[str]:
+        """Expressions that are not NULL where the data fits."""
+        return {*self.members.sure, *self.members.sources.values()}
 
     def _nest(self, keys: tuple[str, ...], under: str) -> None:
         self._free(under)
@@ -157,4 +161,27 @@ class _Plan:
         if slot is None or isinstance(slot, dict):
             raise _Unfit
         below: Op = replace(op, path=path[1:])  # type: ignore[type-var]
-        self.members.after[path[0]] = self._one_op(below, slot, self._sql)
+        found = self._guarded(below, slot) if not path[1:] and slot in self._known() else None
+        if found is None:
+            made = self._one_op(below, slot, self._sql)
+        else:
+            guards, made = found
+            self.members.guards += guards
+            self.members.sure.add(made)
+        self.members.after[path[0]] = made
+
+    def _guarded(self, op: Op, value: str) -> tuple[list[str], str] | None:
+        """An op on a value as conditions and what it makes where they hold; None: as one."""
+        sql = self._sql
+        match op:
+            case Convert(conversion=conversion):
+                parts = guarded(conversion, value, sql)
+                return parts and ([parts[0]], parts[1])
+            case MapValues(table=table, other=other) if other is not Other.KEEP:
+                known = [sql.same(value, old) for old, _ in table]
+                news = [sql.constant(new) for _, new in table]
+                branches = zip(known, news, strict=True)
+                if isinstance(other, Constant):
+                    return [], case(*branches, otherwise=sql.constant(other))
+                return [either(*known)], case(*branches)
+        return None

@@ -47,7 +47,7 @@ class Postgres(Dialect):
             if isinstance(slot, dict):
                 inner = [f"{self.string(key)}, {made(value)}" for key, value in slot.items()]
                 return f"jsonb_build_object({', '.join(inner)})"
-            if slot in changes.constants or slot in changes.sources.values():
+            if slot in changes.sure or slot in changes.sources.values():
                 return slot
             return f"{table}.{columns.setdefault(slot, f'c{len(columns)}')}"
 
@@ -63,6 +63,7 @@ class Postgres(Dialect):
         if changes.absent:
             keys = ", ".join(map(self._key, changes.absent))
             fits.append(f"NOT {data} ?| ARRAY[{keys}]")
+        fits += changes.guards
         if columns:
             known = [f"{table}.{column} IS NOT NULL" for column in columns.values()]
             values = ", ".join(f"{value} AS {column}" for value, column in columns.items())
@@ -182,14 +183,12 @@ class Postgres(Dialect):
         return f"""(CASE WHEN {number} < 0 THEN '-' ELSE '' END || div(abs({number}), 100)
             || '.' || lpad(CAST(mod(abs({number}), 100) AS text), 2, '0'))"""
 
+    def is_hundredths(self, text: str) -> str:
+        return f"""({text} ~ '^{_INTEGER}[.][0-9][0-9]$' AND {text} <> '-0.00'
+            AND length({text}) <= {_LONGEST})"""
+
     def hundredths_of_text(self, text: str) -> str:
-        return case(
-            (
-                f"{text} ~ '^{_INTEGER}[.][0-9][0-9]$' AND {text} <> '-0.00' "
-                f"AND length({text}) <= {_LONGEST}",
-                self.from_digits(f"replace({text}, '.', '')"),
-            )
-        )
+        return self.from_digits(f"replace({text}, '.', '')")
 
     def hundredths_of_number(self, text: str) -> str:
         cents = f"(CAST({text} AS numeric) * 100)"

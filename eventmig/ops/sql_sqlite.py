@@ -230,20 +230,18 @@ class Sqlite(Dialect):
             )
         )
 
-    def hundredths_of_text(self, text: str) -> str:
+    def is_hundredths(self, text: str) -> str:
         whole, rest = f"substr({text}, 1, length({text}) - 3)", f"substr({text}, -2)"
-        return case(
-            (
-                both(
-                    f"length({text}) BETWEEN 4 AND {_LONGEST_INTEGER}",
-                    f"substr({text}, -3, 1) = '.'",
-                    either(self.plain_integer(whole), f"{whole} = '-0'"),
-                    self._only_digits(rest, 2),
-                    f"{text} <> '-0.00'",
-                ),
-                f"CAST(CAST(replace({text}, '.', '') AS INTEGER) AS TEXT)",
-            )
+        return both(
+            f"length({text}) BETWEEN 4 AND {_LONGEST_INTEGER}",
+            f"substr({text}, -3, 1) = '.'",
+            either(self.plain_integer(whole), f"{whole} = '-0'"),
+            self._only_digits(rest, 2),
+            f"{text} <> '-0.00'",
         )
+
+    def hundredths_of_text(self, text: str) -> str:
+        return f"CAST(CAST(replace({text}, '.', '') AS INTEGER) AS TEXT)"
 
     def hundredths_of_number(self, text: str) -> str:
         point = f"instr({text}, '.')"
