@@ -44,6 +44,13 @@ def either(*conditions: str) -> str:
     return "(" + " OR ".join(conditions) + ")" if conditions else "(1 = 0)"
 
 
+def member_path(path: Path) -> Path:
+    """A path, if it names a member of an object."""
+    if not path or not isinstance(path[-1], str):
+        raise NoSql("it writes to a place in a list")
+    return path
+
+
 Slot: TypeAlias = "str | dict[str, Slot]"
 """An expression for a value, or the members of an object that ops made."""
 
@@ -175,6 +182,14 @@ class Dialect(ABC):
     @abstractmethod
     def is_kind(self, value: str, kind: str) -> str:
         """Whether a value is of this JSON type; `integer` is also a `number`."""
+
+    def is_object(self, value: str) -> str:
+        """Whether a value is an object."""
+        return self.is_kind(value, "object")
+
+    def is_null(self, value: str) -> str:
+        """Whether a value is JSON's null."""
+        return self.is_kind(value, "null")
 
     @abstractmethod
     def same(self, value: str, constant: Constant) -> str:
