@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 TILL = '''
 """A till. VERSION=1 is what wrote the history; VERSION=2 reads version 2 alone."""
 import os, sys
@@ -105,4 +107,19 @@ def sqlite(path: Path, *, create: bool = False, **more: str) -> dict[str, str]:
         "SQLITE_DBNAME": str(path),
         "CREATE_TABLE": "yes" if create else "no",
         **more,
+    }
+
+
+def postgres(url: str, schema: str = "public", *, create: bool = False) -> dict[str, str]:
+    """The library's settings for a PostgreSQL database."""
+    place = make_url(url)
+    return {
+        "PERSISTENCE_MODULE": "eventsourcing.postgres",
+        "POSTGRES_DBNAME": str(place.database),
+        "POSTGRES_HOST": str(place.query.get("host", place.host)),
+        "POSTGRES_PORT": str(place.port or 5432),
+        "POSTGRES_USER": str(place.username),
+        "POSTGRES_PASSWORD": place.password or "unused",
+        "POSTGRES_SCHEMA": schema,
+        "CREATE_TABLE": "yes" if create else "no",
     }

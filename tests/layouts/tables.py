@@ -108,7 +108,7 @@ CASES: Final = (
         ),
         rows=rows(
             "INSERT INTO domain_event_entry VALUES ({gp}, '{id}', '{{}}', '{data}', NULL,"
-            " '{type}', '2026-01-02T03:04:05.000006Z', 'cart-{cart}', {at}, 'Cart')"
+            " '{type}', '2026-01-02T03:04:05.123456789Z', 'cart-{cart}', {at}, 'Cart')"
         ),
         first=0,
         after="SELECT global_index, event_identifier, meta_data, payload, time_stamp,"

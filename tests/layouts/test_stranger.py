@@ -9,7 +9,7 @@ from pathlib import Path
 from eventmig import commands
 from eventmig.project import Project
 from tests.acceptance.support import cli, imported, project
-from tests.layouts.library import sqlite, till
+from tests.layouts.library import postgres, sqlite, till
 
 UPCASTERS = '''
 """One step: prices are whole cents."""
@@ -92,6 +92,25 @@ def test_compressed_states_stay_compressed(tmp_path: Path) -> None:
     expected = till(tmp_path, "read", 1, **sqlite(source, **zlib))
     assert till(tmp_path, "read", 2, **sqlite(target, **zlib)) == expected
     assert till(tmp_path, "add", 2, **sqlite(target, **zlib)) == "79 13"
+
+
+def test_on_postgres_the_library_reads_and_appends_in_the_new_schema(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    till(tmp_path, "write", 1, **postgres(postgres_url, create=True))
+    (tmp_path / "steps_here.py").write_text(UPCASTERS)
+    found = commands.inspect(Project.open(), postgres_url)
+    assert (found.layout, found.table, found.events) == ("eventsourcing", "till_events", 78)
+    moved = project(
+        tmp_path,
+        imported(tmp_path / "steps_here.py").registry,
+        source=found.source,
+        target=f"{found.source}&schema=v2".replace("&schema=public", ""),
+    )
+    assert commands.upcast(moved).ready
+    expected = till(tmp_path, "read", 1, **postgres(postgres_url))
+    assert till(tmp_path, "read", 2, **postgres(postgres_url, "v2")) == expected
+    assert till(tmp_path, "add", 2, **postgres(postgres_url, "v2")) == "79 13"
 
 
 def test_encrypted_states_are_refused_by_name(tmp_path: Path) -> None:

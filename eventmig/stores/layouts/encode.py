@@ -26,6 +26,8 @@ class Encoder:
         layout = tables.layout
         self._tables = tables
         self._layout = layout
+        self._columns = layout.columns()
+        self._fixed: dict[str, object] = {**layout.where, **layout.constants}
         self._url = url
         self._write_time: Callable[[int], object] | None = None
         self._find_time: Callable[[bytes], int] | None = None
@@ -41,7 +43,7 @@ class Encoder:
     def insertion(self) -> Insert:
         """The statement for rows made by `row`."""
         bound: dict[str, Expression] = {}
-        for number, name in enumerate(self._columns()):
+        for number, name in enumerate(self._columns):
             if self._layout.constants.get(name) == XID:
                 bound[name] = func.pg_current_xact_id()
                 continue
@@ -64,11 +66,8 @@ class Encoder:
                 schema_version=event.schema_version,
             )
             raise type(error)(error.what, where=where, remedy=error.remedy) from error
-        named = enumerate(self._columns())
+        named = enumerate(self._columns)
         return {f"b{n}": found[name] for n, name in named if found[name] != XID}
-
-    def _columns(self) -> tuple[str, ...]:
-        return self._layout.columns()
 
     def _row(self, event: Event, key: tuple[str, ...], place: int) -> dict[str, Any]:
         layout, version = self._layout, self._layout.version
@@ -80,7 +79,7 @@ class Encoder:
             data = values.data_with_version(data, version, event.schema_version)
         elif version.place == "metadata":
             metadata = values.metadata_with_version(metadata, version, event.schema_version)
-        row: dict[str, Any] = {**layout.where, **layout.constants}
+        row: dict[str, Any] = dict(self._fixed)
         row |= zip(layout.stream.columns, map(self._typed, layout.stream.columns, key), strict=True)
         row[layout.position] = place
         row[layout.stream.position] = event.stream_position

@@ -106,6 +106,7 @@ def _past(text: str, at: int) -> int:
     return found.end()
 
 
+@cache
 def _quoted(name: str) -> bytes:
     return json.dumps(name, ensure_ascii=False).encode()
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, func, inspect, select,
 from sqlalchemy import event as sa_event
 from sqlalchemy.dialects.postgresql import dialect
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateSchema, DropSchema
 
 from eventmig.errors import (
     ConfigError,
@@ -116,11 +117,11 @@ class PostgresDatabase:
                 # Waits for open appends, and holds new ones up for as long as max() takes. The
                 # owner draws a position inside of its INSERT, under the table's own lock: so
                 # whoever draws one later than this gets a higher one.
-                connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'"))
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'")
                 heads = tables.layout.heads
                 names = [tables.layout.table, *([heads.table] if heads else [])]
                 locked = ", ".join(map(_quoted, names))
-                connection.execute(text(f"LOCK TABLE {locked} IN SHARE MODE"))
+                connection.exec_driver_sql(f"LOCK TABLE {locked} IN SHARE MODE")
             return int(connection.execute(select(tables.highest())).scalar_one())
 
     def reserve(self, connection: Connection, tables: Tables, count: int) -> list[int]:
@@ -155,7 +156,7 @@ class PostgresDatabase:
     def create(self, layout: Layout) -> bool:
         with self.begin() as connection:
             if self._address.schema and not inspect(connection).has_schema(self._address.schema):
-                connection.execute(text(f"CREATE SCHEMA {_quoted(self._address.schema)}"))
+                connection.execute(CreateSchema(self._address.schema))
                 self._made_schema = True
         try:
             with self.begin() as connection:
@@ -178,7 +179,7 @@ class PostgresDatabase:
     def discard(self) -> None:
         if self._made_schema and self._address.schema:
             with self.begin() as connection:
-                connection.execute(text(f"DROP SCHEMA {_quoted(self._address.schema)} CASCADE"))
+                connection.execute(DropSchema(self._address.schema, cascade=True))
             self._made_schema = False
         self.close()
 
@@ -288,4 +289,5 @@ def _unreached(error: DBAPIError) -> bool:
 
 
 def _quoted(name: str) -> str:
+    # For the driver, to which a lone % would begin a parameter.
     return str(dialect().identifier_preparer.quote_identifier(name))  # type: ignore[no-untyped-call]

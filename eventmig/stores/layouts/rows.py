@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from hashlib import sha1
 from typing import Any, Final
 
 from sqlalchemy import Select, and_, exists, func, not_, or_, select
@@ -22,8 +23,14 @@ _FIRST = lineage.origins.alias("o")
 
 
 def derived_id(stream: str, position: int) -> str:
-    """The id of an event whose tables have none: UUIDv5 over its stream and position."""
-    return str(uuid.uuid5(_NAMESPACE, f"{stream}\x1f{position}"))
+    """The id of an event whose tables have none: UUIDv5 over its stream and position.
+
+    Put together here: `uuid.uuid5` and its text take three times as long.
+    """
+    name = _NAMESPACE.bytes + f"{stream}\x1f{position}".encode()
+    text = sha1(name, usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 class Rows:

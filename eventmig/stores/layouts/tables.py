@@ -189,6 +189,7 @@ class Tables:
             self._tables[join.table] = joined
             on = [joined.c[own] == self.column(other) for own, other in join.on.items()]
             self.source = self.source.join(joined, and_(*on))
+        self._kinds = {name: self._found[self._full(name)].kind for name in layout.columns()}
         self.position: Expression = self.column(layout.position)
         self.stream_position: Expression = self.column(layout.stream.position)
         self.keys: tuple[Expression, ...] = tuple(map(self.column, layout.stream.columns))
@@ -216,8 +217,8 @@ class Tables:
         return found
 
     def kind(self, name: str) -> Kind:
-        """What this column holds."""
-        return self._found[self._full(name)].kind
+        """What this column, which the layout names, holds."""
+        return self._kinds[name]
 
     def digits(self, name: str) -> int:
         """How many digits of a second a time column holds."""
@@ -301,6 +302,8 @@ class Tables:
     def key_of(self, stream: str) -> tuple[str, ...] | None:
         """The values of the key columns of a stream; None where it cannot be in these tables."""
         count = len(self.keys)
+        if count == 1 and self.kind(self.layout.stream.columns[0]) is Kind.TEXT:
+            return (stream,)
         parts = tuple(stream.split(self.layout.stream.separator, count - 1))
         if len(parts) != count:
             return None

@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -226,6 +227,7 @@ def micros(moment: datetime) -> int:
     return microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
+@cache
 def time_in_data(path: str) -> Callable[[bytes], int]:
     """What finds an ISO 8601 time at a path of the data; 0 (1970) where it is missing."""
     inner: Any = str

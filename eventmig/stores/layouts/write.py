@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, exists, func, insert, not_, select, text
+from sqlalchemy import Connection, Insert, bindparam, delete, exists, func, insert, not_, select
 from sqlalchemy.exc import IntegrityError
 
 from eventmig.errors import ConflictError, DataError, DuplicateIdError, StoreError, Where
-from eventmig.events import Columns, Event
+from eventmig.events import Columns, Event, Origin
 from eventmig.stores.layouts import lineage
 from eventmig.stores.layouts.description import Guard, Layout
 from eventmig.stores.layouts.encode import Encoder
@@ -18,6 +18,7 @@ from eventmig.stores.layouts.stream_heads import StreamHeads
 from eventmig.stores.layouts.tables import Tables
 
 _NAMED: Final = 500
+_ORIGIN: Final = {c.name: bindparam(f"o_{c.name}", type_=c.type) for c in lineage.origins.c}
 
 
 class LayoutTransaction:
@@ -153,7 +154,7 @@ class LayoutTransaction:
         ]
         try:
             self._keep_heads(events, keys)  # first: the events may refer to them
-            self.connection.execute(encoder.insertion(), rows)
+            self._insert(encoder.insertion(), rows)
         except IntegrityError as error:
             raise self._refused(events, error) from error
         self._note_origins(events, places)
@@ -162,7 +163,7 @@ class LayoutTransaction:
     def _guard(self) -> None:
         if not self._guarded:
             quoted = self.connection.dialect.identifier_preparer.quote(self._layout.table)
-            self.connection.execute(text(f"LOCK TABLE {quoted} IN EXCLUSIVE MODE"))
+            self.connection.exec_driver_sql(f"LOCK TABLE {quoted} IN EXCLUSIVE MODE")
             self._guarded = True
 
     def _note_origins(self, events: Sequence[Event], places: Sequence[int]) -> None:
@@ -170,22 +171,28 @@ class LayoutTransaction:
         keep_version = self._layout.version.place == "none"
         rows: list[dict[str, Any]] = []
         for event, place in zip(events, places, strict=True):
+            own = {
+                "o_event_id": event.id if keep_id else None,
+                "o_schema_version": event.schema_version if keep_version else None,
+            }
             for number, origin in enumerate(event.origins or (None,)):
-                first = number == 0
-                other = origin is not None and origin.stream != event.stream
                 rows.append(
                     {
-                        "namespace": self._place.namespace,
-                        "global_position": place,
-                        "number": number,
-                        "stream": origin.stream if origin is not None and other else None,
-                        "stream_position": None if origin is None else origin.stream_position,
-                        "ordinal": None if origin is None else origin.ordinal,
-                        "event_id": event.id if first and keep_id else None,
-                        "schema_version": event.schema_version if first and keep_version else None,
+                        "o_namespace": self._place.namespace,
+                        "o_global_position": place,
+                        "o_number": number,
+                        **_origin(origin, event.stream),
+                        **(own if number == 0 else dict.fromkeys(own)),
                     }
                 )
-        self.connection.execute(insert(lineage.origins), rows)
+        self._insert(insert(lineage.origins).values(_ORIGIN), rows)
+
+    def _insert(self, statement: Insert, rows: Sequence[Mapping[str, object]]) -> None:
+        """Insert rows of bound values with the driver's own executemany: compiled once."""
+        compiled = statement.compile(dialect=self.connection.dialect)
+        text, names = str(compiled), compiled.positiontup
+        given: Any = rows if names is None else [tuple(row[n] for n in names) for row in rows]
+        self.connection.exec_driver_sql(text, given)
 
     def _keep_heads(self, events: Sequence[Event], keys: Sequence[tuple[str, ...]]) -> None:
         """Write the heads of these events' streams, where the owner keeps a table of them."""
@@ -259,3 +266,14 @@ class LayoutTransaction:
 
     def build_indexes(self) -> None:
         """Nothing was left off."""
+
+
+def _origin(origin: Origin | None, stream: str) -> dict[str, object]:
+    """The columns of one origin of an event of this stream."""
+    if origin is None:
+        return {"o_stream": None, "o_stream_position": None, "o_ordinal": None}
+    return {
+        "o_stream": None if origin.stream == stream else origin.stream,
+        "o_stream_position": origin.stream_position,
+        "o_ordinal": origin.ordinal,
+    }
