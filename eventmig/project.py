@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from eventmig.config import Config, find_config, load_object
 from eventmig.drift import drift
@@ -21,8 +21,10 @@ from eventmig.errors import (
     JobError,
     NewerLedgerError,
     NotAStoreError,
+    ReadOnlyError,
     ReleaseError,
     StoreError,
+    StoreFullError,
     Where,
 )
 from eventmig.migrate import ledger
@@ -206,21 +208,51 @@ def sql_engine(url: str) -> Iterator[Engine]:
     """A SQLAlchemy engine for read models; SQLite without implicit transactions of the driver.
 
     Raises `ConfigError` for a URL that names none, `StoreError` where the database cannot
-    be reached.
+    be reached or goes away, `StoreFullError` where it is full, `ReadOnlyError` where it
+    cannot be written.
     """
     engine = open_engine(url)
     try:
         yield engine
-    except OperationalError as error:
-        if error.statement is not None:  # a statement failed, not the connection
+    except DBAPIError as error:
+        found = _of_database(error, public(url))
+        if found is None:
             raise
-        raise StoreError(
-            f"the read models' database cannot be reached: {str(error.orig).splitlines()[0]}",
-            where=Where(store=public(url)),
-            remedy="check host, port and that the server runs, then run the same command again",
-        ) from error
+        raise found from error
     finally:
         engine.dispose()
+
+
+def _of_database(error: DBAPIError, url: str) -> StoreError | None:
+    """What the driver's error says of the database as a whole; None: it is about a statement."""
+    where, said = Where(store=url), str(error.orig).splitlines()[0]
+    code = str(getattr(error.orig, "sqlstate", None) or "")
+    name = str(getattr(error.orig, "sqlite_errorname", None) or "")
+    if name == "SQLITE_FULL" or code == "53100":
+        return StoreFullError(
+            f"the read models' database has no room left: {said}",
+            where=where,
+            remedy="make room, then run the same command again: it goes on from its last commit",
+        )
+    if name.startswith("SQLITE_READONLY") or code == "25006":
+        return ReadOnlyError(
+            f"the read models' database cannot be written: {said}",
+            where=where,
+            remedy="check its permissions, or that it is not a replica",
+        )
+    if name.startswith("SQLITE_BUSY"):
+        return StoreError(
+            f"the read models' database is in use: {said}",
+            where=where,
+            remedy="see which process holds it, then run the same command again",
+        )
+    if error.statement is None or error.connection_invalidated or code[:3] in ("57P", "080"):
+        return StoreError(
+            f"the read models' database cannot be reached: {said}",
+            where=where,
+            remedy="check host, port and that the server runs, then run the same command again",
+        )
+    return None
 
 
 def public(url: str) -> str:

@@ -30,13 +30,13 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from eventmig.errors import RebuildError, Where
 from eventmig.rebuild.faults import NO_CAUSE, Cause, missing, present, where_caused
 from eventmig.rebuild.fold import Effect, Needs, Outcome, TableFold
 from eventmig.rebuild.shape import Shape
-from eventmig.rebuild.staging import Given, Staged, driver_error, stage_of
+from eventmig.rebuild.staging import Given, Staged, stage_of
 from eventmig.rebuild.statements import Insert, Statement
 
 Signature: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
@@ -251,7 +251,9 @@ class TableWriter:
         savepoint = connection.begin_nested()
         try:
             changed = statement.run(connection, rows)
-        except (DBAPIError, OverflowError, driver_error(self._dialect)):
+        except OperationalError:  # about the database, not about a row
+            raise
+        except (DBAPIError, OverflowError):
             savepoint.rollback()
             self._find_refused(connection, statement, rows, fold)
             raise

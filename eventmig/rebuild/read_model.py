@@ -37,9 +37,9 @@ class ReadModel:
 
     `version` is raised when the rows' meaning changes. `tables` are SQLAlchemy Core
     tables with primary keys; columns have scalar defaults or none. `order` says which
-    order of events the rows depend on: handlers that read rows are replayed by several
-    workers no further than that (others always may be). `key` is what `order="key"` goes
-    by; `eventmig.testing.assert_order` finds a wrong claim. Raises `RebuildError` for
+    order of events the rows depend on, for whoever handles events side by side: a rebuild
+    gives the rows of global order with any number of workers. `key` is what `order="key"`
+    goes by; `eventmig.testing.assert_order` finds a wrong claim. Raises `RebuildError` for
     tables a fold could not repeat exactly.
     """
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     select,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
 from eventmig.rebuild.statements import Insert, Statement, insert_into, parameter
@@ -84,20 +85,21 @@ class Staged:
         if len(rows) <= _FEW:
             return self._alone.run(connection, rows)
         connection.execute(self._create)
-        # The driver's own COPY: SQLAlchemy has none.
-        cursor: Any = connection.connection.cursor()
-        try:
-            with cursor.copy(self._copy) as copy:
-                for row in self._alone.processed(rows):
-                    copy.write_row(row)
-        finally:
-            cursor.close()
+        self._fill(connection, rows)
         changed = connection.execute(self._clause).rowcount
         connection.execute(self._delete)
         return changed
 
-
-def driver_error(dialect: Dialect) -> type[Exception]:
-    """What the driver raises where it is used without SQLAlchemy in between."""
-    error: type[Exception] = dialect.loaded_dbapi.Error
-    return error
+    def _fill(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        driver: Any = connection.dialect.loaded_dbapi
+        cursor: Any = connection.connection.cursor()  # SQLAlchemy has no COPY of its own
+        try:
+            with cursor.copy(self._copy) as copy:
+                for row in self._alone.processed(rows):
+                    copy.write_row(row)
+        except driver.Error as error:
+            raise DBAPIError.instance(
+                self._copy, None, error, driver.Error, dialect=connection.dialect
+            ) from error
+        finally:
+            cursor.close()

@@ -33,8 +33,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from eventmig.errors import JobLockedError, JobLostError, RebuildError
+from eventmig.errors import (
+    JobLockedError,
+    JobLostError,
+    ReadOnlyError,
+    RebuildError,
+    StoreFullError,
+)
 from eventmig.events import Event
+from eventmig.project import sql_engine
 from eventmig.rebuild import (
     Phase,
     ReadModel,
@@ -709,3 +716,59 @@ def test_an_operation_that_cannot_be_names_the_place(
     assert raised.value.where.event_id == "event-2"
     assert str(raised.value.where.handler).endswith("placed")
     assert raised.value.remedy
+
+
+# --- the database as a whole
+
+
+def test_a_full_database_is_named_and_the_same_rebuild_goes_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'read.db'}"
+    pages: list[int] = []
+
+    def limited(connection: Any, record: object) -> None:
+        if pages:
+            connection.execute(f"PRAGMA max_page_count={pages[0]}")
+
+    event.listen(Engine, "connect", limited)
+    try:
+        with sql_engine(url) as engine:
+            rebuild(wide(), engine, MemorySource(orders(10)))
+            (size,) = rows_of_pragma(engine, "page_count")
+        pages.append(size + 40)
+        full = pytest.raises(StoreFullError, match="no room left")
+        with full as raised, sql_engine(url) as engine:
+            rebuild(wide(version=2), engine, MemorySource(orders(900)), batch_size=50)
+        assert "goes on" in raised.value.remedy
+        pages.clear()
+        with sql_engine(url) as engine:
+            assert len(rows_of(engine, texts)) == 10
+            assert rebuild(wide(version=2), engine, MemorySource(orders(900))).resumed
+            assert len(rows_of(engine, texts)) == 900
+    finally:
+        event.remove(Engine, "connect", limited)
+
+
+def test_a_database_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "read.db"
+    engine_at(path).dispose()
+    url = f"sqlite:///file:{path}?mode=ro&uri=true"
+    with pytest.raises(ReadOnlyError, match="cannot be written"), sql_engine(url) as engine:
+        rebuild(daily(), engine, MemorySource(orders(3)))
+
+
+texts = Table("texts", MetaData(), Column("n", Integer, primary_key=True), Column("t", String))
+
+
+def wide(version: int = 1) -> ReadModel:
+    model = ReadModel("wide", version=version, tables=[texts])
+
+    @model.on("OrderPlaced")
+    def placed(order: OrderPlaced, rows: Rows) -> None:
+        rows.insert(texts, order.cents, t="x" * 1_000)
+
+    return model
+
+
+def rows_of_pragma(engine: Engine, name: str) -> Any:
+    with engine.connect() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {name}").one()
