@@ -36,6 +36,7 @@ class Capability(StrEnum):
     TARGET = "target"  # a job can write into it, with a ledger
     UNDO = "undo"  # what a transaction wrote can be taken back: when it fails, and later
     GLOBAL_ORDER = "global_order"  # it keeps the order it is given over streams
+    CONTIGUOUS = "contiguous"  # its streams count from the first position without a hole
     UNIQUE_IDS = "unique_ids"  # an event id stands once in the whole store
     CHECKS_TEXT = "checks_text"  # it refuses data and metadata that are no text
     LARGE = "large"  # it holds events of many megabytes

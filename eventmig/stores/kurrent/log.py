@@ -117,6 +117,27 @@ class Log:
                     return
                 patience.wait(error)
 
+    def of_stream_backwards(self, name: str) -> Generator[Message, None, None]:
+        """One stream's events, the last one first."""
+        patience = Patience(self._connection)
+        before = END
+        while True:
+            options = _of_stream(name, backwards=True)
+            if before < END:
+                options.stream.revision = before - 1
+            try:
+                with closing(self._connection.read(options)) as answers:
+                    for answer in answers:
+                        if answer.WhichOneof("content") == "event":
+                            before = answer.event.event.stream_revision
+                            patience.progress()
+                            yield answer.event.event
+                return
+            except grpc.RpcError as error:
+                if is_gone(error) or before == 0:
+                    return
+                patience.wait(error)
+
     def last_revision(self, name: str) -> int:
         """The last revision that a stream shows; -1 where it shows none."""
         options = _of_stream(name, backwards=True)

@@ -28,7 +28,7 @@ from eventmig.stores.base import Capability, DataRow
 from eventmig.stores.kurrent.client import Connection, Message
 from eventmig.stores.kurrent.envelope import Envelope, is_json, schema_version, seal, unseal
 from eventmig.stores.kurrent.log import END, Log, created, is_system, name_of
-from eventmig.stores.kurrent.rules import METADATA, TOMBSTONE, Rules, Visible
+from eventmig.stores.kurrent.rules import METADATA, MOVED, TOMBSTONE, Rules, Visible
 from eventmig.stores.kurrent.url import Location, Order
 
 FIRST_POSITION: Final = 0
@@ -115,7 +115,7 @@ class KurrentReader:
             for stored in stored_events:
                 if stored.stream_revision > end:
                     return
-                if not is_system(stored):
+                if not is_system(stored) and stored.metadata["type"] != MOVED:
                     yield self._event(stored)
 
     def event(self, event_id: str) -> Event | None:
@@ -202,7 +202,8 @@ class KurrentReader:
         )
         with closing(span) as stored_events:
             for stored in stored_events:
-                if wanted is None or stored.metadata["type"] in wanted:
+                type_ = stored.metadata["type"]
+                if type_ != MOVED and (wanted is None or type_ in wanted):
                     first, oldest = visible.get(name_of(stored), _ALL_SEEN)
                     if stored.stream_revision >= first and created(stored) >= oldest:
                         yield self._event(stored)

@@ -5,6 +5,7 @@ deleted or truncated but not scavenged yet. The rules, as they stand when a read
 
 - streams whose names begin with `$` and events whose types do (links `$>`, metadata) are
   not events of an application: skipped;
+- the marks of a crossing (`eventmig.StreamMoved`): skipped, though they have a revision;
 - an event below its stream's `$tb`, older than its `$maxAge` or pushed out by its
   `$maxCount`, and every event of a deleted or tombstoned stream: skipped;
 - everything else is read, in the order of the log.
@@ -24,6 +25,8 @@ from eventmig.stores.kurrent.url import Location
 
 METADATA: Final = "$metadata"
 TOMBSTONE: Final = "$streamDeleted"
+MOVED: Final = "eventmig.StreamMoved"
+"""The mark that a crossing puts at the end of the streams that are left (see `fence`)."""
 
 
 class StreamMetadata(msgspec.Struct, frozen=True):

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection as SqlConnection
@@ -23,18 +24,20 @@ from sqlalchemy import Connection as SqlConnection
 from eventmig.errors import (
     CapabilityError,
     ConflictError,
+    CrossingError,
     JobLockedError,
     ReadOnlyError,
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import ANY, EventReader, Expected
+from eventmig.stores.base import ANY, EventReader, Expected, Fence, TargetTransaction
 from eventmig.stores.kurrent.append import Appender, Item, proposed
 from eventmig.stores.kurrent.client import PATIENCE, Connection
+from eventmig.stores.kurrent.fence import FenceStream
 from eventmig.stores.kurrent.ledger import Ledger, ledger_of
 from eventmig.stores.kurrent.log import END, name_of
 from eventmig.stores.kurrent.read import KurrentReader
-from eventmig.stores.kurrent.rules import METADATA
+from eventmig.stores.kurrent.rules import METADATA, MOVED
 from eventmig.stores.kurrent.url import Location, lock_name
 from eventmig.stores.kurrent.write import (
     Heads,
@@ -62,6 +65,7 @@ class KurrentStore(KurrentReader):
         self.mode: Mode = mode
         self._appender = Appender(self._connection)
         self._heads: Heads | None = None
+        self._fence = FenceStream(location, self._log, self._appender)
         self._ledger: Ledger | None = None
         try:
             self._probe()
@@ -83,21 +87,22 @@ class KurrentStore(KurrentReader):
         for new in events:
             check_new(stream, new, self.location)
         while True:
-            head = self._head(stream)
+            self._fence.check_open()
+            head, last = self._head(stream)
             met = head == expected if isinstance(expected, int) else expected is ANY or head < 0
             if not met:
                 raise self._conflict(stream, head, expected)
             items = [
-                new_item(self.location, stream, head + 1 + number, new)
+                new_item(self.location, stream, last + 1 + number, new)
                 for number, new in enumerate(events)
             ]
             try:
                 self._appender.append(items)
             except ConflictError:
-                if expected is ANY and self._head(stream) != head:
-                    continue
+                if self._head(stream) != (head, last):
+                    continue  # somebody was faster: decide anew
                 raise
-            return list(self.read_stream(stream, first=head + 1, last=head + len(items)))
+            return list(self.read_stream(stream, first=last + 1, last=last + len(items)))
 
     @contextmanager
     def begin(self) -> Iterator[KurrentTransaction]:
@@ -111,7 +116,7 @@ class KurrentStore(KurrentReader):
         heads, self._heads = self._heads, None
         assert self._ledger is not None
         with self._ledger.begin() as connection:
-            transaction = KurrentTransaction(self, connection, self._appender, heads)
+            transaction = KurrentTransaction(self, connection, self._appender, heads, self._fence)
             yield transaction
         self._heads = transaction.heads_known
 
@@ -176,6 +181,50 @@ class KurrentStore(KurrentReader):
         """Whether a stream can belong to this store and to the source."""
         return isinstance(source, KurrentReader) and self.location.overlaps(source.location)
 
+    # --- crossings (`Fencing`)
+
+    def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
+        """Close or open the fence; closing puts a mark at the end of every stream.
+
+        Raises `CrossingError` where writers were faster for `wait_s` seconds, or another
+        job closed it; `JobLostError` where a later holder of this job set it.
+        """
+        self._check_writable()
+        self._fence.set(closed=closed, job_id=job_id, epoch=epoch)
+        self._heads = None
+        deadline = time.monotonic() + wait_s
+        while closed and (unmarked := self._unmarked()):
+            if not self._fence.mark(unmarked, job_id=job_id) and time.monotonic() > deadline:
+                raise CrossingError(
+                    f"writers went on appending for {wait_s:g} s",
+                    where=Where(store=self.url, stream=min(unmarked)),
+                    remedy="stop those that append without an expected revision, then try again",
+                )
+
+    def fence(self) -> Fence | None:
+        """The fence as it is now; None where there never was one."""
+        return self._fence.read()
+
+    def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
+        """Raise `JobLostError` unless this holder closed the fence last."""
+        self._fence.check_holder(job_id=job_id, epoch=epoch)
+
+    def pass_fence(self, tx: TargetTransaction) -> None:
+        """Let this transaction append though the fence is closed."""
+        cast(KurrentTransaction, tx).passes_fence = True
+
+    def _unmarked(self) -> dict[str, int]:
+        """The last revision of every stream that does not end with a mark, by its full name."""
+        found: dict[str, int] = {}
+        rules = self._rules()
+        with closing(self._log.of_location(self.location)) as stored_events:
+            for stored in stored_events:
+                name = name_of(stored)
+                found.pop(name, None)
+                if stored.metadata["type"] != MOVED and rules.next_revision(name) < END:
+                    found[name] = stored.stream_revision
+        return found
+
     # --- what a transaction needs
 
     def learn_heads(self, accounted: int) -> Heads:
@@ -235,11 +284,21 @@ class KurrentStore(KurrentReader):
         message = proposed(id_, METADATA, "application/json", data, b"")
         self._appender.append([Item(metadata_stream, last + 1, id_, message, len(data))])
 
-    def _head(self, stream: str) -> int:
-        """The stream's last revision; -1 where it is not there."""
+    def _head(self, stream: str) -> tuple[int, int]:
+        """The revision of the stream's last event, and its last one, which may be a mark.
+
+        -1 where it is not there.
+        """
         name = self.location.prefix + stream
         following = self._rules().next_revision(name)
-        return max(self._log.last_revision(name), following - 1 if following < END else -1)
+        last = max(self._log.last_revision(name), following - 1 if following < END else -1)
+        head = last
+        with closing(self._log.of_stream_backwards(name)) as stored_events:
+            for stored in stored_events:
+                if stored.metadata["type"] != MOVED:
+                    break
+                head = stored.stream_revision - 1
+        return head, last
 
     def _probe(self) -> None:
         """Find out at once whether there is a server, and whether it lets us read."""

@@ -23,7 +23,8 @@ SCHEMES: Final = frozenset(
     scheme + discover for scheme in ("esdb", "kurrentdb", "kdb") for discover in ("", "+discover")
 )
 LEDGER_STREAM: Final = "eventmig-ledger"
-"""The beginning of the names of the streams that hold ledgers; never source or target."""
+FENCE_STREAM: Final = "eventmig-fence"
+"""The beginnings of the names of streams that are eventmig's own; never source or target."""
 
 _OURS: Final = ("prefix", "category", "without", "ledger", "order")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
@@ -75,9 +76,14 @@ class Location:
         return f"{LEDGER_STREAM}-{self.scope}" if self.scope else LEDGER_STREAM
 
     @property
+    def fence_stream(self) -> str:
+        """The stream that says whether applications are shut out of these."""
+        return f"{FENCE_STREAM}-{self.scope}" if self.scope else FENCE_STREAM
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """How the names of streams begin that are never the store's."""
-        return ("$", LEDGER_STREAM, *self.without)
+        return ("$", LEDGER_STREAM, FENCE_STREAM, *self.without)
 
     @property
     def beginnings(self) -> tuple[str, ...]:
@@ -127,7 +133,9 @@ def locate(url: str) -> Location:
         tuple(sorted(filter(None, ours.get(name, "").split(","))))
         for name in ("category", "without")
     )
-    if prefix and (not _PREFIX.fullmatch(prefix) or prefix.startswith(LEDGER_STREAM)):
+    if prefix and (
+        not _PREFIX.fullmatch(prefix) or prefix.startswith((LEDGER_STREAM, FENCE_STREAM))
+    ):
         raise wrong(
             f"{prefix!r} cannot begin the names of streams",
             "use letters, digits, '.', '_', '@', '+' and '-', as in prefix=r2.",

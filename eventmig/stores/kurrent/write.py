@@ -21,6 +21,8 @@ from eventmig.events import Columns, Event, NewEvent
 from eventmig.stores.kurrent.append import Appender, Item, proposed
 from eventmig.stores.kurrent.client import Message
 from eventmig.stores.kurrent.envelope import Envelope, is_json, seal, unseal
+from eventmig.stores.kurrent.fence import FenceStream
+from eventmig.stores.kurrent.rules import MOVED
 from eventmig.stores.kurrent.url import Location, Order
 
 _BINARY: Final = "application/octet-stream"
@@ -81,11 +83,14 @@ class KurrentTransaction:
         connection: SqlConnection,
         appender: Appender,
         heads: Heads | None,
+        fence: FenceStream,
     ) -> None:
         self.connection = connection
         self._store = store
         self._appender = appender
         self._accounted = self._read_accounted()
+        self._fence = fence
+        self.passes_fence = False
         self.heads_known = heads or store.learn_heads(self._accounted)
 
     # --- heads
@@ -101,7 +106,8 @@ class KurrentTransaction:
         """Append events as they are; returns the last one's commit position.
 
         Raises `ConflictError` where other events stand at their positions, `DataError`
-        for what KurrentDB cannot hold. What is there already is not written again.
+        for what KurrentDB cannot hold, `FencedError` while applications are shut out and
+        this transaction may not pass. What is there already is not written again.
         """
         return self.append_columns(Columns.of(events), [e.stream_position for e in events])
 
@@ -109,6 +115,8 @@ class KurrentTransaction:
         """`append_copied`, column by column."""
         if not columns.ids:
             return max(self._accounted, self._store.head_position())
+        if not self.passes_fence:
+            self._fence.check_open()
         known = self.heads_known
         last = 0
         items: list[Item] = []
@@ -162,12 +170,17 @@ class KurrentTransaction:
         )
 
     def _read_accounted(self) -> int:
+        """Up to where events are accounted for; at the very first, that is all there are."""
         if not inspect(self.connection).has_table(_accounted.name):
             _tables.create_all(self.connection)
-            return 0
-        mine = _accounted.c.namespace == self._store.location.namespace
+        namespace = self._store.location.namespace
+        mine = _accounted.c.namespace == namespace
         found = self.connection.execute(select(_accounted.c.position).where(mine)).scalar()
-        return int(found or 0)
+        if found is None:
+            found = self._store.head_position()
+            values = {"namespace": namespace, "position": found}
+            self.connection.execute(insert(_accounted).values(**values))
+        return int(found)
 
     def _account(self, position: int, *, whole: bool = False) -> None:
         """Record that events up to here are accounted for, once the ledger commits."""
@@ -241,8 +254,8 @@ def check_names(location: Location, stream: str, type_: str, id_: str) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             what = f"{part} is not UTF-8 ({error.reason})"
-    if not what and type_.startswith("$"):
-        what = "type begins with $, as only the server's own do"
+    if not what and (type_.startswith("$") or type_ == MOVED):
+        what = "type begins with $, as only the server's own do, or is eventmig's own"
     if not what and not location.holds(location.prefix + stream):
         what = "stream is none of this store's: it begins with $, or is of another category"
     if what:

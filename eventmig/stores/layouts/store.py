@@ -40,7 +40,7 @@ class LayoutStore(LayoutReader):
         self._made = False
         writable = not place.layout.read_only
         self.capabilities = frozenset(
-            {Capability.SQL, Capability.GLOBAL_ORDER}
+            {Capability.SQL, Capability.GLOBAL_ORDER, Capability.CONTIGUOUS}
             | ({Capability.TARGET, Capability.UNDO, Capability.LINEAGE} if writable else set())
         )
         try:

@@ -1,0 +1,150 @@
+"""Across and back with KurrentDB on one side or both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eventmig import commands
+from eventmig.errors import CrossingError, FencedError
+from eventmig.events import NewEvent
+from eventmig.migrate.states import State
+from eventmig.project import Project
+from eventmig.stores.kurrent.store import KurrentStore
+from eventmig.stores.kurrent.url import locate
+from tests import kurrent
+from tests.acceptance.kurrent_support import into_kurrent
+from tests.acceptance.support import fill, project
+from tests.acceptance.test_crossings import (
+    OPENED_1,
+    OPENED_2,
+    append,
+    append_to,
+    events,
+    history,
+    registry,
+    said,
+    urls,
+)
+from tests.kurrent_server.log import Proposal
+from tests.kurrent_server.log import State as Expect
+from tests.kurrent_server.server import Node, running
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with kurrent.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["to kurrentdb", "from kurrentdb", "both"])
+def its(request: pytest.FixtureRequest, tmp_path: Path, url: str) -> Project:
+    made = {"source": "sqlite:///source.db", "target": "sqlite:///target.db"}
+    if request.param != "from kurrentdb":
+        made["target"] = kurrent.fresh(url)
+    if request.param == "to kurrentdb":
+        fill(tmp_path / "source.db", history())
+    else:
+        made["source"] = kurrent.fresh(url)
+        into_kurrent(made["source"], history())
+    return project(tmp_path, registry(), **made)
+
+
+def test_across_back_and_across_again(its: Project) -> None:
+    old_url, new_url = urls(its)
+    assert commands.upcast(its).ready
+    append(its, "cart-1", NewEvent("Opened", b'{"name":"late"}'))
+    assert commands.cutover(its, dry_run=True).lag_events == 1
+    assert commands.cutover(its).job.state is State.REVERSE_WINDOW
+    for stream in ("cart-1", "new-1"):
+        with pytest.raises(FencedError):
+            append_to(old_url, stream, OPENED_1)
+    appended = append(its, "cart-1", OPENED_2)
+    append(its, "cart-9", NewEvent("New", b'{"n":9}'))
+    assert said(events(new_url))[-3:] == [
+        ("Opened", 2, {"title": "late"}),
+        ("Opened", 2, {"title": "t"}),
+        ("New", 1, {"n": 9}),
+    ]
+
+    assert commands.keep_up_once(its).state is State.REVERSE_WINDOW
+    back = events(old_url)[-2:]
+    assert said(back) == [("Opened", 1, {"name": "t"}), ("Old", 1, {"n": 9})]
+    assert [e.stream for e in back] == ["cart-1", "cart-9"]
+    assert back[0].origins[0][:2] == (appended.stream, appended.stream_position)
+
+    append(its, "cart-1", OPENED_2)
+    assert commands.reverse(its).job.state is State.REVERSED
+    assert said(events(old_url))[-1] == ("Opened", 1, {"name": "t"})
+    with pytest.raises(FencedError):
+        append_to(new_url, "unheard-of", OPENED_2)
+
+    append(its, "cart-1", NewEvent("Opened", b'{"name":"again"}'))
+    assert commands.cutover(its).job.state is State.REVERSE_WINDOW
+    new = events(new_url)
+    assert said(new)[-1] == ("Opened", 2, {"title": "again"})
+    assert len(new) == 12 + 1 + 3 + 1, "nothing twice"
+    assert len(events(old_url)) == len(new)
+    append(its, "cart-2", OPENED_2)
+    checked = commands.verify(its)
+    assert checked.verification is not None
+    assert checked.verification.right, checked.verification.shown
+    assert commands.complete(its).job.state is State.COMPLETED
+    append(its, "cart-2", OPENED_2)
+    assert len(events(new_url)) == len(new) + 2
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with running() as node:
+        yield node
+
+
+def test_another_client_finds_out_that_its_stream_has_moved(tmp_path: Path, node: Node) -> None:
+    source = kurrent.fresh(node.url)
+    into_kurrent(source, history())
+    its = project(tmp_path, registry(), source=source, target=kurrent.fresh(node.url))
+    commands.upcast(its)
+    name = locate(source).prefix + "cart-1"
+    head = node.log.visible(name)[-1].revision
+    commands.cutover(its)
+    mark = node.log.visible(name)[-1]
+    assert (mark.event.type, mark.revision) == ("eventmig.StreamMoved", head + 1)
+    fence = json.loads(mark.event.data)["fence"]
+    assert [json.loads(r.event.data)["closed"] for r in node.log.visible(fence)] == [True]
+    with pytest.raises(Exception, match="Actual version"):
+        node.log.append(name, head, [Proposal(id="x", type="T", data=b"{}")])
+    commands.reverse(its)
+    with KurrentStore(locate(source), mode="write") as store:
+        (event,) = store.append("cart-1", [OPENED_1], expected=head)
+        assert event.stream_position == head + 2
+        assert store.append("cart-1", [OPENED_1], expected=head + 2)
+
+
+def test_a_writer_that_expects_nothing_makes_the_crossing_fall_back(
+    tmp_path: Path, node: Node
+) -> None:
+    source = kurrent.fresh(node.url)
+    into_kurrent(source, history())
+    its = project(tmp_path, registry(), source=source, target=kurrent.fresh(node.url))
+    commands.upcast(its)
+    name = locate(source).prefix + "cart-1"
+    count = 0
+
+    def write() -> None:
+        nonlocal count
+        count += 1
+        new = Proposal(id=f"{count:032x}", type="Plain", data=b"{}")
+        node.log.append(name, Expect.ANY, [new])
+
+    for at in range(1, 60, 2):
+        node.faults.on_append(at, write)
+    with pytest.raises(CrossingError, match=r"did not see|went on appending"):
+        commands.cutover(its, budget_s=2)
+    node.faults.appends.clear()
+    assert commands.cutover(its).job.state is State.REVERSE_WINDOW
+    moved = [e for e in events(urls(its)[1]) if e.type == "Plain"]
+    assert len(moved) == 4 + count
