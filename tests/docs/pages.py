@@ -10,7 +10,8 @@
     mermaid, text   pictures and layouts: nothing to run
 
 Out of the reader's sight, `<!-- setup: init -->` runs `eventmig init` in the page's folder, and
-`<!-- setup: kurrentdb -->` starts a server where the page says it is (`esdb://localhost:2113`).
+`<!-- setup: kurrentdb -->` and `<!-- setup: postgres -->` start a server where the page says it is
+(`esdb://localhost:2113`, `postgresql://ada@db/shop`).
 """
 
 from __future__ import annotations
@@ -25,14 +26,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
+from sqlalchemy import make_url
 from sybil import Document, Example, Region
 from sybil.evaluators.doctest import DocTestEvaluator
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.abstract.doctest import DocTestStringParser
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
+from sybil.region import Lexeme
 from sybil.typing import Evaluator
 
+from tests import postgres
 from tests.docs.shell import ROOT, Shell, same
 from tests.kurrent_server.server import running
 
@@ -84,7 +89,11 @@ class Runner:
 
     def _blocks(self, document: Document) -> Iterable[Region]:
         for found in _SETUP.finditer(document.text):
-            set_ups: dict[str, Evaluator] = {"init": self._init, "kurrentdb": self._kurrentdb}
+            set_ups: dict[str, Evaluator] = {
+                "init": self._init,
+                "kurrentdb": self._kurrentdb,
+                "postgres": self._postgres,
+            }
             region = Region(found.start(), found.end(), parsed=found["what"])
             region.evaluator = set_ups[found["what"]]
             yield region
@@ -106,7 +115,7 @@ class Runner:
                 continue
             else:
                 runs: dict[str, Evaluator] = {
-                    "python": PythonEvaluator(),
+                    "python": self._python,
                     "console": self._console,
                     "sh": self._script,
                     "toml": _toml,
@@ -116,6 +125,11 @@ class Runner:
                 region.evaluator = runs.get(language)
             yield region
 
+    def _python(self, example: Example) -> None:
+        shown = example.parsed
+        example.parsed = Lexeme(self.shell.meant(shown), shown.offset, shown.line_offset)
+        PythonEvaluator()(example)
+
     def _init(self, example: Example) -> str | None:
         self.shell.run("eventmig init")
         return None if self.shell.code == 0 else "eventmig init failed"
@@ -123,6 +137,17 @@ class Runner:
     def _kurrentdb(self, example: Example) -> None:
         node = self._servers.enter_context(running())
         self.shell.really["esdb://localhost:2113?Tls=false"] = node.url
+
+    def _postgres(self, example: Example) -> None:
+        server = postgres.start()
+        if isinstance(server, postgres.OwnServer):
+            self._servers.callback(server.remove)
+        url = make_url(self._servers.enter_context(server.database()))
+        if "host" in url.query:  # where it stands before other options
+            url = url.set(host=quote(str(url.query["host"]), safe=""))
+        self.shell.really["postgresql://ada@db/shop"] = url.set(query={}).render_as_string(
+            hide_password=False
+        )
 
     def _file(self, name: str, *, append: bool = False) -> Callable[[Example], None]:
         def write(example: Example) -> None:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
+from urllib.parse import unquote
 
 import psycopg
 from sqlalchemy import URL, Engine, create_engine
@@ -136,7 +137,7 @@ def locate(url: URL) -> Location:
     if data and data not in kinds:
         raise wrong(f"{data!r} is no type for the data column", f"use {', '.join(kinds)}")
     given = {
-        "host": url.host,
+        "host": url.host and unquote(url.host),  # a socket's folder may stand there, as %2Frun…
         "port": None if url.port is None else str(url.port),
         "user": url.username,
         "password": url.password,
