@@ -59,6 +59,8 @@ def open_engine(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
+        if OPTION in parsed.query:  # beside somebody else's events
+            parsed = parsed.difference_update_query((OPTION, "table", "release"))
         if parsed.drivername not in _POSTGRES:
             return create_engine(parsed, poolclass=NullPool)
     except (ArgumentError, ImportError) as error:

@@ -27,6 +27,24 @@ def in_cents(data: dict) -> dict:
 
 registry = Registry([in_cents])
 '''
+PROJECTION = """
+from eventmig import Event
+from eventmig.rebuild import ReadModel, Rows
+from sqlalchemy import Column, Integer, MetaData, String, Table
+
+rung = Table(
+    "rung", MetaData(), Column("key", String, primary_key=True), Column("count", Integer, default=0)
+)
+model = ReadModel("rung", tables=[rung])
+
+
+@model.on("till:Sale.Rung")
+def count(data: dict, event: Event, rows: Rows) -> None:
+    rows.increment(rung, key="all", count=1)
+
+
+projections = [model]
+"""
 CONFIG = """
 registry = "upcasters:registry"
 source = "{source}"
@@ -134,3 +152,19 @@ def test_encrypted_states_are_refused_by_name(tmp_path: Path) -> None:
     assert refused.returncode == 4
     assert "encrypted" in refused.stderr
     assert not (tmp_path / "till-2.db").exists()
+
+
+def test_read_models_can_live_beside_the_owners_events(tmp_path: Path) -> None:
+    till(tmp_path, "write", 1, **sqlite(tmp_path / "till.db", create=True))
+    (tmp_path / "views.py").write_text(PROJECTION)
+    (tmp_path / "upcasters.py").write_text(UPCASTERS)
+    config = CONFIG.format(source="sqlite:///till.db?layout=eventsourcing", layout="eventsourcing")
+    (tmp_path / "eventmig.toml").write_text('projections = "views:projections"' + config)
+    for command in (["release", "2"], ["upcast", "--workers", "2"], ["rebuild", "--all"]):
+        done = cli(tmp_path, *command)
+        assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    connection = sqlite3.connect(tmp_path / "till-2.db")
+    assert connection.execute("SELECT * FROM rung").fetchall() == [("all", 66)]
+    connection.close()
+    assert till(tmp_path, "add", 2, **sqlite(tmp_path / "till-2.db")) == "79 13"
