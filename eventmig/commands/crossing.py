@@ -23,7 +23,7 @@ from eventmig.migrate.sides import Sides, Switch, take_steps
 from eventmig.migrate.states import Side, State
 from eventmig.ops.base import Loss
 from eventmig.project import Project, public
-from eventmig.stores.base import Exchanging, JobTarget
+from eventmig.stores.base import Dropping, JobTarget
 from eventmig.ways_back import WayBack
 
 _SAMPLED = 50
@@ -202,7 +202,7 @@ def complete(
         job, old = sides.job, sides.side(Side.OLD)
         if job.state is not State.COMPLETED:
             sides.enter(State.COMPLETED, "")
-        if drop and not isinstance(old, Exchanging):
+        if drop and not isinstance(old, Dropping):
             raise CrossingError(
                 "this kind of store cannot be dropped by eventmig",
                 where=Where(store=old.url),
@@ -212,7 +212,7 @@ def complete(
         with old.begin() as tx:
             if (back := ledger.back_job(tx.connection, job)) is not None:
                 ledger.enter(tx.connection, back, State.COMPLETED, "the window ended")
-            if drop and isinstance(old, Exchanging):
+            if drop and isinstance(old, Dropping):
                 dropped = old.drop_all(tx)
             if sides.plan.switch is Switch.TABLES:  # the job's target bears the plain names now
                 ledger.rename(tx.connection, sides.job, namespace=sides.side(Side.NEW).namespace)

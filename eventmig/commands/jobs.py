@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,7 @@ from eventmig.errors import (
     VerifyError,
     Where,
 )
+from eventmig.hooks import run_hook
 from eventmig.migrate import ledger
 from eventmig.migrate.job import (
     OnProgress,
@@ -96,7 +97,15 @@ def upcast(
         return JobReport(job=kept, target=public(target_url), resumed=True)
     with opened(source_url) as reader:
         pipeline = project.pipeline(frozen, reader, naming)
-        with _target_for(target_url, reader, on_progress) as writer, ExitStack() as stack:
+        about = {"release": frozen.name, "source": public(source_url), "target": public(target_url)}
+
+        def before_copy() -> None:
+            run_hook(project.config, "before_copy", about)
+
+        with (
+            _target_for(target_url, reader, on_progress, before_copy) as writer,
+            ExitStack() as stack,
+        ):
             size = batch_size or project.config.batch_size
             setting = _setting(project, frozen, reader, pipeline)
             both = (workers or project.config.workers) > 1
@@ -178,14 +187,18 @@ def _setting(project: Project, frozen: Release, reader: EventReader, pipeline: P
 
 @contextmanager
 def _target_for(
-    url: str, source: EventReader, on_progress: OnProgress | None
+    url: str,
+    source: EventReader,
+    on_progress: OnProgress | None,
+    before: Callable[[], object],
 ) -> Iterator[JobTarget]:
     """The target, made if it is not there, and taken back if nothing came of it.
 
-    For a new job the source is checked first, before anything is written.
+    For a new job `before` is called and the source checked first, before anything is written.
     """
     begun = _has_job(url, source)
     if not begun:
+        before()
         check_source(source, on_progress)
     store = open_store(url, mode="create")
     try:

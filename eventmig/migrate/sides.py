@@ -170,9 +170,9 @@ class Sides:
 
     def drain(self, crossing: Crossing) -> None:
         """Copy what was appended before the fence closed."""
-        copier, leaves = self.copier(crossing.leaves), self.side(crossing.leaves)
+        copier = self.copier(crossing.leaves)
         self._in_time()
-        copier.follow(leaves.head_position())
+        copier.follow(self._fencing(crossing.leaves).last_position())
         self._in_time()
 
     def prove(self, crossing: Crossing) -> None:
@@ -191,11 +191,11 @@ class Sides:
                 where=Where(store=enters.url),
                 remedy="--export FILE writes them to a file and goes on without them",
             )
-        for store, head, seen in (
-            (leaves, leaves.head_position(), copier.job.source_position),
-            (enters, enters.head_position(), copier.job.target_position),
+        for store, side, seen in (
+            (leaves, crossing.leaves, copier.job.source_position),
+            (enters, crossing.enters, copier.job.target_position),
         ):
-            if head > seen:
+            if (head := self._fencing(side).last_position()) > seen:
                 raise CrossingError(
                     f"this side holds events after {seen} that the copy did not see (to {head})",
                     where=Where(store=store.url, global_position=head),
@@ -231,15 +231,15 @@ class Sides:
                 tx.connection,
                 self.job,
                 source_identity=new.identity(),
-                source_position=new.head_position(),
-                target_position=old.head_position(),
+                source_position=self._fencing(Side.NEW).last_position(),
+                target_position=self._fencing(Side.OLD).last_position(),
             )
         self._back = None
 
     def switch(self, crossing: Crossing) -> None:
         """The point of no return: state, journal, and the tables' names, in one transaction."""
-        old, new = self.side(Side.OLD), self.side(Side.NEW)
-        heads = (old.head_position(), new.head_position())
+        new = self.side(Side.NEW)
+        heads = tuple(self._fencing(side).last_position() for side in (Side.OLD, Side.NEW))
         self._in_time()
         with self._target.begin() as tx:
             job = ledger.enter(tx.connection, self.job, crossing.after)

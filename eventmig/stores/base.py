@@ -326,6 +326,13 @@ class Fencing(Protocol):
         """The fence as it is now; None where there never was one. Reads only."""
         ...
 
+    def last_position(self) -> int:
+        """The last global position there is; 0 for an empty store. Reads only.
+
+        Exact where nobody appends but the caller; elsewhere a lower one may still appear.
+        """
+        ...
+
     def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
         """Raise `JobLostError` unless this holder closed the fence last; within `tx`."""
         ...
@@ -346,9 +353,14 @@ class Exchanging(Protocol):
     def exchange(self, tx: TargetTransaction, other: EventReader) -> None:
         """Give each set of tables the other's names, fences included, within `tx`.
 
-        Nothing is copied or rebuilt. Store objects of both must be opened anew afterwards.
+        Nothing is copied or rebuilt.
         """
         ...
+
+
+@runtime_checkable
+class Dropping(Protocol):
+    """A store that can be dropped."""
 
     def drop_all(self, tx: TargetTransaction) -> int:
         """Drop what belongs to this store alone, within `tx`; returns how many events it held.

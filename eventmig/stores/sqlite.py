@@ -210,7 +210,7 @@ class SqliteStore(SqliteReader):
         except Timeout:
             return True
 
-    # --- crossings (`Fencing`, `Exchanging`)
+    # --- crossings (`Fencing`, `Exchanging`, `Dropping`)
 
     def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
         """Close or open the fence; `wait_s` has no use here, the write lock waits at its own."""
@@ -237,6 +237,10 @@ class SqliteStore(SqliteReader):
         """Let this transaction append though the fence is closed."""
         fence = read_fence(tx.connection, self.namespace)
         cast(SqliteTransaction, tx).passes_fence = fence is not None and fence.closed
+
+    def last_position(self) -> int:
+        """The last global position there is: with one writer at a time, the head."""
+        return self.head_position()
 
     def can_exchange(self, other: EventReader) -> bool:
         """Whether `other` is another set of tables in the same file."""

@@ -33,7 +33,8 @@ from eventmig.migrate.sides import Switch
 from eventmig.migrate.states import Side, State
 from eventmig.project import Project
 from eventmig.stores.open import open_store
-from tests.acceptance.support import environment, event, fill, project_in_files
+from tests.acceptance.support import environment, event, project_in_files
+from tests.acceptance.test_postgres_jobs import fill
 
 REGISTRY = """
 from eventmig import Registry, ops, rename_type, upcaster
@@ -103,16 +104,19 @@ class Outcome:
 class World:
     """One job in a folder of its own, with writers that never rest."""
 
-    def __init__(self, folder: Path, *, switch: Switch = Switch.ROUTE) -> None:
+    def __init__(
+        self, folder: Path, *, switch: Switch = Switch.ROUTE, urls: tuple[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.switch = switch
         target = "history-2.db" if switch is Switch.ROUTE else "history.db?tables=v2_"
-        self.urls = (f"sqlite:///{folder}/history.db", f"sqlite:///{folder}/{target}")
+        files = (f"sqlite:///{folder}/history.db", f"sqlite:///{folder}/{target}")
+        self.urls = urls or files
         config = CONFIG.format(source=self.urls[0], target=self.urls[1])
         project_in_files(folder, registry=REGISTRY, config=config)
         event.made = 0  # type: ignore[attr-defined]
         fill(
-            folder / "history.db",
+            self.urls[0],
             [event(f"cart-{n % 5}", "Placed", {"mail": "a", "n": n}) for n in range(60)],
         )
         self.project = Project.open(folder / "eventmig.toml")

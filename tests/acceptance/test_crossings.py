@@ -18,6 +18,7 @@ from eventmig.project import Project
 from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store
 from tests.acceptance.support import event, fill, project, read, sql
+from tests.acceptance.test_postgres_jobs import fill as fill_at
 
 OPENED_2 = NewEvent("Opened", b'{"title":"t"}', schema_version=2)
 OPENED_1 = NewEvent("Opened", b'{"name":"t"}')
@@ -49,9 +50,16 @@ def history() -> list[Event]:
     ]
 
 
-@pytest.fixture(params=["file", "tables", "streams"])
+@pytest.fixture(params=["file", "tables", "streams", "postgres", "postgres streams"])
 def its(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
-    """A job in another file, in other tables of the same file, and in the same tables."""
+    """A job into another file or schema, into other tables beside, and into the same tables."""
+    if request.param.startswith("postgres"):
+        url = request.getfixturevalue("postgres_url")
+        fill_at(f"{url}&schema=one", history())
+        same = {"target": f"{url}&schema=one&release=2", "naming": "{stream}-{release}"}
+        other = {"target": f"{url}&schema=two"}
+        how = same if "streams" in request.param else other
+        return project(tmp_path, registry(), source=f"{url}&schema=one", **how)
     made = {
         "file": {},
         "tables": {"target": "sqlite:///source.db?tables=v2_"},

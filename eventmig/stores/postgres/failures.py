@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from eventmig.errors import (
     DataError,
     EventmigError,
+    FencedError,
     ReadOnlyError,
     StoreDamagedError,
     StoreError,
@@ -88,6 +89,11 @@ _RULES: Final[dict[str, _Rule]] = {
     "42846": _OTHER_TABLES,
     "42883": _OTHER_TABLES,
     "3F000": _OTHER_TABLES,
+    "EVM01": (  # `fence`'s own
+        FencedError,
+        "applications may not append here: a cut-over is under way, or took them elsewhere",
+        "ask again which side is live (`eventmig.live`), and append there",
+    ),
     "XX001": (
         StoreDamagedError,
         "the server finds its files damaged",

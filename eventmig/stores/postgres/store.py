@@ -32,7 +32,8 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import EventReader, Expected, Mode
+from eventmig.stores.base import EventReader, Expected, Fence, Mode, TargetTransaction
+from eventmig.stores.postgres import fence
 from eventmig.stores.postgres.check import current_schema
 from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.location import Location, connect
@@ -49,6 +50,7 @@ _HELD = """SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
       AND classid::bigint << 32 | objid::bigint = %(key)s)"""
 
 
+_LAST = 2**63 - 1
 _MAY_READ = """SELECT bool_and(has_schema_privilege(n.oid, 'USAGE')
         AND has_table_privilege(c.oid, 'SELECT'))
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -218,6 +220,43 @@ class PostgresStore(PostgresReader):
         """Whether a process holds this target now; changes nothing."""
         key = self.location.key("job", self._found.schema)
         return bool(self._rows(_HELD, {"key": key})[0][0])
+
+    # --- crossings (`Fencing`, `Dropping`)
+
+    def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
+        """Close or open the fence; transactions that append are waited out, `wait_s` at most."""
+        with translated(self.location), self._transaction() as connection:
+            fence.set_fence(
+                connection,
+                self.location,
+                self._tables,
+                closed=closed,
+                job_id=job_id,
+                epoch=epoch,
+                wait_s=wait_s,
+            )
+
+    def fence(self) -> Fence | None:
+        """The fence as it is now; None where there never was one."""
+        with self.reading() as connection:
+            return fence.read_fence(connection, self.namespace)
+
+    def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
+        """Raise `JobLostError` unless this holder closed the fence last."""
+        fence.check_fence(tx.connection, self.location, job_id=job_id, epoch=epoch)
+
+    def pass_fence(self, tx: TargetTransaction) -> None:
+        """Let this transaction append though the fence is closed."""
+        fence.pass_fence(tx.connection)
+
+    def last_position(self) -> int:
+        """The last global position there is; not the safe head, which an idle writer holds back."""
+        rows = self._rows(self._sql.head_position, self._span(_LAST, None))
+        return int(rows[0][0]) if rows else 0
+
+    def drop_all(self, tx: TargetTransaction) -> int:
+        """Drop this store's tables (or its streams in shared ones); returns how many events."""
+        return fence.drop_events(tx.connection, self.location, self._tables)
 
     def discard(self) -> None:
         """Take back what opening with "create" made, if it holds no event; closes the store."""
