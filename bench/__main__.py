@@ -16,7 +16,7 @@ from bench import figures
 from bench.measure import Place, StepError
 from bench.report import Report, file_system
 
-GROUPS = ("copy", "disk", "peer", "read", "verify", "rebuild", "memory")
+GROUPS = ("copy", "disk", "peer", "read", "verify", "rebuild", "pushdown", "memory")
 MEMORY_FOLDER = Path("/dev/shm")  # a tmpfs, where there is one
 BYTES_PER_EVENT = 5_000  # of the folders together: histories, targets, logs
 COMPARED_UP_TO = 100_000
@@ -92,6 +92,8 @@ def _measured(options: argparse.Namespace, disk: Path, fast: Path, progress: Con
         add(figures.verifying(whole, rounds))
     if "rebuild" in wanted:
         add(figures.rebuilding(whole, rounds))
+    if "pushdown" in wanted:
+        add(figures.pushing_down(whole, rounds))
     if "memory" in wanted:
         report.memory = figures.memory(whole, quarter)
     report.unequal = figures.unequal((whole, quarter, on_disk))

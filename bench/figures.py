@@ -168,6 +168,34 @@ def reading(place: Place, rounds: int) -> list[Figure]:
     return figures
 
 
+def pushing_down(place: Place, rounds: int) -> list[Figure]:
+    """Batches inside PostgreSQL beside `INSERT … SELECT`, over one connection and over two."""
+    run = place.run(
+        "pushed_down",
+        "inside PostgreSQL",
+        events=place.events,
+        streams=place.streams,
+        rounds=rounds,
+    )
+    times = run.found["rounds"]
+    rates = {name: [place.events / 1000 / found[name] for found in times] for name in times[0]}
+    plain = {name for name in rates if name.startswith("INSERT")}
+    targets = {("2 connections", "INSERT … SELECT, indexes on"): 1.0}
+    return [
+        _figure(
+            "pushdown",
+            f"inside PostgreSQL: copy, {name}" if "conn" in name else f"PostgreSQL: copy, {name}",
+            rates[name],
+            reference,
+            rates[reference],
+            target=targets.get((name, reference)),
+        )
+        for name in rates
+        if name not in plain
+        for reference in sorted(plain)
+    ]
+
+
 def memory(place: Place, quarter: Place) -> list[tuple[str, float, float]]:
     """The peak of each kind of step, with the whole history and with a quarter of it, in MB."""
     steps: list[tuple[str, str, Mapping[str, object]]] = [

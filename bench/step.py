@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import content, ours, peer, raw
+from bench import content, ours, peer, pushdown, raw
 from bench.domain import activity_per_customer, registry
 from bench.history import BATCH_SIZE
 from bench.workspace import Workspace, url_of
@@ -93,6 +93,10 @@ def on_read(work: Workspace, *, sample: int, rounds: int) -> Result:
     return {"types": [asdict(one) for one in found]}
 
 
+def pushed_down(work: Workspace, *, events: int, streams: int, rounds: int) -> Result:
+    return {"rounds": pushdown.seconds(work, events=events, streams=streams, rounds=rounds)}
+
+
 STEPS: dict[str, Callable[..., Result]] = {
     function.__name__: function
     for function in (
@@ -106,6 +110,7 @@ STEPS: dict[str, Callable[..., Result]] = {
         group_by,
         rebuild,
         on_read,
+        pushed_down,
     )
 }
 
