@@ -20,7 +20,15 @@ from eventmig.events import Event, NewEvent
 from eventmig.migrate.states import State
 from eventmig.stores.base import ANY, NONE, JobTarget
 from eventmig.stores.open import open_store
-from tests.acceptance.support import contents, event, fill, project, read
+from tests.acceptance.support import (
+    contents,
+    driver,
+    event,
+    fill,
+    project,
+    project_in_files,
+    read,
+)
 
 METADATA = [None, b"{}", '{"é": "\u2028"}'.encode()]
 
@@ -340,3 +348,71 @@ def test_in_postgresql_always_says_why_not(
     urls |= {"target": postgres_url + target} if target else {}
     with pytest.raises(JobError, match=why):
         commands.upcast(project(tmp_path, registry(), **urls), pushdown=Pushdown.ALWAYS)
+
+
+# killed ---------------------------------------------------------------------------------------
+
+MINE = """
+from eventmig import Registry, ops, upcaster
+registry = Registry([
+    upcaster("Opened", 1, ops.rename("name", "title"), ops.convert("sum", "text_to_hundredths")),
+])
+"""
+
+# One process that is forked for every run; a run is killed just before the n-th time that it
+# talks to the server, over either connection.
+DRIVER = """
+import os, signal, sys
+import psycopg
+from eventmig import commands
+from eventmig.project import Project
+
+its = Project.open()
+its.registry
+wait = psycopg.Connection.wait
+
+def run(target, kill_at):
+    count = 0
+    def traced(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return wait(*args, **kwargs)
+    psycopg.Connection.wait = traced
+    report = commands.upcast(its, target=target, pushdown=commands.Pushdown.ALWAYS, workers=2)
+    os._exit(0 if report.ready and not report.pushed.through_python else 9)
+
+def forked(*arguments):
+    child = os.fork()
+    if child == 0:
+        try:
+            run(*arguments)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+        os._exit(8)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+target, kill_at, code = sys.argv[1], 60, -9
+while code == -9:
+    url = f"{target}&schema=at_{kill_at}"
+    code = forked(url, kill_at)
+    assert code in (0, -9), code
+    assert code == 0 or forked(url, 0) == 0
+    print(url)
+    kill_at += 67
+"""
+
+
+def test_killed_at_any_point_it_ends_as_if_it_had_not_been(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    fill_postgres(f"{postgres_url}&schema=old", some(40))
+    config = f'registry = "steps_here:registry"\nsource = "{postgres_url}&schema=old"\n'
+    folder = project_in_files(tmp_path / "its", registry=MINE, config=config + "batch_size = 4\n")
+    done = driver(folder, DRIVER, postgres_url)
+    assert done.returncode == 0, done.stderr
+    *killed, undisturbed = done.stdout.split()
+    assert len(killed) >= 3
+    for url in killed:
+        assert held(url) == held(undisturbed), url
