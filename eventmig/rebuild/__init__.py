@@ -15,6 +15,7 @@ from eventmig.rebuild.read_model import ReadModel, ReplayOrder
 from eventmig.rebuild.rebuild_read_models import rebuild_read_models, rollback_read_models
 from eventmig.rebuild.rows import Rows
 from eventmig.rebuild.snapshots import rebuild_snapshots, rollback_snapshots
+from eventmig.rebuild.sql import Sql
 
 __all__ = [
     "Aggregate",
@@ -27,6 +28,7 @@ __all__ = [
     "Rows",
     "SnapshotComparison",
     "SnapshotMismatch",
+    "Sql",
     "compare_snapshots",
     "load",
     "rebuild_read_models",

@@ -318,7 +318,7 @@ def checkpoint(connection: Connection, hold: Writing, at: Generation) -> None:
     )
 
 
-def set_aside(connection: Connection, hold: Hold, number: int, event: SetAside) -> None:
+def set_aside(connection: Connection, hold: Writing, number: int, event: SetAside) -> None:
     """Put an event into the quarantine of a generation."""
     row = {"kind": hold.kind.value, "name": hold.name, "generation": number} | asdict(event)
     connection.execute(insert(quarantine).values(row))

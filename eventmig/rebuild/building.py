@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, func, select
 from eventmig.errors import RebuildError, Where
 from eventmig.rebuild import bookkeeping, swap
 from eventmig.rebuild.bookkeeping import Generation, Hold, KeptTable, Kind, SetAside, State
-from eventmig.rebuild.careful import BATCH, OF_ONE_EVENT, one_by_one
+from eventmig.rebuild.careful import BATCH, OF_ONE_EVENT, one_by_one, one_by_one_within
 from eventmig.rebuild.planning import plan_generation
 from eventmig.rebuild.progress import Phase, Progress, RebuildProgress, RebuildResult
 from eventmig.rebuild.read_model import ReadModel
@@ -81,7 +81,7 @@ class ModelBuilding:
         Raises `RebuildError` naming what went wrong; the same call goes on when mended.
         """
         self.tell(Phase.REPLAYING)
-        if helpers is not None:
+        if helpers is not None and not self.model.runs_sql:
             self._follow(replay_side_by_side(*self._parts(), helpers), Phase.REPLAYING)
         self._replay(Phase.REPLAYING)
         self.tell(Phase.CHECKING)
@@ -110,7 +110,8 @@ class ModelBuilding:
     def last_increment(self, upto: int) -> None:
         """Replay what came since in the caller's transaction, of which it is a part."""
         self.plan = replace(self.plan, upto=upto)
-        self.at = replay_within(*self._parts())
+        within = one_by_one_within if self.model.runs_sql else replay_within
+        self.at = within(*self._parts())
 
     def set_aside(self) -> list[SetAside]:
         """The events in its quarantine (reads)."""
@@ -119,13 +120,17 @@ class ModelBuilding:
     def _replay(self, phase: Phase) -> None:
         while True:
             try:
-                self._follow(replay(*self._parts()), phase)
-                return
+                if not self.model.runs_sql:
+                    self._follow(replay(*self._parts()), phase)
+                    return
             except OF_ONE_EVENT:
                 if not self._quarantine:
                     raise
             self.connection.rollback()
-            self.at = one_by_one(*self._parts())
+            before = self.at
+            self.at = one_by_one(*self._parts(), quarantine=self._quarantine)
+            if self.at == before:
+                return
             self.tell(phase)
 
     def _parts(

@@ -1,13 +1,13 @@
-"""Events one at a time, those that fail set aside: what a rebuild with quarantine does.
+"""Events one at a time: where one may be set aside, and where handlers run SQL.
 
-A batch that fails is gone through again from its checkpoint, each event in a savepoint of
-its own: what fails leaves nothing behind but its row in the quarantine, which is committed
-together with the rows of the others and with the checkpoint.
+With quarantine, a batch that fails is gone through again from its checkpoint, each event
+in a savepoint of its own: what fails leaves nothing behind but its row in the quarantine,
+which is committed together with the rows of the others and with the checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -16,12 +16,14 @@ from sqlalchemy import Connection, Table
 from eventmig.errors import DataError, EventmigError, RebuildError, UpcastError
 from eventmig.events import Event
 from eventmig.rebuild import bookkeeping
-from eventmig.rebuild.bookkeeping import Generation, Hold, SetAside
+from eventmig.rebuild.bookkeeping import Generation, SetAside, Writing
 from eventmig.rebuild.faults import handler_error, where_of, with_handler
 from eventmig.rebuild.handlers import call
+from eventmig.rebuild.progress import Upcast
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, folds_of
 from eventmig.rebuild.rows import Rows
+from eventmig.rebuild.sql import Sql
 from eventmig.stores.base import all_events
 
 BATCH = 5_000
@@ -35,38 +37,78 @@ def one_by_one(
     model: ReadModel,
     targets: Sequence[Table],
     connection: Connection,
-    hold: Hold,
+    hold: Writing,
     start: Generation,
     plan: Replay,
+    *,
+    quarantine: bool,
 ) -> Generation:
     """Apply the next `BATCH` stored events, one after the other; commits once.
 
-    Those that fail are in the quarantine then. Raises `JobLostError` when another process
-    took over, and what the source and the database raise.
+    With `quarantine`, those that fail are set aside. Raises what `one_by_one_within` does.
     """
-    stored = _next_events(start, plan)
-    one = _One(model, targets, connection, plan)
-    at = start
     with connection.begin():
         hold.fence(connection)
-        for event in stored:
-            savepoint = connection.begin_nested()
-            folded = 0
-            try:
-                folded = one.apply(event)
-            except OF_ONE_EVENT as error:
-                savepoint.rollback()
-                one.discard()
-                bookkeeping.set_aside(connection, hold, start.number, _aside(event, error))
-            else:
-                savepoint.commit()
-            at = replace(
-                at,
-                position=event.global_position,
-                events_read=at.events_read + 1,
-                events_folded=at.events_folded + folded,
-            )
-        bookkeeping.checkpoint(connection, hold, at)
+        return one_by_one_within(
+            model, targets, connection, hold, start, plan, quarantine=quarantine
+        )
+
+
+def all_one_by_one(
+    model: ReadModel,
+    targets: Sequence[Table],
+    connection: Connection,
+    hold: Writing,
+    start: Generation,
+    plan: Replay,
+) -> Iterator[Generation]:
+    """Apply everything after the checkpoint, one after the other; yields after each commit."""
+    while True:
+        at = one_by_one(model, targets, connection, hold, start, plan, quarantine=False)
+        if at == start:
+            return
+        yield at
+        start = at
+
+
+def one_by_one_within(
+    model: ReadModel,
+    targets: Sequence[Table],
+    connection: Connection,
+    hold: Writing,
+    start: Generation,
+    plan: Replay,
+    *,
+    quarantine: bool = False,
+) -> Generation:
+    """`one_by_one` in the caller's transaction, after its fence.
+
+    Raises `RebuildError` or `UpcastError` naming the event that failed (without
+    `quarantine`), and what the source and the database raise.
+    """
+    stored = _next_events(start, plan)
+    one = OneAtATime(model, targets, connection, plan.upcast)
+    at = start
+    for event in stored:
+        savepoint = connection.begin_nested()
+        folded = 0
+        try:
+            folded = one.apply(event)
+        except OF_ONE_EVENT as error:
+            savepoint.rollback()
+            if not quarantine:
+                raise
+            one.discard()
+            bookkeeping.set_aside(connection, hold, start.number, _aside(event, error))
+        else:
+            savepoint.commit()
+        at = replace(
+            at,
+            position=event.global_position,
+            events_read=at.events_read + 1,
+            events_folded=at.events_folded + folded,
+        )
+    bookkeeping.checkpoint(connection, hold, at)
     return at
 
 
@@ -91,18 +133,23 @@ def _aside(event: Event, error: EventmigError) -> SetAside:
     )
 
 
-class _One:
-    """A model's handlers and tables, for one stored event at a time."""
+class OneAtATime:
+    """A model's handlers and tables, for one event at a time in the caller's transaction."""
 
     def __init__(
-        self, model: ReadModel, targets: Sequence[Table], connection: Connection, plan: Replay
+        self,
+        model: ReadModel,
+        targets: Sequence[Table],
+        connection: Connection,
+        upcast: Upcast,
     ) -> None:
         self._connection = connection
-        self._upcast = plan.upcast
+        self._upcast = upcast
         self._handle = {type_: call(handler, "rows") for type_, handler in model.handlers.items()}
         self._names = {type_: handler.name for type_, handler in model.handlers.items()}
         folds, self._writers = folds_of(model, targets, connection)
-        self._rows = Rows(folds)
+        tables = dict(zip(model.tables, targets, strict=True))
+        self._rows = Rows(folds, Sql(tables, connection, self._write))
 
     def apply(self, stored: Event) -> int:
         """Upcast, handle and write one stored event; returns how many events were handled."""
@@ -117,15 +164,18 @@ class _One:
             except Exception as error:
                 raise handler_error(error, event, self._names) from error
             try:
-                for writer, fold in self._writers:
-                    writer.write(self._connection, fold)
-                    fold.settle(0)
+                self._write()
             except RebuildError as error:
                 place = error.where.within(where_of(event))
                 error.where = with_handler(place, self._names)
                 raise
             folded += 1
         return folded
+
+    def _write(self) -> None:
+        for writer, fold in self._writers:
+            writer.write(self._connection, fold)
+            fold.discard()
 
     def discard(self) -> None:
         """Forget what a failed event left in the folds, and what they know of its rows."""

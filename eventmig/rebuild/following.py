@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 from eventmig.errors import JobLockedError, JobLostError, RebuildError, Where
 from eventmig.rebuild import bookkeeping
 from eventmig.rebuild.bookkeeping import Generation, Kind, LiveHold, State
+from eventmig.rebuild.careful import all_one_by_one
 from eventmig.rebuild.hold import held
 from eventmig.rebuild.progress import DataUpcaster, SourceTypes, Upcast
 from eventmig.rebuild.read_model import ReadModel
@@ -160,7 +161,8 @@ class _Follower:
         hold = LiveHold(
             kind=_KIND, name=self._model.name, number=live.number, position=live.position
         )
-        for at in replay(self._model, self._model.tables, connection, hold, live, plan):
+        parts = (self._model, self._model.tables, connection, hold, live, plan)
+        for at in all_one_by_one(*parts) if self._model.runs_sql else replay(*parts):
             hold.position = at.position
             self._events += at.events_read - live.events_read
             live = at

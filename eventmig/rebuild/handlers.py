@@ -1,8 +1,8 @@
 """What a handler takes: read once from its signature, then only called.
 
 Stands between an upcast event and a fold. One rule: a parameter called `event`
-is given the event, one called `rows` the rows, one called `state` the
-aggregate's state; the one other parameter, if there is one, is given the
+is given the event, one called `rows` the rows (one called `sql` their SQL), one called
+`state` the aggregate's state; the one other parameter, if there is one, is given the
 event's data, decoded as its annotation says. Never does I/O.
 """
 
@@ -47,7 +47,7 @@ class Handler:
 def handler_of(
     function: Callable[..., object], *, roles: frozenset[str], needs: frozenset[str]
 ) -> Handler:
-    """Read a handler's signature; `roles` it may take, of which it must take those of `needs`.
+    """Read a handler's signature; `roles` it may take, one of `needs` (if any) it must take.
 
     Raises `RebuildError` naming the handler when the signature fits no rule.
     """
@@ -75,11 +75,10 @@ def handler_of(
             schema = schema_of(annotation)
         takes.append(role)
         names.append(parameter.name)
-    missing = needs.difference(takes)
-    if missing:
+    if needs and needs.isdisjoint(takes):
         raise _unfit(
             name,
-            f"has no parameter called {' or '.join(sorted(missing))}",
+            f"has no parameter called {' or '.join(sorted(needs))}",
             "without it a handler can have no effect",
         )
     return Handler(
@@ -105,6 +104,7 @@ def call(handler: Handler, extra: str) -> Callable[[Event, object], object]:
     parts: dict[str, Callable[[Event, object], object]] = {
         "event": lambda event, value: event,
         extra: lambda event, value: value,
+        "sql": lambda event, value: getattr(value, "sql"),  # noqa: B009
     }
     if decode is not None:
         parts["data"] = lambda event, value: decode(event.data)

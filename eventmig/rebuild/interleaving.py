@@ -19,11 +19,8 @@ from sqlalchemy.pool import StaticPool
 
 from eventmig.errors import RebuildError
 from eventmig.events import Event
-from eventmig.rebuild.faults import handler_error
-from eventmig.rebuild.handlers import call
+from eventmig.rebuild.careful import OneAtATime
 from eventmig.rebuild.read_model import ReadModel
-from eventmig.rebuild.replay import folds_of
-from eventmig.rebuild.rows import Rows
 from eventmig.rebuild.shadow import Shadow
 
 Contents: TypeAlias = dict[tuple[str, tuple[Any, ...]], tuple[Any, ...]]
@@ -74,26 +71,13 @@ def difference(
 
 def contents(model: ReadModel, events: Sequence[Event]) -> Contents:
     """The rows that these events make, one transaction per event: the slow, obvious way."""
-    handle = {type_: call(handler, "rows") for type_, handler in model.handlers.items()}
-    names = {type_: handler.name for type_, handler in model.handlers.items()}
     engine = create_engine("sqlite://", poolclass=StaticPool)
     try:
         shadow = _made(model, engine)
         with engine.connect() as connection:
-            folds, writers = folds_of(model, shadow.tables, connection)
-            rows = Rows(folds)
+            one = OneAtATime(model, shadow.tables, connection, list)
             for event in events:
-                if event.type not in handle:
-                    continue
-                rows.position, rows.type = event.global_position, event.type
-                try:
-                    handle[event.type](event, rows)
-                    for writer, fold in writers:
-                        writer.write(connection, fold)
-                        fold.settle(0)
-                        fold.known.clear()
-                except Exception as error:
-                    raise handler_error(error, event, names) from error
+                one.apply(event)
             return _contents(shadow, connection)
     finally:
         engine.dispose()

@@ -80,15 +80,18 @@ class ReadModel:
     def on(self, *types: str) -> Callable[[F], F]:
         """Declare the handler of these event types, as they are called in the release.
 
-        A handler's parameters: `rows` (a `Rows`), `event` if it wants it, and one
-        more for the event's data, decoded as annotated (a msgspec.Struct, a pydantic
-        model, dict). It is given nothing else: a rebuild has no side effects. Raises
-        `RebuildError` when its signature fits no rule, or a type has one already.
+        A handler's parameters: `rows` (a `Rows`) or, the slow way, `sql` (a `Sql`); `event`
+        if it wants it; and one more for the event's data, decoded as annotated (a
+        msgspec.Struct, a pydantic model, dict). It is given nothing else: a rebuild has no
+        side effects. Raises `RebuildError` when its signature fits no rule, or a type has
+        one already.
         """
 
         def declare(function: F) -> F:
             handler = handler_of(
-                function, roles=frozenset({"event", "rows"}), needs=frozenset({"rows"})
+                function,
+                roles=frozenset({"event", "rows", "sql"}),
+                needs=frozenset({"rows", "sql"}),
             )
             for type_ in types:
                 if type_ in self._handlers:
@@ -111,6 +114,11 @@ class ReadModel:
     def types(self) -> frozenset[str]:
         """The event types it handles."""
         return frozenset(self._handlers)
+
+    @property
+    def runs_sql(self) -> bool:
+        """Whether a handler takes `sql`: such a model is replayed one event at a time."""
+        return any("sql" in handler.takes for handler in self._handlers.values())
 
     def partition_of(self, event: Event) -> Hashable:
         """What the order of an event's handling depends on: one value for global order."""

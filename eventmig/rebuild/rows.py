@@ -17,6 +17,7 @@ from eventmig.errors import RebuildError, Where
 from eventmig.rebuild.faults import Cause, missing, present
 from eventmig.rebuild.fold import Effect, Needs, Outcome, TableFold
 from eventmig.rebuild.shape import Number, Shape
+from eventmig.rebuild.sql import Sql
 
 Key: TypeAlias = object
 """A row's key: a dict {column: value}, the value alone where one column is the
@@ -38,13 +39,15 @@ class Rows:
     model's, a column the table has not, and a key of the wrong type. Handlers have no
     connection: nothing but rows can be changed in a rebuild.
 
-    `position` and `type` are of the event that is handled: 0 and None where unknown.
+    `position` and `type` are of the event that is handled: 0 and None where unknown. `sql`
+    is for handlers that take it.
     """
 
-    __slots__ = ("_folds", "position", "type")
+    __slots__ = ("_folds", "position", "sql", "type")
 
-    def __init__(self, folds: Mapping[Table, TableFold]) -> None:
+    def __init__(self, folds: Mapping[Table, TableFold], sql: Sql | None = None) -> None:
         self._folds = folds
+        self.sql = sql
         self.position: int = 0
         self.type: str | None = None
 
