@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
+import time
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +20,8 @@ from eventmig.project import Project
 from eventmig.stores.open import open_store
 from tests.acceptance.support import project, sql
 from tests.layouts.library import sqlite, till
-from tests.layouts.test_message_db import append, layout, make
+from tests.layouts.test_message_db import STEPS, append, layout, make, messages
+from tests.postgres import Server
 
 RUNG = "till:Sale.Rung"
 
@@ -171,6 +174,48 @@ def test_the_safe_head_waits_for_a_lower_position(
     slow.rollback()
     slow.close()
     store.close()
+
+
+def test_no_event_of_a_live_store_is_missed(
+    tmp_path: Path, postgres_url: str, postgres_server: Server
+) -> None:
+    make(postgres_url)
+    written: list[int] = []
+
+    def writer(number: int) -> None:
+        chance = random.Random(number)
+        with psycopg.connect(postgres_url) as connection:
+            position = 0
+            for _ in range(40):
+                connection.execute(
+                    "INSERT INTO message_store.messages (stream_name, position, type, data)"
+                    " VALUES (%s, %s, 'Placed', '{\"customerName\": \"Ada L\"}')",
+                    [f"order-{number}", position],
+                )
+                time.sleep(chance.random() / 50)
+                if chance.random() < 0.1:
+                    connection.rollback()
+                else:
+                    connection.commit()
+                    position += 1
+            written.append(position)
+
+    writers = [threading.Thread(target=writer, args=[n]) for n in range(6)]
+    with postgres_server.database() as other:
+        make(other)
+        shop = project(tmp_path, Registry(STEPS), source=layout(postgres_url), target=layout(other))
+        for thread in writers:
+            thread.start()
+        runs = 0
+        while any(thread.is_alive() for thread in writers):
+            commands.upcast(shop, verify=False)
+            runs += 1
+        for thread in writers:
+            thread.join()
+        report = commands.upcast(shop)
+        assert report.ready
+        assert runs > 1
+        assert report.job.tally.written == sum(written) == len(messages(other))
 
 
 def test_a_missing_privilege_is_named(postgres_url: str) -> None:
