@@ -15,8 +15,9 @@ from rich.console import Console
 from bench import figures
 from bench.measure import Place, StepError
 from bench.report import Report, file_system
+from eventmig.errors import ConfigError
 
-GROUPS = ("copy", "disk", "peer", "read", "verify", "rebuild", "pushdown", "memory")
+GROUPS = ("copy", "disk", "peer", "read", "verify", "rebuild", "pushdown", "kurrentdb", "memory")
 MEMORY_FOLDER = Path("/dev/shm")  # a tmpfs, where there is one
 BYTES_PER_EVENT = 5_000  # of the folders together: histories, targets, logs
 COMPARED_UP_TO = 100_000
@@ -94,10 +95,21 @@ def _measured(options: argparse.Namespace, disk: Path, fast: Path, progress: Con
         add(figures.rebuilding(whole, rounds))
     if "pushdown" in wanted:
         add(figures.pushing_down(whole, rounds))
+    if "kurrentdb" in wanted:
+        add(_kurrentdb(disk, options.events, report))
     if "memory" in wanted:
         report.memory = figures.memory(whole, quarter)
     report.unequal = figures.unequal((whole, quarter, on_disk))
     return report
+
+
+def _kurrentdb(folder: Path, events: int, report: Report) -> list[figures.Figure]:
+    try:
+        from bench.kurrentdb import kurrentdb
+    except ConfigError as error:  # no client is installed
+        report.notes.append(f"KurrentDB was not measured: {error.what}")
+        return []
+    return kurrentdb(folder, events)
 
 
 def _fast(options: argparse.Namespace) -> Path | None:

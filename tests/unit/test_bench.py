@@ -67,6 +67,7 @@ def test_a_run_has_every_ratio_of_copies_that_are_equal(tmp_path: Path) -> None:
         "read": 8,
         "verify": 2,
         "rebuild": 4,
+        "kurrentdb": 6,
         **({"peer": 2} if HAS_PEER else {}),
     }
     assert all(m["peak_mb"] > 0 and m["quarter_peak_mb"] > 0 for m in found["memory"])

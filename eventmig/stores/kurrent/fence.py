@@ -85,8 +85,7 @@ class FenceStream:
 
     def _last(self) -> tuple[Fence | None, int]:
         name = self._location.fence_stream
-        revision = self._log.last_revision(name)
-        with closing(self._log.of_stream(name, max(revision, 0))) as stored_events:
+        with closing(self._log.of_stream_backwards(name)) as stored_events:
             for stored in stored_events:
                 return Fence(**json.loads(stored.data)), stored.stream_revision
         return None, -1

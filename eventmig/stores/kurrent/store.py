@@ -290,15 +290,15 @@ class KurrentStore(KurrentReader):
         -1 where it is not there.
         """
         name = self.location.prefix + stream
-        following = self._rules().next_revision(name)
-        last = max(self._log.last_revision(name), following - 1 if following < END else -1)
-        head = last
+        last = -1
         with closing(self._log.of_stream_backwards(name)) as stored_events:
             for stored in stored_events:
+                last = max(last, stored.stream_revision)
                 if stored.metadata["type"] != MOVED:
-                    break
-                head = stored.stream_revision - 1
-        return head, last
+                    return stored.stream_revision, last
+        if last < 0 and (following := self._rules().next_revision(name)) < END:
+            return following - 1, following - 1
+        return -1, last
 
     def _probe(self) -> None:
         """Find out at once whether there is a server, and whether it lets us read."""

@@ -9,6 +9,7 @@ and finds it there, event by event, when it is written again.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple, Protocol
@@ -27,6 +28,7 @@ from eventmig.stores.kurrent.url import Location, Order
 
 _BINARY: Final = "application/octet-stream"
 _JSON: Final = "application/json"
+_CANONICAL: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IDS: Final = uuid.UUID("2d6f0f6a-5d5e-5b7e-9a52-4c6a8f3e1b90")
 _tables = MetaData()
 _accounted = Table(
@@ -117,11 +119,13 @@ class KurrentTransaction:
             return max(self._accounted, self._store.head_position())
         if not self.passes_fence:
             self._fence.check_open()
-        known = self.heads_known
+        known, location = self.heads_known, self._store.location
+        for stream, type_ in set(zip(columns.streams, columns.types, strict=True)):
+            check_names(location, stream, type_, "-")
         last = 0
         items: list[Item] = []
         for event in columns.events(positions):
-            item = copied_item(self._store.location, event)
+            item = copied_item(location, event)
             there = known.unaccounted.pop((event.stream, event.stream_position), None)
             if there is None:
                 items.append(item)
@@ -129,7 +133,7 @@ class KurrentTransaction:
             if there.id != item.id:
                 raise self._other(item, there)
             last = max(last, there.position)
-        if self._store.location.order is Order.STREAM:
+        if location.order is Order.STREAM:
             items = _by_stream(items)
         last = max(last, self._appender.append(items))
         known.last.update(zip(columns.streams, positions, strict=True))
@@ -193,9 +197,14 @@ class KurrentTransaction:
 
 
 def copied_item(location: Location, event: Event) -> Item:
-    """An event of a job as an append takes it; raises `DataError` naming what it cannot."""
-    check_names(location, event.stream, event.type, event.id)
-    id_ = _uuid(event.id)
+    """An event of a job as an append takes it; its stream and type were checked.
+
+    Raises `DataError` for an id that cannot be carried.
+    """
+    id_ = event.id
+    if not _CANONICAL.fullmatch(id_):
+        check_names(location, event.stream, event.type, id_)
+        id_ = _uuid(id_)
     origin = event.origins[0] if event.origins else None
     envelope = Envelope(
         format=1,
@@ -297,12 +306,7 @@ def _content(data: bytes, metadata: bytes | None) -> tuple[bytes | None, str]:
 
 def _uuid(id_: str) -> str:
     """The id, or where it is no UUID in its canonical form, a UUIDv5 of it."""
-    try:
-        if str(uuid.UUID(id_)) == id_:
-            return id_
-    except ValueError:
-        pass
-    return str(uuid.uuid5(_IDS, id_))
+    return id_ if _CANONICAL.fullmatch(id_) else str(uuid.uuid5(_IDS, id_))
 
 
 def _by_stream(items: Sequence[Item]) -> list[Item]:
