@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,38 +38,43 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(releasing.init)
-app.command()(releasing.check)
-app.command()(releasing.release)
-app.command()(jobs.plan)
-app.command()(jobs.upcast)
-app.command()(jobs.verify)
-app.command()(jobs.status)
-app.command()(jobs.history)
-app.command()(inspecting.inspect)
-app.command()(looking.current)
-app.command()(looking.show)
-app.command()(lifecycle.pause)
-app.command()(lifecycle.resume)
-app.command()(lifecycle.throttle)
-app.command()(lifecycle.cutover)
-app.command()(lifecycle.reverse)
-app.command()(lifecycle.complete)
-app.command()(jobs.cancel)
-app.command()(rebuilding.rebuild)
-app.command()(rebuilding.rollback)
-app.command()(rebuilding.project)
-app.command(name="diff-readmodel")(rebuilding.diff_readmodel)
-app.command(name="check-snapshots")(rebuilding.check_snapshots)
-app.command(name="import")(transfer.import_)
-app.command()(transfer.export)
-app.command()(demo.demo)
+_COMMANDS: dict[str, list[Callable[..., None]]] = {
+    "The registry and its releases": [releasing.init, releasing.check, releasing.release],
+    "A job": [jobs.plan, jobs.upcast, jobs.verify, jobs.status, jobs.history, jobs.cancel],
+    "A job beside a live application": [
+        lifecycle.pause,
+        lifecycle.resume,
+        lifecycle.throttle,
+        lifecycle.cutover,
+        lifecycle.reverse,
+        lifecycle.complete,
+    ],
+    "Read models and snapshots": [
+        rebuilding.rebuild,
+        rebuilding.rollback,
+        rebuilding.project,
+        rebuilding.diff_readmodel,
+        rebuilding.check_snapshots,
+    ],
+    "Stores": [
+        inspecting.inspect,
+        looking.current,
+        looking.show,
+        transfer.import_,
+        transfer.export,
+        demo.demo,
+    ],
+}
+for _panel, _functions in _COMMANDS.items():
+    for _function in _functions:
+        _name = _function.__name__.rstrip("_").replace("_", "-")
+        app.command(name=_name, rich_help_panel=_panel)(_function)
 
 _quarantine = typer.Typer(help="Events a job set aside: list, show, retry.", no_args_is_help=True)
 _quarantine.command(name="list")(quarantine.list_)
 _quarantine.command()(quarantine.show)
 _quarantine.command()(quarantine.retry)
-app.add_typer(_quarantine, name="quarantine")
+app.add_typer(_quarantine, name="quarantine", rich_help_panel="A job")
 
 
 def _print_version(value: bool) -> None:

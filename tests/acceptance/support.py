@@ -9,11 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-import pytest
 
 from eventmig import Registry, drop_event, merge, ops, part, rename_type, split_event, upcaster
 from eventmig.config import Config
@@ -238,9 +238,17 @@ def driver(folder: Path, code: str, *arguments: object) -> subprocess.CompletedP
     )
 
 
-def bare(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    """Forget modules that a command imported from another folder, now and after the test."""
-    for name in list(sys.modules):
-        if name.split(".")[0] in packages:
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+@contextmanager
+def bare(*packages: str) -> Iterator[None]:
+    """No trace of packages of these names, which folders have their own of, in or after a block."""
+
+    def taken() -> dict[str, ModuleType]:
+        return {n: sys.modules.pop(n) for n in list(sys.modules) if n.split(".")[0] in packages}
+
+    modules, path = taken(), list(sys.path)
+    try:
+        yield
+    finally:
+        taken()
+        sys.modules.update(modules)
+        sys.path[:] = path

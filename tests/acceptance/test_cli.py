@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,14 +52,14 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[Path]:
     """What `eventmig init` writes, in a folder whose name has a space and looks like markup."""
     made = tmp_path / "a [bold] folder"
     made.mkdir()
     monkeypatch.chdir(made)
-    bare(monkeypatch, "upcasters", "projections")
-    assert run("init")[0] == ExitCode.DONE
-    return made
+    with bare("upcasters", "projections"):
+        assert run("init")[0] == ExitCode.DONE
+        yield made
 
 
 def value(text: str) -> Any:
@@ -299,9 +299,9 @@ def inside(run: Run, monkeypatch: pytest.MonkeyPatch) -> Inside:
     """Run a command in a folder of `project_in_files`, in this process; with its code anew."""
 
     def inside(folder: Path, *arguments: str) -> Done:
-        bare(monkeypatch, "steps_here")
         monkeypatch.chdir(folder)
-        return Done(*run(*arguments))
+        with bare("steps_here"):
+            return Done(*run(*arguments))
 
     return inside
 
