@@ -2,8 +2,8 @@
 
 It can be printed, compared, hashed into a fingerprint, and read in several ways:
 `up` (slow, obvious, pure, on the classes themselves; `ops.compiled` has the fast
-one), down (`inverse`, another op), and schema (`ops.schema`). A reading is a
-function over these classes in a module of its own; SQL will be the next one.
+one), down (`inverse`, another op), schema (`ops.schema`) and SQL (`ops.sql`). A
+reading is a function over these classes in a module of its own.
 
 Rules that hold for every op:
 

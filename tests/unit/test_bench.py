@@ -68,6 +68,7 @@ def test_a_run_has_every_ratio_of_copies_that_are_equal(tmp_path: Path) -> None:
         "verify": 2,
         "rebuild": 4,
         "kurrentdb": 6,
+        "pushdown": 6,
         **({"peer": 2} if HAS_PEER else {}),
     }
     assert all(m["peak_mb"] > 0 and m["quarter_peak_mb"] > 0 for m in found["memory"])
