@@ -54,9 +54,21 @@ class LiveStore:
     `old` and `new` are the URLs of the job's source and target; both must be there. Reads and
     appends go to the live side, under the names that streams have there. Not for several
     threads at once: give each its own.
+
+    `only` is for code that knows one side's schema versions: it is refused (`FencedError`) while
+    the other side is live, also where that came about amid an append.
     """
 
-    def __init__(self, old: str, new: str, *, kept_s: float = KEPT_S, wait_s: float = WAIT_S):
+    def __init__(
+        self,
+        old: str,
+        new: str,
+        *,
+        only: Side | None = None,
+        kept_s: float = KEPT_S,
+        wait_s: float = WAIT_S,
+    ):
+        self._only = only
         self._stores: dict[Side, JobTarget] = {}
         self._urls = {Side.OLD: old, Side.NEW: new}
         self._kept_s = kept_s
@@ -110,6 +122,12 @@ class LiveStore:
         fresh = False
         while True:
             route = self.route(fresh=fresh)
+            if self._only not in (None, route.side):
+                raise FencedError(
+                    f"the {route.side.value} side is live, and this code is for the other",
+                    where=Where(store=self._urls[route.side]),
+                    remedy="let the other version of the application serve",
+                )
             try:
                 return work(self._store(route.side), route)
             except FencedError:

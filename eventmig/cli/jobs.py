@@ -63,9 +63,13 @@ def upcast(
 ) -> None:
     """Rewrite the stored history to a release, verified. Resumes where it was stopped."""
     session = begin(json)
+    project = session.project()
+    if follow and commands.was_ready(project, release=release, target=target):
+        lifecycle.keep_up(session, project, release, source, target, quarantine, batch_size)
+        return
     with session.job_reporting() as on_progress:
         found = commands.upcast(
-            session.project(),
+            project,
             release=release,
             source=source,
             target=target,
@@ -77,7 +81,7 @@ def upcast(
             on_progress=on_progress,
         )
     if follow and found.job.state is not State.PAUSED:
-        lifecycle.keep_up(session, release, source, target, quarantine, batch_size)
+        lifecycle.keep_up(session, project, release, source, target, quarantine, batch_size)
         return
     session.show(found, lambda: render.job(found))
     if not found.ready and found.job.state not in CROSSED:

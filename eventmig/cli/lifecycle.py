@@ -15,6 +15,7 @@ from eventmig.cli.options import Json, Release, Source, Target
 from eventmig.cli.session import Session, begin
 from eventmig.migrate.sides import Switch
 from eventmig.migrate.states import ENDED
+from eventmig.project import Project
 
 Budget = Annotated[
     float, typer.Option("--budget", min=0, help="Seconds that writers may be kept out.")
@@ -158,6 +159,7 @@ def watch(
 
 def keep_up(
     session: Session,
+    project: Project,
     release: str | None,
     source: str | None,
     target: str | None,
@@ -170,7 +172,7 @@ def keep_up(
         session.err.print(f"{what}{': ' if why else ''}{why}")
 
     found = commands.keep_up(
-        session.project(),
+        project,
         release=release,
         source=source,
         target=target,

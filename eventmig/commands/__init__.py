@@ -44,6 +44,7 @@ from eventmig.commands.steering import (
     resume,
     steer,
     was_announced,
+    was_ready,
 )
 from eventmig.migrate.pushdown import Pushdown
 
@@ -98,4 +99,5 @@ __all__ = [
     "upcast",
     "verify",
     "was_announced",
+    "was_ready",
 ]

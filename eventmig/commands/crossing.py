@@ -200,7 +200,8 @@ def complete(
         run_hook(project.config, "before_complete", _context(sides.job))
         failpoints.reached("complete: before")
         job, old = sides.job, sides.side(Side.OLD)
-        if job.state is not State.COMPLETED:
+        if job.state is not State.COMPLETED:  # what is kept is to be whole
+            sides.copier(Side.NEW).follow(sides.side(Side.NEW).head_position())
             sides.enter(State.COMPLETED, "")
         if drop and not isinstance(old, Dropping):
             raise CrossingError(
@@ -336,7 +337,7 @@ def _leave_behind(
     if found and export is None:
         types = Counter(f"{q.event.type} v{q.event.schema_version}" for q in found)
         raise CrossingError(
-            f"{len(found)} events have no way back: "
+            f"{len(found)} {'event has' if len(found) == 1 else 'events have'} no way back: "
             + ", ".join(f"{count} {name}" for name, count in sorted(types.items())),
             where=Where(store=writer.url),
             remedy="--export FILE writes them to a file and goes on without them",

@@ -139,8 +139,9 @@ def _plan(
     batch_size: int | None,
 ) -> Plan:
     forth = project.pipeline(frozen, source, job_of(target).naming)
+    job = job_of(target)
     with target.reading() as connection:
-        crossed = ledger.journal(connection, job_of(target))
+        crossed = ledger.journal(connection, job)
     before = Switch(crossed[-1].switch) if crossed else None
     if before is not None and switch is not None and switch is not before:
         raise CrossingError(
@@ -148,14 +149,15 @@ def _plan(
             where=Where(store=target.url),
             remedy="leave --switch out",
         )
+    until = crossed[0].old_position if crossed else None
     chosen = before or switch or Switch.ROUTE
     old = source
     if chosen is Switch.TABLES:
         _check_tables(source, target)
-        old = target if job_of(target).state in CROSSED else source
+        old = target if job.state in CROSSED else source
     return Plan(
         forth=forth,
-        back=BackPipeline(project.registry, forth, known_versions(project, frozen, old)),
+        back=BackPipeline(project.registry, forth, known_versions(project, frozen, old, until)),
         setting=setting(project, frozen, source, forth),
         switch=chosen,
         budget_s=budget_s,
@@ -174,16 +176,19 @@ def setting(project: Project, frozen: Release, source: JobTarget, forth: Pipelin
     )
 
 
-def known_versions(project: Project, frozen: Release, old: JobTarget) -> dict[str, int]:
+def known_versions(
+    project: Project, frozen: Release, old: JobTarget, until: int | None
+) -> dict[str, int]:
     """The schema version up to which the old side knows each type.
 
-    That of the release before; where there was none, the newest that is stored there.
+    That of the release before; where there was none, the newest that was stored there before
+    the first cut-over (`until`, a global position).
     """
     names = [release.name for release in project.lock.releases]
     if (place := names.index(frozen.name)) > 0:
         return dict(project.lock.releases[place - 1].types)
     known: dict[str, int] = {}
-    for count in old.type_counts():
+    for count in old.type_counts(until=until):
         known[count.type] = max(known.get(count.type, 0), count.schema_version)
     return known
 

@@ -88,6 +88,18 @@ def keep_up_once(
         return sides.job
 
 
+def was_ready(project: Project, *, release: str | None = None, target: str | None = None) -> bool:
+    """Whether the target has a job that was proven once: then it only needs to be kept up."""
+    try:
+        with opened_target(project.url("target", target, _name(project, release))) as store:
+            job = active_job(store)
+            with store.reading() as connection:
+                entered = [] if job is None else ledger.transitions(connection, job)
+            return any(transition.state is State.READY for transition in entered)
+    except (JobError, NotAStoreError):
+        return False
+
+
 def was_announced(
     project: Project, *, release: str | None = None, target: str | None = None
 ) -> bool:

@@ -157,7 +157,7 @@ class Follower:
             copier.follow(sides.side(Side.OLD).head_position())
         else:
             if state is State.REVERSED:
-                sides.enter(State.CATCHING_UP, "follows the old side again")
+                sides.enter(State.CATCHING_UP, "")
             copier.run()
         if copier.copied_bytes > bytes_before:
             with self._target.reading() as connection:

@@ -219,7 +219,7 @@ def test_an_event_without_a_way_back_makes_the_window_unsafe(its: Project, tmp_p
     append(its, "cart-1", OPENED_2)
     commands.keep_up_once(its)
     assert commands.measure(its).unsafe == 1
-    with pytest.raises(CrossingError, match="1 events have no way back: 1 OneWay v2"):
+    with pytest.raises(CrossingError, match="1 event has no way back: 1 OneWay v2"):
         commands.reverse(its)
     assert commands.status(its).job.state is State.REVERSE_WINDOW
     left = tmp_path / "left.jsonl"

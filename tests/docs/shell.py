@@ -134,7 +134,7 @@ def environment(path: str) -> dict[str, str]:
 _VARIES = (
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "<time>"),
     (re.compile(r"(?<=job )[0-9a-f]{8}\b|^[0-9a-f]{8}(?=  )", re.MULTILINE), "<job>"),
-    (re.compile(r"\b\d+\.\d s\b"), "<seconds>"),
+    (re.compile(r"\b\d+\.\d+ s\b"), "<seconds>"),
 )
 """What differs from run to run: moments, the ids of jobs, how long something took."""
 
