@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +21,8 @@ import pytest
 from eventmig import Registry, commands, data_upcaster
 from eventmig.errors import ConflictError, VerifyError
 from eventmig.routes import rename_streams
-from tests.acceptance.support import event, fill, project
+from eventmig.stores.open import open_store
+from tests.acceptance.support import event, fill, history, project, steps
 from tests.layouts import dumps, tables
 from tests.postgres import Server
 
@@ -174,6 +176,26 @@ def test_a_native_history_goes_into_its_table_and_is_verified(tmp_path: Path, st
         ({"b": 1.10, "aa": [100, {"z": 1, "y": 2}]}, None),
         ({"customer": {"first": "Cher", "last": ""}}, {"z": 1, "a": 2, "schemaVersion": "2"}),
     ]
+
+
+def test_every_kind_of_step_ends_right_in_its_table(tmp_path: Path, store: str) -> None:
+    usual = [one for one in history(70) if one.type != "Untouched"]
+    fill(tmp_path / "source.db", usual)
+    shop = project(tmp_path, Registry(steps()), target=layout(store), batch_size=7)
+    report = commands.upcast(shop)
+    tally = report.job.tally
+    assert report.ready
+    assert min(tally.upcast, tally.split, tally.merged, tally.dropped) > 0
+    digest(messages(store))  # positions of each stream, without holes
+    with closing(open_store(layout(store))) as target:
+        events = [e for batch in target.read_all(batch_size=9) for e in batch]
+        merged = [e for e in events if e.type == "Whole"]
+        assert {len(e.origins) for e in merged} == {2}
+        assert {len(e.origins) for e in events if e.type != "Whole"} == {1}
+        assert [target.event(e.id) for e in merged] == merged
+    again = commands.verify(shop)
+    assert again.verification is not None
+    assert again.verification.right
 
 
 def test_what_jsonb_would_change_is_found(tmp_path: Path, store: str) -> None:

@@ -11,8 +11,9 @@ from sqlalchemy import Insert, func, insert
 from eventmig.errors import DataError, Where
 from eventmig.events import Event
 from eventmig.stores.layouts import values
+from eventmig.stores.layouts.columns import Expression, Kind
 from eventmig.stores.layouts.description import Payload
-from eventmig.stores.layouts.tables import Expression, Kind, Tables
+from eventmig.stores.layouts.tables import Tables
 
 XID: Final = "{xid}"
 

@@ -11,7 +11,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    select,
+)
+
+from eventmig.events import Event, Origin
 
 metadata: Final = MetaData()
 
@@ -39,3 +51,31 @@ streams: Final = Table(
     sqlite_with_rowid=False,
 )
 """The streams that jobs made in a table that holds other streams too, with their release."""
+
+
+def with_all_origins(connection: Connection, namespace: str, events: list[Event]) -> list[Event]:
+    """Events with their first origin, those merged from several with all of them.
+
+    `events` are of one page, in any order. Reads only.
+    """
+    by_place = {event.global_position: event for event in events}
+    if not by_place:
+        return events
+    o = origins.c
+    others = connection.execute(
+        select(o.global_position, o.stream, o.stream_position, o.ordinal)
+        .where(
+            o.namespace == namespace,
+            o.global_position.between(min(by_place), max(by_place)),
+            o.number > 0,
+        )
+        .order_by(o.global_position, o.number)
+    )
+    merged = False
+    for place, stream, position, ordinal in others:
+        event = by_place.get(place)
+        if event is not None:
+            merged = True
+            origin = Origin(event.stream if stream is None else stream, position, ordinal)
+            by_place[place] = event._replace(origins=(*event.origins, origin))
+    return [by_place[event.global_position] for event in events] if merged else events

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, func, inspect, select, text
@@ -199,7 +199,10 @@ class PostgresDatabase:
             try:
                 yield
             finally:
-                connection.invalidate()  # closes the session, and the lock with it
+                with suppress(DBAPIError):  # a session that is gone has let go already
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+                    connection.commit()
+                connection.invalidate()
 
     def held(self, namespace: str) -> bool:
         key = self._lock_key(namespace) & (2**64 - 1)

@@ -8,10 +8,10 @@ from typing import Final
 from sqlalchemy import Connection, column, func, select
 from sqlalchemy import table as sa_table
 
+from eventmig.stores.layouts.columns import Found, Kind
 from eventmig.stores.layouts.description import Dialect, Layout
 from eventmig.stores.layouts.presets import described
 from eventmig.stores.layouts.recognise import Match, Seen
-from eventmig.stores.layouts.tables import Found, Kind
 
 # Names that such columns have in stores people wrote themselves, the likeliest first.
 _STREAM: Final = """

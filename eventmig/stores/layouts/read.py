@@ -15,11 +15,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, Text, cast, func, inspect, select
 
 from eventmig.errors import DataError, StoreDamagedError
-from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
+from eventmig.events import CategoryCount, Event, Page, StreamHead, TypeCount
 from eventmig.stores.base import Capability, DataRow
 from eventmig.stores.layouts import lineage
 from eventmig.stores.layouts.checks import check_payloads, damages
 from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.lineage import with_all_origins
 from eventmig.stores.layouts.place import Database, Place
 from eventmig.stores.layouts.rows import Rows, derived_id
 from eventmig.stores.layouts.tables import Tables
@@ -29,6 +30,7 @@ _HEADS_PAGE: Final = 10_000
 _STREAM_PAGE: Final = 1_000
 _NAMED: Final = 500  # streams asked for in one statement
 _LAST: Final = 2**63 - 1
+_SHOWN: Final = 20  # faults
 
 
 class LayoutReader:
@@ -354,38 +356,4 @@ class LayoutReader:
                 size += len(event.data)
                 if size > _PAGE_BYTES:
                     break
-        return self._with_all_origins(connection, events) if self._beside else events
-
-    def _with_all_origins(self, connection: Connection, events: list[Event]) -> list[Event]:
-        """The events, those merged from several with all their origins."""
-        if not events:
-            return events
-        o = lineage.origins.c
-        positions = [event.global_position for event in events]
-        others: dict[int, list[Origin]] = {}
-        streams = {event.global_position: event.stream for event in events}
-        for at, *origin in connection.execute(
-            select(o.global_position, o.stream, o.stream_position, o.ordinal)
-            .where(
-                o.namespace == self.namespace,
-                o.global_position.between(min(positions), max(positions)),
-                o.number > 0,
-            )
-            .order_by(o.global_position, o.number)
-        ):
-            if at in streams:
-                stream, position, ordinal = origin
-                others.setdefault(at, []).append(
-                    Origin(streams[at] if stream is None else stream, position, ordinal)
-                )
-        if not others:
-            return events
-        return [
-            event._replace(origins=(*event.origins, *others[event.global_position]))
-            if event.global_position in others
-            else event
-            for event in events
-        ]
-
-
-_SHOWN: Final = 20
+        return with_all_origins(connection, self.namespace, events) if self._beside else events

@@ -12,9 +12,9 @@ from typing import Final
 
 from sqlalchemy import Connection, inspect
 
+from eventmig.stores.layouts.columns import Found, columns_of
 from eventmig.stores.layouts.description import Dialect, Layout
 from eventmig.stores.layouts.presets import presets
-from eventmig.stores.layouts.tables import Found, columns_of
 
 _SYSTEM_SCHEMAS: Final = ("information_schema", "pg_catalog", "pg_toast")
 _OWN: Final = "eventmig_"

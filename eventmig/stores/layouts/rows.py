@@ -16,7 +16,8 @@ from sqlalchemy import Select, and_, exists, func, not_, or_, select
 from eventmig.errors import DataError, Where
 from eventmig.events import Event, Origin
 from eventmig.stores.layouts import lineage, values
-from eventmig.stores.layouts.tables import Expression, Tables
+from eventmig.stores.layouts.columns import Expression
+from eventmig.stores.layouts.tables import Tables
 
 _NAMESPACE: Final = uuid.UUID("0b1b1a2e-2f0e-5c55-9f0c-4d6a3c1f7e02")
 _FIRST = lineage.origins.alias("o")

@@ -17,11 +17,12 @@ from eventmig.errors import ReadOnlyError, StoreError, Where
 from eventmig.events import Event
 from eventmig.stores.base import Capability
 from eventmig.stores.layouts import lineage, values
+from eventmig.stores.layouts.columns import Kind
 from eventmig.stores.layouts.place import Address, Database, Place, locate
 from eventmig.stores.layouts.postgres import PostgresDatabase
 from eventmig.stores.layouts.read import LayoutReader
+from eventmig.stores.layouts.spelling import respelled
 from eventmig.stores.layouts.sqlite import SqliteDatabase
-from eventmig.stores.layouts.tables import Kind, respelled
 from eventmig.stores.layouts.write import LayoutTransaction
 
 

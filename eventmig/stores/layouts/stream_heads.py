@@ -8,8 +8,8 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection, and_, bindparam, column, delete, table, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from eventmig.stores.layouts.columns import Expression, columns_of, parameter
 from eventmig.stores.layouts.description import Heads, Layout
-from eventmig.stores.layouts.tables import Expression, columns_of, parameter
 
 Key: TypeAlias = tuple[str, ...]
 _CATEGORY: Final = "{category}"

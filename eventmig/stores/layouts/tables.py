@@ -6,26 +6,15 @@ by it, values bound. Payloads are read as stored bytes, never parsed by a driver
 
 from __future__ import annotations
 
-import json
 import uuid
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from enum import Enum
-from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    ColumnElement,
     Connection,
-    DateTime,
     FromClause,
     Integer,
     LargeBinary,
     Text,
-    Uuid,
     and_,
     bindparam,
     cast,
@@ -36,111 +25,12 @@ from sqlalchemy import (
     table,
     tuple_,
 )
-from sqlalchemy import text as sql_text
 from sqlalchemy import types as sa_types
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import SAWarning
 
 from eventmig.errors import DataError, NotAStoreError, Where
+from eventmig.stores.layouts.columns import Expression, Found, Kind, columns_of, parameter
 from eventmig.stores.layouts.description import Layout
-
-Expression: TypeAlias = ColumnElement[Any]
-
-
-class Kind(Enum):
-    """What a column holds, as far as reading and writing it differ."""
-
-    TEXT = "text"
-    BLOB = "blob"
-    JSON = "json"
-    JSONB = "jsonb"
-    UUID = "uuid"
-    INTEGER = "integer"
-    BOOLEAN = "boolean"
-    AWARE = "time with zone"
-    NAIVE = "time without zone"
-    OTHER = "other"
-
-
-_TYPES: Final[dict[Kind, Any]] = {
-    Kind.TEXT: Text(),
-    Kind.BLOB: LargeBinary(),
-    Kind.JSON: postgresql.JSON(),
-    Kind.JSONB: postgresql.JSONB(),
-    Kind.UUID: Uuid(as_uuid=False),
-    Kind.INTEGER: BigInteger(),
-    Kind.BOOLEAN: Boolean(),
-    Kind.AWARE: DateTime(timezone=True),
-    Kind.NAIVE: DateTime(),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A column as the database has it."""
-
-    kind: Kind
-    type: sa_types.TypeEngine[Any]
-
-
-def found_in(type_: Any, *, sqlite: bool) -> Found:
-    """A column of this type, as SQLAlchemy found it."""
-    return Found(_kind(type_, sqlite=sqlite), type_)
-
-
-def columns_of(connection: Connection, name: str, schema: str | None = None) -> dict[str, Found]:
-    """The columns of a table, by name; types that SQLAlchemy does not know are OTHER."""
-    sqlite = connection.dialect.name == "sqlite"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SAWarning)
-        columns = inspect(connection).get_columns(name, schema=schema)
-    return {c["name"]: found_in(c["type"], sqlite=sqlite) for c in columns}
-
-
-def parameter(found: Found, name: str | None, sqlite: bool, value: object = None) -> Expression:
-    """A parameter for a column, cast to the column's own type where that is needed.
-
-    Without a `name` it has this `value` at once.
-    """
-    given: dict[str, Any] = {} if name is not None else {"value": value}
-    if found.kind is Kind.INTEGER and isinstance(value, str):
-        given["value"] = int(value)
-    if sqlite:
-        return bindparam(name, type_=_SQLITE.get(found.kind), **given)
-    if isinstance(found.type, sa_types.NullType):
-        return bindparam(name, **given)
-    if found.kind in (Kind.JSON, Kind.JSONB, Kind.UUID, Kind.OTHER):
-        return cast(bindparam(name, type_=Text(), **given), found.type)
-    return bindparam(name, type_=_TYPES[found.kind], **given)
-
-
-def respelled(connection: Connection, texts: Sequence[bytes | None]) -> list[bytes | None]:
-    """JSON texts as PostgreSQL's jsonb writes them; unchanged where that is another value."""
-    statement = sql_text(
-        "SELECT CAST(CAST(t AS jsonb) AS text) FROM unnest(CAST(:texts AS text[]))"
-        " WITH ORDINALITY AS u (t, n) ORDER BY n"
-    )
-    given = [None if one is None else one.decode() for one in texts]
-    found = connection.execute(statement, {"texts": given}).scalars()
-    return [
-        None
-        if old is None
-        else (
-            new.encode()
-            if new is not None and _members_of(old) == _members_of(new)
-            else old.encode()
-        )
-        for old, new in zip(given, found, strict=True)
-    ]
-
-
-def _members_of(text: str) -> object:
-    """The value of a JSON text, members of one name told apart."""
-    return json.loads(text, parse_float=Decimal, object_pairs_hook=_sorted_pairs)
-
-
-def _sorted_pairs(pairs: list[tuple[str, object]]) -> list[tuple[str, object]]:
-    return sorted(pairs, key=lambda pair: pair[0])
 
 
 class Tables:
@@ -335,27 +225,6 @@ class Tables:
     def highest(self) -> Expression:
         """The highest global position of the table, whoseever the row is; 0 for none."""
         return func.coalesce(func.max(self.position), 0)
-
-
-_SQLITE: Final[dict[Kind, Any]] = {Kind.BLOB: LargeBinary()}
-
-
-def _kind(type_: Any, *, sqlite: bool) -> Kind:
-    rules: tuple[tuple[Any, Kind], ...] = (
-        (postgresql.JSONB, Kind.JSONB),
-        (sa_types.JSON, Kind.TEXT if sqlite else Kind.JSON),
-        (sa_types.Uuid, Kind.TEXT if sqlite else Kind.UUID),
-        (sa_types.LargeBinary, Kind.BLOB),
-        (sa_types.Boolean, Kind.BOOLEAN),
-        (sa_types.Integer, Kind.INTEGER),
-        (sa_types.String, Kind.TEXT),
-    )
-    for class_, kind in rules:
-        if isinstance(type_, class_):
-            return kind
-    if isinstance(type_, sa_types.DateTime):
-        return Kind.AWARE if getattr(type_, "timezone", False) else Kind.NAIVE
-    return Kind.TEXT if sqlite else Kind.OTHER
 
 
 def _is_uuid(text: str) -> bool:
