@@ -92,7 +92,9 @@ def test_across_back_and_across_again(its: Project) -> None:
     checked = commands.verify(its)
     assert checked.verification is not None
     assert checked.verification.right, checked.verification.shown
-    assert commands.complete(its).job.state is State.COMPLETED
+    assert commands.complete(its).dropped is None
+    assert commands.complete(its, drop=True).dropped == len(new)
+    assert events(old_url) == []
     append(its, "cart-2", OPENED_2)
     assert len(events(new_url)) == len(new) + 2
 

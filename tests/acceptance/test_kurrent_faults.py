@@ -279,6 +279,21 @@ def acl(writers: list[str]) -> Proposal:
     return Proposal(id=str(uuid.uuid4()), type="$metadata", data=data)
 
 
+def test_users_and_their_passwords_go_over_tls(tmp_path: Path) -> None:
+    with running(tls=True) as node:
+        node.access.users = {"admin": "changeit", "ann": "secret"}
+
+        def url(user: str) -> str:
+            return f"{node.url}&prefix=r2.".replace("://", f"://{user}@")
+
+        fill(tmp_path / "source.db", history(7))
+        assert commands.upcast(job(tmp_path, "sqlite:///source.db", url("admin:changeit"))).ready
+        for user, said in (("ann:secret", "read \\$all"), ("ann:wrong", "user name and password")):
+            with pytest.raises(StoreError, match=said) as error:
+                open_store(url(user))
+            assert user.split(":")[1] not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("user", "query", "kind", "said"),
     [

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from eventmig import commands
+from eventmig import Registry, commands
 from eventmig.errors import JobError
+from eventmig.migrate.states import State
+from eventmig.stores.open import open_store
 from tests import kurrent
 from tests.acceptance.kurrent_support import essence, everything, into_kurrent, job, reference
-from tests.acceptance.support import fill, history, read
+from tests.acceptance.support import fill, history, project, read, steps
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,24 @@ def test_kurrentdb_to_sqlite(tmp_path: Path, url: str) -> None:
     assert commands.upcast(its).ready
     made = essence(read(tmp_path / "target.db"), 1)
     assert made == essence(reference(tmp_path / "sqlite", events), 1)
+
+
+def test_kurrentdb_to_postgresql_and_back(tmp_path: Path, url: str, postgres_url: str) -> None:
+    source, target = kurrent.fresh(url), f"{postgres_url}&data=bytea"
+    events = [e for e in history(40) if e.type != "Untouched"]
+    into_kurrent(source, events)
+    assert commands.upcast(job(tmp_path, source, target)).ready
+    with open_store(target) as store:
+        made = [e for batch in store.read_all() for e in batch]
+    wanted = essence(reference(tmp_path / "sqlite", events), 1)
+    assert essence(made, 1) == wanted
+
+    back = f"{kurrent.fresh(url)}&ledger={quote(postgres_url, safe='')}"
+    its = project(tmp_path, Registry(steps()), source=target, target=back)
+    assert commands.upcast(its).ready
+    again = essence(everything(back), 0)
+    assert [e._replace(origins=()) for e in again] == [e._replace(origins=()) for e in wanted]
+    assert commands.status(its).job.state is State.READY
 
 
 def test_kurrentdb_to_kurrentdb(tmp_path: Path, url: str) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 from esdbclient.protos.Grpc import gossip_pb2, gossip_pb2_grpc, streams_pb2_grpc
@@ -16,6 +17,9 @@ from tests.kurrent_server.log import Log
 from tests.kurrent_server.streams import Streams
 
 MAX_APPEND = 1024 * 1024
+CERTIFICATE = Path(__file__).with_name("tls") / "cert.pem"
+"""Of a server that exists in tests only: its key is public."""
+KEY = CERTIFICATE.with_name("key.pem")
 _HOST = "127.0.0.1"
 
 
@@ -44,18 +48,23 @@ class Gossip(gossip_pb2_grpc.GossipServicer):
 class Node:
     """One node; several may share a log, as the members of a cluster do."""
 
-    def __init__(self, log: Log | None = None, *, max_append: int = MAX_APPEND) -> None:
+    def __init__(
+        self, log: Log | None = None, *, max_append: int = MAX_APPEND, tls: bool = False
+    ) -> None:
         self.log = log or Log(clock=lambda: time.time_ns() // 100, max_append=max_append)
         self.faults = Faults()
         self.access = Access()
         self.streams = Streams(self.log, self.faults, self.access)
         self.cluster: list[Node] = [self]
         self.port = 0
+        self._tls = tls
         self._server: grpc.Server | None = None
 
     @property
     def url(self) -> str:
-        """What a client connects to."""
+        """What a client connects to; with TLS it must add a user."""
+        if self._tls:
+            return f"esdb://localhost:{self.port}?TlsCaFile={CERTIFICATE}"
         return f"esdb://{_HOST}:{self.port}?Tls=false"
 
     def start(self) -> None:
@@ -65,7 +74,12 @@ class Node:
         server = grpc.server(pool, options=unlimited)
         streams_pb2_grpc.add_StreamsServicer_to_server(self.streams, server)
         gossip_pb2_grpc.add_GossipServicer_to_server(Gossip(self._members), server)
-        self.port = server.add_insecure_port(f"{_HOST}:{self.port}")
+        address = f"{_HOST}:{self.port}"
+        if self._tls:
+            pair = (KEY.read_bytes(), CERTIFICATE.read_bytes())
+            self.port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        else:
+            self.port = server.add_insecure_port(address)
         self.streams.open = True
         server.start()
         self._server = server
@@ -87,9 +101,9 @@ class Node:
 
 
 @contextmanager
-def running(*, nodes: int = 1, max_append: int = MAX_APPEND) -> Iterator[Node]:
+def running(*, nodes: int = 1, max_append: int = MAX_APPEND, tls: bool = False) -> Iterator[Node]:
     """A node (the leader of a cluster of several) for the length of a block."""
-    first = Node(max_append=max_append)
+    first = Node(max_append=max_append, tls=tls)
     cluster = [first, *(Node(first.log) for _ in range(nodes - 1))]
     try:
         for node in cluster:

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final, NamedTuple, TypeAlias
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its core prints each lost connection
 
 import grpc
 
@@ -195,7 +198,8 @@ def meaning(error: grpc.RpcError, location: Location) -> StoreError:
             return StoreError(
                 "the server does not accept this user name and password",
                 where=where,
-                remedy="correct them in the URL (escape @ : / ? in a password as %40 %3A %2F %3F)",
+                remedy="correct them in the URL; the clients take them as they stand there, so a "
+                "password can hold no @, : / ? # or %",
             )
         case grpc.StatusCode.PERMISSION_DENIED:
             return StoreError(

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy import event as sa_event
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from eventmig.errors import (
@@ -97,7 +97,7 @@ class DatabaseLedger:
     def _reachable(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as error:
+        except DBAPIError as error:
             raise StoreError(
                 f"the ledger's database failed: {str(error.orig).strip()}",
                 where=Where(store=self._location.url),

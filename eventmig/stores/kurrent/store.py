@@ -181,7 +181,7 @@ class KurrentStore(KurrentReader):
         """Whether a stream can belong to this store and to the source."""
         return isinstance(source, KurrentReader) and self.location.overlaps(source.location)
 
-    # --- crossings (`Fencing`)
+    # --- crossings (`Fencing`, `Dropping`)
 
     def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
         """Close or open the fence; closing puts a mark at the end of every stream.
@@ -205,6 +205,10 @@ class KurrentStore(KurrentReader):
         """The fence as it is now; None where there never was one."""
         return self._fence.read()
 
+    def last_position(self) -> int:
+        """The last global position there is; 0 for an empty store."""
+        return self.head_position()
+
     def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
         """Raise `JobLostError` unless this holder closed the fence last."""
         self._fence.check_holder(job_id=job_id, epoch=epoch)
@@ -212,6 +216,12 @@ class KurrentStore(KurrentReader):
     def pass_fence(self, tx: TargetTransaction) -> None:
         """Let this transaction append though the fence is closed."""
         cast(KurrentTransaction, tx).passes_fence = True
+
+    def drop_all(self, tx: TargetTransaction) -> int:
+        """Truncate every stream of this store behind its last event; returns how many events
+        that hides. A scavenge frees their room; the names' numbering goes on.
+        """
+        return tx.truncate_after(0)
 
     def _unmarked(self) -> dict[str, int]:
         """The last revision of every stream that does not end with a mark, by its full name."""
