@@ -13,6 +13,7 @@ import sys
 import tomllib
 import traceback
 from dataclasses import fields
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal, TypeVar, cast
 
@@ -195,10 +196,21 @@ def _finding(place: tuple[int | str, ...], kind: str, message: str) -> str:
     return f"unknown key {key}{hint}"
 
 
+def _forget_others(package: str, folder: str) -> None:
+    """Let a package be imported anew that was imported from the folder of another project."""
+    loaded, here = sys.modules.get(package), PathFinder.find_spec(package, [folder])
+    if loaded is None or here is None or here.origin is None or package in sys.stdlib_module_names:
+        return
+    if getattr(loaded.__spec__, "origin", None) != here.origin:
+        for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+            del sys.modules[name]
+
+
 def load_object(config: Config, name: str | None, *, key: str, kind: type[T]) -> T:
     """The object that a configuration key names as `module:object`.
 
-    Its folder goes first on the import path. Raises `ConfigError` where module or object
+    Its folder goes first on the import path, and a module of the same name that another
+    project brought is not taken for it. Raises `ConfigError` where module or object
     is not there, or is of another kind; errors inside the user's module pass through.
     """
     if name is None:
@@ -214,8 +226,8 @@ def load_object(config: Config, name: str | None, *, key: str, kind: type[T]) ->
             remedy=f'write for example {key} = "upcasters:{key}"',
         )
     folder = str(config.folder)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    sys.path[:] = [folder, *(path for path in sys.path if path != folder)]
+    _forget_others(module_name.partition(".")[0], folder)
     try:
         module = importlib.import_module(module_name)
     except EventmigError:

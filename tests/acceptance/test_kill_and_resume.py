@@ -191,7 +191,7 @@ from tests.acceptance.support import steps
 @data_upcaster("Untouched", 1)
 def slow(data):
     if Path(__file__).with_name("slowly").exists():
-        time.sleep(0.2)
+        time.sleep(1)
     return data
 
 registry = Registry([*steps(), slow])
@@ -221,7 +221,7 @@ def begun(folder: Path, *options: str) -> subprocess.Popen[str]:
         # What starts this suite in the background may have Ctrl-C ignored, which is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         target = folder / "target.db"
         if target.exists() and batches(target) >= 2:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eventmig.config import Config, find_config
+from eventmig.config import Config, find_config, load_object
 from eventmig.errors import ConfigError
 from eventmig.project import Project, public
 
@@ -113,3 +113,13 @@ def test_a_lock_file_that_is_none_is_told(tmp_path: Path) -> None:
         (tmp_path / "eventmig.lock").write_bytes(content)
         with pytest.raises(ReleaseError, match="not a lock file"):
             Project(Config(folder=tmp_path)).release()
+
+
+def test_two_projects_in_one_process_have_their_own_code(tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two", "one"):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "same_name.py").write_text(f"from eventmig import Registry\nwhose = ['{name}']\n")
+        found += load_object(Config(folder=folder), "same_name:whose", key="registry", kind=list)
+    assert found == ["one", "two", "one"]

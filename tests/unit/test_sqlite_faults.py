@@ -137,8 +137,6 @@ def test_a_store_that_lacks_a_table_is_damaged(tmp_path: Path) -> None:
         ("sqlite:///x.db?tables=sqlite_", "letters"),
         ("sqlite:///x.db?tables=a&tables=b", "once"),
         ("sqlite:///x.db?release=a/b", "letters"),
-        ("esdb://me:secret@host/db", "sqlite:///"),
-        ("kurrentdb://me:secret@host", "sqlite:///"),
         ("redis://me:secret@host", "sqlite:///"),
         ("sqlite://me:secret@host:port/x", "escape"),
     ],

@@ -139,7 +139,7 @@ def test_an_export_replaces_whole_or_not_at_all(
     out.write_text("before")
     with new_store(tmp_path) as store:
         store.append("s", [NewEvent("T", b"{}")], expected=None)
-        monkeypatch.setattr("eventmig.export._line", lambda event: 1 / 0)
+        monkeypatch.setattr("eventmig.export.export_line", lambda event: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             export_jsonl(store, str(out))
         assert out.read_text() == "before"
