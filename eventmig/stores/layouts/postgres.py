@@ -50,6 +50,16 @@ _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
         "a lock on the events' table was not given in time",
         "look for a long transaction on that table, then run it again",
     ),
+    "55": (
+        StoreError,
+        "the server cannot do that in its present state",
+        "a replica cannot lock tables: name the primary server",
+    ),
+    "40": (
+        StoreError,
+        "the server ended the transaction in favour of another",
+        "run the same command again: it goes on from the last commit",
+    ),
     "53": (
         StoreFullError,
         "the server has run out of room",
