@@ -17,7 +17,10 @@ from bench.measure import Place, StepError
 from bench.report import Report, file_system
 from eventmig.errors import ConfigError
 
-GROUPS = ("copy", "disk", "peer", "read", "verify", "rebuild", "pushdown", "kurrentdb", "memory")
+GROUPS = (
+    *("copy", "disk", "peer", "read", "verify", "rebuild", "models"),
+    *("pushdown", "postgres", "kurrentdb", "memory"),
+)
 MEMORY_FOLDER = Path("/dev/shm")  # a tmpfs, where there is one
 BYTES_PER_EVENT = 5_000  # of the folders together: histories, targets, logs
 COMPARED_UP_TO = 100_000
@@ -93,6 +96,10 @@ def _measured(options: argparse.Namespace, disk: Path, fast: Path, progress: Con
         add(figures.verifying(whole, rounds))
     if "rebuild" in wanted:
         add(figures.rebuilding(whole, rounds))
+    if "models" in wanted:
+        add(figures.models(whole, rounds))
+    if "postgres" in wanted:
+        add(figures.models_in_postgres(whole, rounds))
     if "pushdown" in wanted:
         add(figures.pushing_down(whole, rounds))
     if "kurrentdb" in wanted:

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table
 
 from eventmig import Registry, ops, schema, upcaster
-from eventmig.rebuild import ReadModel, Rows
+from eventmig.rebuild import Aggregate, ReadModel, Rows
 
 
 class Data(Struct, frozen=True, forbid_unknown_fields=True):
@@ -214,4 +214,84 @@ def on_other(data: Seen, rows: Rows) -> None:
     rows.increment(activity, data.customer_id, events=1, cents=0)
 
 
-projections = [activity_per_customer]
+customers = Table(
+    "customers",
+    MetaData(),
+    Column("customer_id", String(36), primary_key=True),
+    Column("last_url", String),
+    Column("orders", Integer, nullable=False, default=0),
+)
+orders = Table(
+    "orders",
+    MetaData(),
+    Column("order_id", String(36), primary_key=True),
+    Column("customer_id", String(36), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("came_from", String),
+    Column("cents", BigInteger, nullable=False),
+)
+purchases = ReadModel("purchases", tables=[customers, orders])
+
+
+class Bought(Struct):
+    """What the joined read model needs of an order."""
+
+    order_id: str
+    customer_id: str
+    total_cents: int
+
+
+class Viewed(Struct):
+    """What the joined read model needs of a page view."""
+
+    customer_id: str
+    url: str
+
+
+@purchases.on("PageViewed")
+def on_view(data: Viewed, rows: Rows) -> None:
+    """Where a customer was last."""
+    rows.upsert(customers, data.customer_id, last_url=data.url)
+
+
+@purchases.on("OrderPlaced")
+def on_purchase(data: Bought, rows: Rows) -> None:
+    """An order, joined with its customer as of then."""
+    rows.increment(customers, data.customer_id, orders=1)
+    customer = rows.get(customers, data.customer_id) or {}
+    rows.insert(
+        orders,
+        data.order_id,
+        customer_id=data.customer_id,
+        number=customer["orders"],
+        came_from=customer["last_url"],
+        cents=data.total_cents,
+    )
+
+
+class Order(Struct):
+    """The state of a stream: what came of it so far."""
+
+    events: int = 0
+    cents: int = 0
+    parcels: int = 0
+
+
+order = Aggregate("order", category="order", state=Order)
+
+
+@order.on("OrderPlaced")
+def ordered(state: Order | None, data: Ordered) -> Order:
+    """One order more."""
+    state = state or Order()
+    return Order(state.events + 1, state.cents + data.total_cents, state.parcels)
+
+
+@order.on("ParcelShipped")
+def shipped(state: Order | None) -> Order:
+    """One parcel more."""
+    state = state or Order()
+    return Order(state.events + 1, state.cents, state.parcels + 1)
+
+
+projections = [activity_per_customer, purchases, order]

@@ -18,6 +18,11 @@ REBUILDS = (
     ("rebuild, upcasting, 2 processes", "history", 2, 0.7),
 )
 """Label, source, processes, and the least ratio aimed at."""
+MODELS = {
+    "purchases": "rebuild with joins (rows.get)",
+    "order": "snapshots of every stream",
+}
+"""Other read models and aggregates, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +152,74 @@ def rebuilding(place: Place, rounds: int) -> list[Figure]:
             peak_mb=place.peaks[label],
         )
         for label, _, _, target in REBUILDS
+    ]
+
+
+def models(place: Place, rounds: int) -> list[Figure]:
+    """A read model with joins and snapshots beside only reading; the log reader of a library."""
+    place.ready_target()
+    read: list[Run] = []
+    runs: dict[str, list[Run]] = {name: [] for name in MODELS}
+    for _ in range(rounds):
+        read.append(place.run("only_read", "only reading", source="target"))
+        for name, label in MODELS.items():
+            runs[name].append(place.run("rebuild_model", label, model=name, source="target"))
+    found = [
+        _figure(
+            "models",
+            f"{place.name}: {label}",
+            [run.rate for run in runs[name]],
+            "only reading type and data of all events",
+            [run.rate for run in read],
+            peak_mb=place.peaks[label],
+        )
+        for name, label in MODELS.items()
+    ]
+    if importlib.util.find_spec("eventsourcing") is None:
+        return found
+    place.run("peer_prepare", "eventsourcing, history")
+    theirs, ours = [], []
+    for _ in range(rounds):
+        theirs.append(place.run("peer_read", "eventsourcing, log reader"))
+        label, source, workers, _ = REBUILDS[2]
+        ours.append(place.run("rebuild", label, source=source, workers=workers))
+    place.remove("peer_source")
+    place.remove("peer_views")
+    found.append(
+        _figure(
+            "models",
+            f"{place.name}: {REBUILDS[2][0]}",
+            [run.rate for run in ours],
+            "eventsourcing: its log, its upcasting, a transaction per 5,000",
+            [run.rate for run in theirs],
+            target=8,
+        )
+    )
+    return found
+
+
+def models_in_postgres(place: Place, rounds: int) -> list[Figure]:
+    """A read model in PostgreSQL beside the same as one SQL statement there."""
+    run = place.run(
+        "in_postgres",
+        "read models in PostgreSQL",
+        events=place.events,
+        streams=place.streams,
+        rounds=rounds,
+    )
+    times = run.found["rounds"]
+    rates = {name: [place.events / 1000 / found[name] for found in times] for name in times[0]}
+    return [
+        _figure(
+            "postgres",
+            f"PostgreSQL: rebuild, {name}",
+            rates[name],
+            "PostgreSQL: one SQL GROUP BY",
+            rates["GROUP BY"],
+            target=0.75,
+        )
+        for name in rates
+        if name != "GROUP BY"
     ]
 
 

@@ -23,6 +23,8 @@ WRITES = {
     "peer_copy": "peer_target",
     "group_by": "group_by",
     "rebuild": "views",
+    "rebuild_model": "models",
+    "peer_read": "peer_views",
 }
 """The store each step writes, which must not be there before."""
 

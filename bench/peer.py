@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from bench import read_models
 from eventmig.stores.open import open_store
 
 PREFIX = "order-"  # what stands before the UUID in a stream's name
@@ -72,6 +73,17 @@ def copy(source: Path, target: Path, *, batch_size: int) -> int:
     old.close()
     new.close()
     return count
+
+
+def read_log(source: Path, target: Path, *, batch_size: int) -> int:
+    """The read model as a reader of the application's log makes it; returns how many events."""
+    application = _application(source)
+    try:
+        return read_models.log_reader(
+            lambda: _notifications(application, batch_size), application.mapper, target
+        )
+    finally:
+        application.close()
 
 
 def states(path: Path) -> Iterator[dict[str, Any]]:

@@ -39,7 +39,7 @@ _EVENTS = """INSERT INTO target.events (global_position, stream_id, stream_posit
 
 def seconds(work: Workspace, *, events: int, streams: int, rounds: int) -> list[dict[str, float]]:
     """How long each way took, round by round, by its name; the check before a job left out."""
-    with _server() as server, server.database() as url:
+    with running_server() as server, server.database() as url:
         source = f"{url}&schema=source"
         history.write(source, events, streams)
         with psycopg.connect(url, autocommit=True) as connection:
@@ -54,7 +54,8 @@ def seconds(work: Workspace, *, events: int, streams: int, rounds: int) -> list[
 
 
 @contextmanager
-def _server() -> Iterator[postgres.Server]:
+def running_server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server for the length of a block."""
     server = postgres.start()
     try:
         yield server

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import content, ours, peer, pushdown, raw
+from bench import content, ours, peer, pushdown, raw, read_models
 from bench.domain import activity_per_customer, registry
 from bench.history import BATCH_SIZE
 from bench.workspace import Workspace, url_of
@@ -97,6 +97,25 @@ def pushed_down(work: Workspace, *, events: int, streams: int, rounds: int) -> R
     return {"rounds": pushdown.seconds(work, events=events, streams=streams, rounds=rounds)}
 
 
+def only_read(work: Workspace, *, source: str) -> Result:
+    return {"events": read_models.only_read(work.store(source))}
+
+
+def rebuild_model(work: Workspace, *, model: str, source: str) -> Result:
+    events = read_models.rebuild(work, model, work.store(source), work.store("models"))
+    return {"events": events}
+
+
+def peer_read(work: Workspace) -> Result:
+    target = work.store("peer_views")
+    return {"events": peer.read_log(work.store("peer_source"), target, batch_size=BATCH_SIZE)}
+
+
+def in_postgres(work: Workspace, *, events: int, streams: int, rounds: int) -> Result:
+    found = read_models.in_postgres(work, events=events, streams=streams, rounds=rounds)
+    return {"rounds": found}
+
+
 STEPS: dict[str, Callable[..., Result]] = {
     function.__name__: function
     for function in (
@@ -111,6 +130,10 @@ STEPS: dict[str, Callable[..., Result]] = {
         rebuild,
         on_read,
         pushed_down,
+        only_read,
+        rebuild_model,
+        peer_read,
+        in_postgres,
     )
 }
 
