@@ -136,6 +136,10 @@ class Pipeline:
             if taken is not None:
                 stream = taken
                 break
+        return self.renamed(stream)
+
+    def renamed(self, stream: str) -> str:
+        """A stream's name by the naming alone, which no route takes."""
         if self.naming == "{stream}":
             return stream
         fields = {"{stream}": stream, "{release}": self.release}

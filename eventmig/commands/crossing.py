@@ -23,7 +23,7 @@ from eventmig.migrate.sides import Sides, Switch, take_steps
 from eventmig.migrate.states import Side, State
 from eventmig.ops.base import Loss
 from eventmig.project import Project, public
-from eventmig.stores.base import Dropping, JobTarget
+from eventmig.stores.base import Carrying, Dropping, JobTarget
 from eventmig.ways_back import WayBack
 
 _SAMPLED = 50
@@ -217,6 +217,9 @@ def complete(
                 dropped = old.drop_all(tx)
             if sides.plan.switch is Switch.TABLES:  # the job's target bears the plain names now
                 ledger.rename(tx.connection, sides.job, namespace=sides.side(Side.NEW).namespace)
+        new = sides.side(Side.NEW)
+        if isinstance(new, Carrying) and not sides.plan.forth.routes:
+            new.carry_metadata(old, sides.plan.forth.renamed)
         failpoints.reached("complete: after")
         run_hook(project.config, "completed", _context(sides.job))
         return Completed(job=sides.job, target=public(writer.url), dropped=dropped)

@@ -6,7 +6,7 @@ is a missing `Capability`, never an `if` on the kind of store.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -354,6 +354,18 @@ class Exchanging(Protocol):
         """Give each set of tables the other's names, fences included, within `tx`.
 
         Nothing is copied or rebuilt.
+        """
+        ...
+
+
+@runtime_checkable
+class Carrying(Protocol):
+    """A store whose streams have metadata of their own, which a copy of events leaves behind."""
+
+    def carry_metadata(self, source: EventReader, named: Callable[[str], str]) -> int:
+        """Give this store's streams the metadata of the source's; returns how many got some.
+
+        `named` is a stream's name here. What a stream has here already stays.
         """
         ...
 

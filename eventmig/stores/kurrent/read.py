@@ -8,6 +8,7 @@ the next question continues. Writing is in `store`.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
@@ -181,6 +182,17 @@ class KurrentReader:
     def preflight(self) -> Iterator[StoreDamagedError]:
         """Nothing: the server keeps its streams without holes, and checks its own files."""
         yield from ()
+
+    def rules_of_streams(self) -> set[str]:
+        """The streams that have metadata of their own, by their names in KurrentDB."""
+        return {name for name in self._rules().metadata if self.location.holds(name)}
+
+    def metadata_of(self, name: str) -> tuple[dict[str, object], int]:
+        """A stream's metadata, and the revision it has; nothing and -1 where there is none."""
+        with closing(self._log.of_stream_backwards(f"$${name}")) as versions:
+            for stored in versions:
+                return json.loads(stored.data or b"{}"), stored.stream_revision
+        return {}, -1
 
     # --- below
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
@@ -282,14 +282,34 @@ class KurrentStore(KurrentReader):
 
     # --- below
 
+    def carry_metadata(self, source: EventReader, named: Callable[[str], str]) -> int:
+        """Give this store's streams the metadata that the source's streams have.
+
+        All but `$tb`, which counts the source's revisions. After the events, and not before:
+        a `$maxCount` trims at once. What a stream has here already stays.
+        """
+        if not isinstance(source, KurrentReader):
+            return 0
+        carried = 0
+        begin = len(source.location.prefix)
+        for name in sorted(source.rules_of_streams()):
+            into = self.location.prefix + named(name[begin:])
+            theirs = {k: v for k, v in source.metadata_of(name)[0].items() if k != "$tb"}
+            ours, last = self.metadata_of(into)
+            if theirs.items() <= ours.items() or self._log.last_revision(into) < 0:
+                continue
+            self._set_metadata(into, {**theirs, **ours}, last)
+            carried += 1
+        return carried
+
     def _truncate_before(self, name: str) -> None:
         """Set a stream's `$tb` behind its last event; other metadata stays."""
+        kept, last = self.metadata_of(name)
+        self._set_metadata(name, {**kept, "$tb": self._log.last_revision(name) + 1}, last)
+
+    def _set_metadata(self, name: str, metadata: Mapping[str, object], last: int) -> None:
         metadata_stream = f"$${name}"
-        kept, last = {}, -1
-        with closing(self._log.of_stream(metadata_stream)) as versions:
-            for stored in versions:
-                kept, last = json.loads(stored.data or b"{}"), stored.stream_revision
-        data = json.dumps({**kept, "$tb": self._log.last_revision(name) + 1}).encode()
+        data = json.dumps(metadata, ensure_ascii=False).encode()
         id_ = str(uuid.uuid4())
         message = proposed(id_, METADATA, "application/json", data, b"")
         self._appender.append([Item(metadata_stream, last + 1, id_, message, len(data))])
