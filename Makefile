@@ -27,8 +27,8 @@ setup: $(READY) ## make the virtual environment (the other targets do it themsel
 demo: $(READY) ## watch a stored history of one release become the next one
 	@$(BIN)/eventmig demo $(ARGS)
 
-test: $(READY) ## run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## run all tests, on all cores
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, and the check of the import table
 	@$(BIN)/python -m ruff check

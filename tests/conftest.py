@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -56,6 +57,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def _presence() -> str:
     states = (f"{name} {'present' if _history(name) else 'absent'}" for name in REAL_HISTORIES)
     return f"real histories: {', '.join(states)}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """On one of several processes: what the run's summary is to say goes to the first one."""
+    if (said := getattr(session.config, "workeroutput", None)) is not None:
+        said["not_run"] = session.config.stash[_not_run]
+        said["postgres"] = session.config.stash.get(_postgres, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The other end of `pytest_sessionfinish`."""
+    said = getattr(node, "workeroutput", {})
+    node.config.stash[_not_run] += said.get("not_run", [])
+    if said.get("postgres"):
+        node.config.stash[_postgres] = said["postgres"]
 
 
 def pytest_report_header() -> str:

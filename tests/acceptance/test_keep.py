@@ -83,7 +83,7 @@ histories = st.lists(st.tuples(streams, kinds), min_size=1, max_size=60)
 noise = st.lists(st.integers(0, 59), max_size=2)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(histories, noise, st.integers(1, 9), st.sampled_from([1, 4, 50]))
 def test_a_copy_with_kept_columns_is_the_copy_through_python(
     made: list[tuple[str, tuple[str, int, bytes]]], noisy: list[int], more: int, batch_size: int
