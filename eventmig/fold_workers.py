@@ -17,6 +17,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import IO, BinaryIO
 
+from sqlalchemy import make_url
+
 from eventmig.config import FILE, Config
 from eventmig.errors import ConfigError, EventmigError, JobError
 from eventmig.processes import CALM
@@ -65,6 +67,11 @@ def fold_processes(
         yield processes
     finally:
         processes.end()
+
+
+def behind_server(url: str) -> bool:
+    """Whether another process makes the pages of this store: then they are read ahead."""
+    return make_url(url).get_backend_name() != "sqlite"
 
 
 class FoldProcesses:
@@ -185,6 +192,7 @@ def child_main() -> None:
                 batch_size=order["max_rows"],
                 max_rows=order["max_rows"],
                 data_upcaster=registry.data_upcaster,
+                read_ahead=behind_server(order["source"]),
             )
             for name in wanted
         }

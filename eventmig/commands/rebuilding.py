@@ -15,7 +15,7 @@ from eventmig.commands.naming import (
     source_of_rebuild,
 )
 from eventmig.errors import RebuildError, Where
-from eventmig.fold_workers import FoldProcesses, fold_processes
+from eventmig.fold_workers import FoldProcesses, behind_server, fold_processes
 from eventmig.project import (
     Project,
     opened,
@@ -106,6 +106,7 @@ def rebuild(
                     helpers=helpers,
                     quarantine=quarantine or accept_quarantined,
                     accept_quarantined=accept_quarantined,
+                    read_ahead=behind_server(source_url),
                     progress=on_progress,
                 )
         # All aggregates together, or each with those of the streams that are its own.

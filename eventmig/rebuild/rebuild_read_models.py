@@ -63,6 +63,7 @@ def rebuild_read_models(
     helpers: FoldHelpers | None = None,
     quarantine: bool = False,
     accept_quarantined: bool = False,
+    read_ahead: bool = False,
     progress: Progress | None = None,
 ) -> list[RebuildResult]:
     """Build these read models anew from the source's events, and swap them in together.
@@ -79,7 +80,8 @@ def rebuild_read_models(
     `max_rows` rows have changed: that bounds memory. `helpers` fold beside this process
     where there are many events, and no handler reads rows. With `quarantine`, an event that
     cannot be upcast or handled is set aside instead of stopping; nothing is swapped then
-    unless `accept_quarantined`. `progress` is told after every
+    unless `accept_quarantined`. `read_ahead` fetches events while others are folded: for a
+    store behind a server. `progress` is told after every
     commit; what it raises stops the rebuild, which the same call resumes.
 
     Raises `RebuildError` (a handler, a row, a check; the live tables are as before),
@@ -101,6 +103,7 @@ def rebuild_read_models(
                 batch_size=batch_size,
                 max_rows=max_rows,
                 data_upcaster=data_upcaster,
+                read_ahead=read_ahead,
             )
             one = ModelBuilding(model, connection, plan, release, tell, quarantine=quarantine)
             one.run(helpers)

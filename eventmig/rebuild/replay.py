@@ -18,6 +18,7 @@ from sqlalchemy.schema import sort_tables_and_constraints
 from eventmig.errors import RebuildError, Where
 from eventmig.events import Event
 from eventmig.rebuild import bookkeeping
+from eventmig.rebuild.ahead import ahead
 from eventmig.rebuild.bookkeeping import Generation, Writing
 from eventmig.rebuild.bulk import TableWriter
 from eventmig.rebuild.collector import collector_paused
@@ -43,7 +44,7 @@ class Replay:
 
     `types` are stored event types (None: all); `upto` is inclusive. A batch ends
     after `batch_size` stored events, or when more than `max_rows` rows are folded.
-    `data_upcaster` may say what `upcast` does to data alone.
+    `data_upcaster` may say what `upcast` does to data alone. `read_ahead`: fetch in a thread.
     """
 
     source: EventReader
@@ -53,6 +54,7 @@ class Replay:
     batch_size: int
     max_rows: int
     data_upcaster: DataUpcaster | None = None
+    read_ahead: bool = False
 
     def expected(self) -> int:
         """How many stored events there are to read, from the start (reads the source)."""
@@ -188,30 +190,34 @@ def reads(
     handlers = None if plan.data_upcaster is None else data_handlers(model.handlers)
     if handlers is not None and plan.data_upcaster is not None:
         narrow = NarrowFold(handlers, plan.data_upcaster, rows)
-        for batch in plan.source.read_data(
+        data = plan.source.read_data(
             after=after, until=plan.upto, types=plan.types, batch_size=plan.read_at_once
-        ):
-            try:
-                done, folded = narrow.fold(batch)
-            except HandlerFailedError as failed:
-                cause = failed.__cause__
-                event = plan.event_at(failed.position)
-                if event is None or not isinstance(cause, Exception):
-                    raise
-                raise handler_error(cause, event, names) from cause
-            if done:
-                after = batch[done - 1][0]
-                yield done, after, folded
-            if done < len(batch):
-                break
-        else:
-            return
+        )
+        with ahead(data, wanted=plan.read_ahead) as batches:
+            for batch in batches:
+                try:
+                    done, folded = narrow.fold(batch)
+                except HandlerFailedError as failed:
+                    cause = failed.__cause__
+                    event = plan.event_at(failed.position)
+                    if event is None or not isinstance(cause, Exception):
+                        raise
+                    raise handler_error(cause, event, names) from cause
+                if done:
+                    after = batch[done - 1][0]
+                    yield done, after, folded
+                if done < len(batch):
+                    break
+            else:
+                return
     whole = {type_: call(handler, "rows") for type_, handler in model.handlers.items()}
-    for stored in plan.source.read_all(
+    events = plan.source.read_all(
         after=after, until=plan.upto, types=plan.types, batch_size=plan.read_at_once
-    ):
-        folded = _fold(plan.upcast(stored), whole, rows, names)
-        yield len(stored), stored[-1].global_position, folded
+    )
+    with ahead(events, wanted=plan.read_ahead) as pages:
+        for stored in pages:
+            folded = _fold(plan.upcast(stored), whole, rows, names)
+            yield len(stored), stored[-1].global_position, folded
 
 
 def _fold(

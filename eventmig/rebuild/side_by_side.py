@@ -80,14 +80,15 @@ def replay_side_by_side(
     What is left when it ends (all, where there is little) is for `replay`. Raises
     `JobLostError` when another process took over, and what the database raises.
     """
-    if plan.expected() - start.events_read < _WORTH_IT:
+    expected = plan.expected() - start.events_read
+    if expected < _WORTH_IT:
         return
     folds, writers = folds_of(model, targets, connection)
     at = start
     pending = 0
     try:
         with collector_paused() as let_run:
-            for found in _in_order(model, plan, start.position, helpers):
+            for found in _in_order(model, plan, start.position, expected, helpers):
                 for shape, later in zip(model.shapes, found.tables, strict=True):
                     add_fold(folds[shape.table], later)
                 at = replace(
@@ -114,10 +115,10 @@ def replay_side_by_side(
 
 
 def _in_order(
-    model: ReadModel, plan: Replay, after: int, helpers: FoldHelpers
+    model: ReadModel, plan: Replay, after: int, expected: int, helpers: FoldHelpers
 ) -> Iterator[FoldedRange]:
     """Every range's fold, in order; raises where one must be folded after those before it."""
-    ranges = _ranges(plan, after, helpers.count + 1)
+    ranges = _ranges(plan, after, expected, helpers.count + 1)
     given = taken = 0
     tickets: dict[int, int] = {}
     under_way = [0] * helpers.count
@@ -147,8 +148,7 @@ def _in_order(
             wait = wait and taken not in done
 
 
-def _ranges(plan: Replay, after: int, processes: int) -> list[tuple[int, int]]:
-    expected = plan.expected()
+def _ranges(plan: Replay, after: int, expected: int, processes: int) -> list[tuple[int, int]]:
     each = min(_MOST_EVENTS, max(_FEWEST_EVENTS, expected // (processes * _RANGES_EACH)))
     span = max(1, (plan.upto - after) * each // max(1, expected))
     starts = range(after, plan.upto, span)
