@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +21,7 @@ from eventmig.errors import ConfigError
 
 GROUPS = (
     *("copy", "disk", "peer", "read", "verify", "rebuild", "models"),
-    *("pushdown", "postgres", "kurrentdb", "memory"),
+    *("pushdown", "postgres", "postgres-copy", "kurrentdb", "memory"),
 )
 MEMORY_FOLDER = Path("/dev/shm")  # a tmpfs, where there is one
 BYTES_PER_EVENT = 5_000  # of the folders together: histories, targets, logs
@@ -90,6 +92,9 @@ def _measured(options: argparse.Namespace, disk: Path, fast: Path, progress: Con
             report.notes.append(
                 "eventsourcing is not installed, so it was not measured (`make bench` installs it)"
             )
+    if "postgres-copy" in wanted:
+        with _postgres() as url:
+            add(figures.copying_in_postgres(whole, rounds, url))
     if "read" in wanted:
         add(figures.reading(whole, rounds))
     if "verify" in wanted:
@@ -117,6 +122,17 @@ def _kurrentdb(folder: Path, events: int, report: Report) -> list[figures.Figure
         report.notes.append(f"KurrentDB was not measured: {error.what}")
         return []
     return kurrentdb(folder, events)
+
+
+@contextmanager
+def _postgres() -> Iterator[str]:
+    """A database on a server of the tests' package, or on the one that is named for them."""
+    server = importlib.import_module("tests.postgres").start(durable=True)
+    try:
+        with server.database() as url:
+            yield url
+    finally:
+        server.remove()
 
 
 def _fast(options: argparse.Namespace) -> Path | None:

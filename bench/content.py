@@ -29,13 +29,18 @@ def _essence(event: Event) -> bytes:
 
 def data_of_store(path: Path) -> str:
     """The data of every event, in order, whatever the order of its members."""
-    with open_store(url_of(path), mode="read") as store:
+    return data_at(url_of(path))
+
+
+def data_at(url: str) -> str:
+    """The same of a store by its URL."""
+    with open_store(url, mode="read") as store:
         return _digest(codec.canonical(codec.decode(e.data)) for b in store.read_all() for e in b)
 
 
-def data_of_peer(path: Path) -> str:
+def data_of_peer(settings: peer.Settings) -> str:
     """The same of what the peer library stored."""
-    return _digest(map(codec.canonical, peer.states(path)))
+    return _digest(map(codec.canonical, peer.states(settings)))
 
 
 def of_table(path: Path, table: str) -> str:

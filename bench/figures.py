@@ -109,6 +109,44 @@ def peer(place: Place, rounds: int) -> list[Figure]:
     ]
 
 
+def copying_in_postgres(place: Place, rounds: int, url: str) -> list[Figure]:
+    """The job in PostgreSQL beside the server's own copy and the peer library's."""
+    place.run("pg_prepare", "PostgreSQL, history", url=url)
+    ours = {"PostgreSQL: copy, 1 process": (1, 0.45), "PostgreSQL: copy, 2 processes": (2, 0.6)}
+    has_peer = importlib.util.find_spec("eventsourcing") is not None
+    if has_peer:
+        place.run("pg_peer_prepare", "PostgreSQL, eventsourcing, history", url=url)
+    runs: dict[str, list[Run]] = {label: [] for label in ours}
+    kept, after, peers = [], [], []
+    for _ in range(rounds):
+        kept.append(place.run("pg_raw_copy", "PostgreSQL: raw copy", url=url, deferred=False))
+        for label, (workers, _) in ours.items():
+            runs[label].append(place.run("pg_upcast", label, url=url, workers=workers))
+        after.append(
+            place.run("pg_raw_copy", "PostgreSQL: raw, indexes after", url=url, deferred=True)
+        )
+        if has_peer:
+            peers.append(place.run("pg_peer_copy", "PostgreSQL, eventsourcing, copy", url=url))
+    references = [
+        ("INSERT … SELECT, 1 connection, indexes on", kept, None),
+        ("INSERT … SELECT, 1 connection, indexes after", after, 0.0),
+        *([("eventsourcing: recorders, mapper, upcasting", peers, 6.0)] if has_peer else []),
+    ]
+    return [
+        _figure(
+            "postgres-copy",
+            label,
+            [run.copying for run in runs[label]],
+            reference,
+            [run.rate for run in others],
+            target=least if aim is None else aim or None,
+            peak_mb=place.peaks[label],
+        )
+        for label, (_, least) in ours.items()
+        for reference, others, aim in references
+    ]
+
+
 def verifying(place: Place, rounds: int) -> list[Figure]:
     """The verification beside the copy it verifies, with one process and with two."""
     figures = []

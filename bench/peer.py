@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,13 +22,21 @@ from eventmig.stores.open import open_store
 PREFIX = "order-"  # what stands before the UUID in a stream's name
 OTHERS = ("metadata", "timestamp")
 
+Settings = Mapping[str, str]
+"""Where an application of the library keeps its events, as its environment says it."""
+
 
 def installed() -> bool:
     """Whether the library is there."""
     return importlib.util.find_spec("eventsourcing") is not None
 
 
-def prepare(source_url: str, target: Path) -> int:
+def in_file(path: Path) -> Settings:
+    """An application on SQLite."""
+    return {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
+
+
+def prepare(source_url: str, target: Settings, *, batch_size: int = 5_000) -> int:
     """Write the history of a store as the library stores it; returns how many events."""
     topic = importlib.import_module("eventsourcing.utils").get_topic
     stored_event = importlib.import_module("eventsourcing.persistence").StoredEvent
@@ -37,7 +45,7 @@ def prepare(source_url: str, target: Path) -> int:
     topics = {name: topic(cls) for name, cls in classes.items()}
     count = 0
     with open_store(source_url, mode="read") as source:
-        for batch in source.read_all():
+        for batch in source.read_all(batch_size=batch_size):
             application.recorder.insert_events(
                 [
                     stored_event(
@@ -62,7 +70,7 @@ def _state(data: bytes, metadata: bytes | None, time: str) -> bytes:
     return json.dumps(state, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def copy(source: Path, target: Path, *, batch_size: int) -> int:
+def copy(source: Settings, target: Settings, *, batch_size: int) -> int:
     """Copy and upcast every event; returns how many."""
     old, new = _application(source), _application(target)
     count = 0
@@ -75,7 +83,7 @@ def copy(source: Path, target: Path, *, batch_size: int) -> int:
     return count
 
 
-def read_log(source: Path, target: Path, *, batch_size: int) -> int:
+def read_log(source: Settings, target: Path, *, batch_size: int) -> int:
     """The read model as a reader of the application's log makes it; returns how many events."""
     application = _application(source)
     try:
@@ -86,9 +94,9 @@ def read_log(source: Path, target: Path, *, batch_size: int) -> int:
         application.close()
 
 
-def states(path: Path) -> Iterator[dict[str, Any]]:
+def states(settings: Settings) -> Iterator[dict[str, Any]]:
     """The members of every event, in order, without what is not its data."""
-    application = _application(path)
+    application = _application(settings)
     for notifications in _notifications(application, 5_000):
         for notification in notifications:
             state: dict[str, Any] = json.loads(notification.state)
@@ -105,8 +113,5 @@ def _notifications(application: Any, batch_size: int) -> Iterator[list[Any]]:
         start = found[-1].id + 1
 
 
-def _application(path: Path) -> Any:
-    application = importlib.import_module("eventsourcing.application").Application
-    return application(
-        env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
-    )
+def _application(settings: Settings) -> Any:
+    return importlib.import_module("eventsourcing.application").Application(env=dict(settings))

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import content, ours, peer, pushdown, raw, read_models
+from bench import content, ours, peer, postgres, pushdown, raw, read_models
 from bench.domain import activity_per_customer, registry
 from bench.history import BATCH_SIZE
 from bench.workspace import Workspace, url_of
@@ -63,12 +63,12 @@ def finish(work: Workspace) -> Result:
 
 
 def peer_prepare(work: Workspace) -> Result:
-    return {"events": peer.prepare(url_of(work.source), work.store("peer_source"))}
+    return {"events": peer.prepare(url_of(work.source), peer.in_file(work.store("peer_source")))}
 
 
 def peer_copy(work: Workspace) -> Result:
-    target = work.store("peer_target")
-    events = peer.copy(work.store("peer_source"), target, batch_size=BATCH_SIZE)
+    target = peer.in_file(work.store("peer_target"))
+    events = peer.copy(peer.in_file(work.store("peer_source")), target, batch_size=BATCH_SIZE)
     return {"events": events, "content": lambda: {"data": content.data_of_peer(target)}}
 
 
@@ -108,7 +108,11 @@ def rebuild_model(work: Workspace, *, model: str, source: str) -> Result:
 
 def peer_read(work: Workspace) -> Result:
     target = work.store("peer_views")
-    return {"events": peer.read_log(work.store("peer_source"), target, batch_size=BATCH_SIZE)}
+    return {
+        "events": peer.read_log(
+            peer.in_file(work.store("peer_source")), target, batch_size=BATCH_SIZE
+        )
+    }
 
 
 def in_postgres(work: Workspace, *, events: int, streams: int, rounds: int) -> Result:
@@ -134,6 +138,11 @@ STEPS: dict[str, Callable[..., Result]] = {
         rebuild_model,
         peer_read,
         in_postgres,
+        postgres.pg_prepare,
+        postgres.pg_raw_copy,
+        postgres.pg_upcast,
+        postgres.pg_peer_prepare,
+        postgres.pg_peer_copy,
     )
 }
 
@@ -144,7 +153,7 @@ def main(name: str, arguments: str) -> None:
     work, compare = Workspace(Path(given.pop("folder"))), given.pop("compare")
     began = time.perf_counter()
     result = STEPS[name](work, **given)
-    result["seconds"] = time.perf_counter() - began
+    result.setdefault("seconds", time.perf_counter() - began)
     result["peak_mb"] = _peak_mb()
     contents = result.pop("content", dict)
     result["content"] = contents() if compare else {}

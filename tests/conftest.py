@@ -132,8 +132,7 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     kind = "started for the run" if isinstance(server, OwnServer) else f"of {postgres.VARIABLE}"
     request.config.stash[_postgres] = f"{server.version()} ({kind})"
     yield server
-    if isinstance(server, OwnServer):
-        server.remove()
+    server.remove()
 
 
 @pytest.fixture(scope="session")

