@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from esdbclient import EventStoreDBClient, StreamState
+from esdbclient import NewEvent as ClientEvent
+from esdbclient.exceptions import AccessDeniedError
 
 from eventmig import commands
 from eventmig.errors import CrossingError, FencedError
@@ -169,3 +172,40 @@ def test_metadata_of_streams_comes_after_everything_else(tmp_path: Path, node: N
     assert node.log.metadata(into) == {k: v for k, v in theirs.items() if k != "$tb"}
     commands.complete(its)
     assert len(node.log.visible(f"$${into}")) == 1
+
+
+def test_access_lists_keep_writers_out(tmp_path: Path) -> None:
+    with running(tls=True) as node:
+        node.access.users = {"admin": "changeit", "ann": "secret"}
+        node.access.all_readers = {"ann"}
+        source, target = (kurrent.fresh(f"{node.url}&fence=acl") for _ in range(2))
+
+        def by(user: str, url: str) -> str:
+            return url.replace("://", f"://{user}:{node.access.users[user]}@")
+
+        into_kurrent(by("ann", source), history())
+        name = locate(source).prefix + "cart-1"
+        theirs = {"$acl": {"$w": ["ann"], "$r": "$all"}, "owner": "sales"}
+        data = json.dumps(theirs).encode()
+        node.log.append(
+            f"$${name}", Expect.ANY, [Proposal(id="0" * 32, type="$metadata", data=data)]
+        )
+        its = project(tmp_path, registry(), source=by("admin", source), target=by("admin", target))
+        commands.upcast(its)
+        commands.cutover(its)
+        count = len(node.log.visible(name))
+        with EventStoreDBClient(locate(by("ann", source)).uri) as client:
+            for stream in ("cart-0", "cart-1"):
+                with pytest.raises(AccessDeniedError):
+                    client.append_to_stream(
+                        locate(source).prefix + stream,
+                        current_version=StreamState.ANY,
+                        events=[ClientEvent(type="T", data=b"{}")],
+                    )
+            commands.reverse(its)
+            assert node.log.metadata(name) == theirs
+            client.append_to_stream(
+                name,
+                current_version=count - 1,
+                events=[ClientEvent(type="T", data=b"{}")],
+            )

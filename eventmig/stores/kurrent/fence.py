@@ -7,6 +7,9 @@ that whoever decided on what he had read before is refused by his expected revis
 again, and finds that the stream has moved. The marks stay; eventmig's reader leaves them
 out. A writer that expects nothing (`ANY`), or begins a stream, is not refused: the
 crossing finds his event, and falls back.
+
+With `fence=acl` in the URL there is no mark: closing takes the right to write each stream
+from everybody but `$admins`, whatever they expect; opening gives it back.
 """
 
 from __future__ import annotations
@@ -25,8 +28,31 @@ from eventmig.stores.kurrent.log import Log
 from eventmig.stores.kurrent.rules import MOVED
 from eventmig.stores.kurrent.url import Location
 
+Metadata = Mapping[str, object]
+
 FENCE: Final = "FenceSet"
+_BEFORE: Final = "eventmig_acl"
+"""The member of a stream's metadata that keeps its `$acl` while the stream is shut."""
 _JSON: Final = "application/json"
+
+
+def is_shut(metadata: Metadata) -> bool:
+    """Whether a stream with this metadata is shut by its access list."""
+    return _BEFORE in metadata
+
+
+def shut(metadata: Metadata) -> dict[str, object]:
+    """The same, but that only `$admins` may write."""
+    acl = metadata.get("$acl")
+    kept = acl if isinstance(acl, dict) else {}
+    return {**metadata, _BEFORE: acl, "$acl": {**kept, "$w": "$admins"}}
+
+
+def opened(metadata: Metadata) -> dict[str, object]:
+    """The same as it was before it was shut."""
+    others = {k: v for k, v in metadata.items() if k not in (_BEFORE, "$acl")}
+    acl = metadata.get(_BEFORE) if is_shut(metadata) else metadata.get("$acl")
+    return others if acl is None else {**others, "$acl": acl}
 
 
 class FenceStream:

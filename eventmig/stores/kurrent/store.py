@@ -33,12 +33,12 @@ from eventmig.events import Event, NewEvent
 from eventmig.stores.base import ANY, EventReader, Expected, Fence, TargetTransaction
 from eventmig.stores.kurrent.append import Appender, Item, proposed
 from eventmig.stores.kurrent.client import PATIENCE, Connection
-from eventmig.stores.kurrent.fence import FenceStream
+from eventmig.stores.kurrent.fence import FenceStream, is_shut, opened, shut
 from eventmig.stores.kurrent.ledger import Ledger, ledger_of
 from eventmig.stores.kurrent.log import END, name_of
 from eventmig.stores.kurrent.read import KurrentReader
 from eventmig.stores.kurrent.rules import METADATA, MOVED
-from eventmig.stores.kurrent.url import Location, lock_name
+from eventmig.stores.kurrent.url import Door, Location, lock_name
 from eventmig.stores.kurrent.write import (
     Heads,
     KurrentTransaction,
@@ -184,7 +184,7 @@ class KurrentStore(KurrentReader):
     # --- crossings (`Fencing`, `Dropping`)
 
     def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
-        """Close or open the fence; closing puts a mark at the end of every stream.
+        """Close or open the fence, and the streams by a mark at the end or by their `$acl`.
 
         Raises `CrossingError` where writers were faster for `wait_s` seconds, or another
         job closed it; `JobLostError` where a later holder of this job set it.
@@ -192,6 +192,9 @@ class KurrentStore(KurrentReader):
         self._check_writable()
         self._fence.set(closed=closed, job_id=job_id, epoch=epoch)
         self._heads = None
+        if self.location.fence is Door.ACL:
+            self._shut(closed)
+            return
         deadline = time.monotonic() + wait_s
         while closed and (unmarked := self._unmarked()):
             if not self._fence.mark(unmarked, job_id=job_id) and time.monotonic() > deadline:
@@ -222,6 +225,14 @@ class KurrentStore(KurrentReader):
         that hides. A scavenge frees their room; the names' numbering goes on.
         """
         return tx.truncate_after(0)
+
+    def _shut(self, closed: bool) -> None:
+        """Take the right to write every stream from all but `$admins`, or give it back."""
+        streams = {self.location.prefix + head.stream for head in self.heads()}
+        for name in sorted(streams | self.rules_of_streams()):
+            metadata, last = self.metadata_of(name)
+            if is_shut(metadata) is not closed:
+                self._set_metadata(name, shut(metadata) if closed else opened(metadata), last)
 
     def _unmarked(self) -> dict[str, int]:
         """The last revision of every stream that does not end with a mark, by its full name."""
@@ -294,7 +305,8 @@ class KurrentStore(KurrentReader):
         begin = len(source.location.prefix)
         for name in sorted(source.rules_of_streams()):
             into = self.location.prefix + named(name[begin:])
-            theirs = {k: v for k, v in source.metadata_of(name)[0].items() if k != "$tb"}
+            found = opened(source.metadata_of(name)[0])
+            theirs = {k: v for k, v in found.items() if k != "$tb"}
             ours, last = self.metadata_of(into)
             if theirs.items() <= ours.items() or self._log.last_revision(into) < 0:
                 continue

@@ -2,7 +2,7 @@
 
 A URL is the client's own (`esdb://user:password@host:2113?Tls=true`, with
 `kurrentdb://`, clusters and `+discover`), and may say more, which the client never
-sees: `prefix`, `category`, `without`, `ledger`, `order`. Pure.
+sees: `prefix`, `category`, `without`, `ledger`, `order`, `fence`. Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEDGER_STREAM: Final = "eventmig-ledger"
 FENCE_STREAM: Final = "eventmig-fence"
 """The beginnings of the names of streams that are eventmig's own; never source or target."""
 
-_OURS: Final = ("prefix", "category", "without", "ledger", "order")
+_OURS: Final = ("prefix", "category", "without", "ledger", "order", "fence")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _CATEGORY: Final = re.compile(r"[^$\s,-][^\s,-]*")
 
@@ -36,6 +36,13 @@ class Order(StrEnum):
 
     GLOBAL = "global"
     STREAM = "stream"
+
+
+class Door(StrEnum):
+    """What keeps writers out of the streams that a crossing leaves."""
+
+    MARK = "mark"
+    ACL = "acl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +65,7 @@ class Location:
     without: tuple[str, ...] = ()
     ledger: str | None = None
     order: Order = Order.GLOBAL
+    fence: Door = Door.MARK
 
     @property
     def scope(self) -> str:
@@ -146,6 +154,8 @@ def locate(url: str) -> Location:
         )
     if ours.get("order", "global") not in {order.value for order in Order}:
         raise wrong(f"there is no order {ours['order']!r}", "say order=global or order=stream")
+    if ours.get("fence", "mark") not in {door.value for door in Door}:
+        raise wrong(f"there is no fence {ours['fence']!r}", "say fence=mark or fence=acl")
     servers = _servers(parts.netloc)
     if not servers:
         raise wrong("the URL names no server", "write esdb://HOST:2113")
@@ -159,6 +169,7 @@ def locate(url: str) -> Location:
         without=without,
         ledger=ledger,
         order=Order(ours.get("order", "global")),
+        fence=Door(ours.get("fence", "mark")),
     )
 
 
