@@ -15,13 +15,14 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import figures
+from bench.live import live
 from bench.measure import Place, StepError
 from bench.report import Report, file_system
 from eventmig.errors import ConfigError
 
 GROUPS = (
     *("copy", "disk", "peer", "read", "verify", "rebuild", "models"),
-    *("pushdown", "postgres", "postgres-copy", "kurrentdb", "memory"),
+    *("pushdown", "postgres", "postgres-copy", "kurrentdb", "live", "memory"),
 )
 MEMORY_FOLDER = Path("/dev/shm")  # a tmpfs, where there is one
 BYTES_PER_EVENT = 5_000  # of the folders together: histories, targets, logs
@@ -109,6 +110,10 @@ def _measured(options: argparse.Namespace, disk: Path, fast: Path, progress: Con
         add(figures.pushing_down(whole, rounds))
     if "kurrentdb" in wanted:
         add(_kurrentdb(disk, options.events, report))
+    if "live" in wanted:
+        measured, said = live(disk, options.events)
+        add(measured)
+        report.notes.extend(said)
     if "memory" in wanted:
         report.memory = figures.memory(whole, quarter)
     report.unequal = figures.unequal((whole, quarter, on_disk))

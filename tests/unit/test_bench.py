@@ -71,6 +71,7 @@ def test_a_run_has_every_ratio_of_copies_that_are_equal(tmp_path: Path) -> None:
         "kurrentdb": 6,
         "models": 3 if HAS_PEER else 2,
         "postgres": 4,
+        "live": 1,
         "pushdown": 6,
         **({"peer": 2} if HAS_PEER else {}),
     }
