@@ -99,10 +99,17 @@ def verify(
     workers: Annotated[
         int | None, typer.Option(min=1, max=2, help="2: a second process takes half of it.")
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Prove batch after batch as they come, until the job ends."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Verify a target against its source: heads, every event derived anew, stream hashes."""
     session = begin(json)
+    if follow:
+        lifecycle.watch_copies(session, release, source, target)
+        return
     with session.job_reporting() as on_progress:
         found = commands.verify(
             session.project(),

@@ -157,6 +157,27 @@ def watch(
         time.sleep(every)
 
 
+def watch_copies(
+    session: Session, release: str | None, source: str | None, target: str | None
+) -> None:
+    """Prove what is copied until the job has ended; how far it is, on standard error."""
+    with session.reporting() as report:
+        found = commands.watch_copies(
+            session.project(),
+            release=release,
+            source=source,
+            target=target,
+            on_round=lambda watched: report("verified", watched.found.target_events, 0),
+        )
+    session.show(
+        found,
+        lambda: (
+            f"job {found.job.job_id[:8]}: {found.job.state.value}; "
+            f"{found.found.target_events:,} events derived anew and equal"
+        ),
+    )
+
+
 def keep_up(
     session: Session,
     project: Project,

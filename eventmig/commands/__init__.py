@@ -46,6 +46,7 @@ from eventmig.commands.steering import (
     was_announced,
     was_ready,
 )
+from eventmig.commands.watching import Watched, watch_copies
 from eventmig.migrate.pushdown import Pushdown
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "SnapshotReport",
     "Started",
     "TypeBack",
+    "Watched",
     "cancel",
     "check",
     "check_snapshots",
@@ -100,4 +102,5 @@ __all__ = [
     "verify",
     "was_announced",
     "was_ready",
+    "watch_copies",
 ]

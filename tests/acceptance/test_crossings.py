@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from eventmig import Registry, commands, data_upcaster, ops, rename_type, upcaster
-from eventmig.errors import CrossingError, FencedError, JobError
+from eventmig.errors import CrossingError, FencedError, JobError, JobLostError, VerifyError
 from eventmig.events import Event, NewEvent
 from eventmig.live import LiveStore, look_up
-from eventmig.migrate.sides import Switch
+from eventmig.migrate import ledger
+from eventmig.migrate.crossing import CUT_OVER, cross, mend
+from eventmig.migrate.sides import Switch, take_steps
 from eventmig.migrate.states import Side, State
 from eventmig.project import Project
 from eventmig.stores.base import ANY
@@ -165,7 +167,7 @@ def test_across_back_and_across_again(its: Project) -> None:
     with pytest.raises(JobError, match="completed"):
         commands.reverse(its)
     ended = commands.complete(its, drop=True)
-    assert (ended.job.state, ended.dropped) == (State.COMPLETED, len(new))
+    assert (ended.job.state, ended.dropped) == (State.COMPLETED, len(new) + 1)
     append(its, "cart-2", OPENED_2)
     assert len(events(new_url)) == len(new) + 2
 
@@ -202,7 +204,7 @@ def test_by_tables_the_application_changes_nothing(tmp_path: Path) -> None:
         add(OPENED_2)
         assert len(read(tmp_path / "source.db")) == 12 + 5
         dropped = commands.complete(its, drop=True)
-        assert dropped.dropped == 12 + 4
+        assert dropped.dropped == 12 + 5
         add(OPENED_2)
         # The next release is another job, from the tables that bear the plain name now.
         assert commands.status(its, target=its.config.source).job.state is State.COMPLETED
@@ -228,6 +230,7 @@ def test_an_event_without_a_way_back_makes_the_window_unsafe(its: Project, tmp_p
     assert said(events(urls(its)[0]))[-1] == ("Opened", 1, {"name": "t"})
 
 
+@pytest.mark.parametrize("its", ["file", "tables", "postgres"], indirect=True)
 def test_what_it_cannot_finish_in_time_falls_back(its: Project) -> None:
     commands.upcast(its)
     append(its, "cart-1", OPENED_1)
@@ -262,6 +265,7 @@ def test_a_side_that_is_closed_and_changed_all_the_same(tmp_path: Path) -> None:
     assert commands.reverse(its).job.state is State.REVERSED
 
 
+@pytest.mark.parametrize("its", ["file", "streams"], indirect=True)
 def test_a_route_tells_side_names_and_epoch(its: Project) -> None:
     commands.upcast(its)
     new = open_store(urls(its)[1])
@@ -280,6 +284,7 @@ def test_a_route_tells_side_names_and_epoch(its: Project) -> None:
         new.close()
 
 
+@pytest.mark.parametrize("its", ["file"], indirect=True)
 @pytest.mark.parametrize("end", [commands.cancel, commands.reverse])
 def test_what_a_job_may_not_do_now(its: Project, end: Callable[[Project], object]) -> None:
     commands.upcast(its)
@@ -287,3 +292,59 @@ def test_what_a_job_may_not_do_now(its: Project, end: Callable[[Project], object
         commands.cutover(its)
     with pytest.raises(JobError):
         end(its)
+
+
+@pytest.mark.parametrize("its", ["file", "tables", "postgres"], indirect=True)
+def test_both_directions_are_proven_while_they_run(its: Project) -> None:
+    """`verify --follow` beside whoever works: the copy, the window, and then a wrong event."""
+    commands.upcast(its)
+    rounds: list[int] = []
+
+    def on_round(watched: commands.Watched) -> None:
+        rounds.append(watched.found.target_events)
+        if len(rounds) == 1:
+            commands.cutover(its)
+            append(its, "cart-1", OPENED_2)
+            commands.keep_up_once(its)
+        else:
+            commands.complete(its)
+
+    found = commands.watch_copies(its, share=1.0, on_round=on_round)
+    assert found.job.state is State.COMPLETED
+    assert rounds == [12, 13]
+    assert found.found.right
+
+
+def test_a_wrong_copy_is_found_while_it_runs(tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", history())
+    its = project(tmp_path, registry())
+    commands.upcast(its)
+    sql(tmp_path / "target.db", "UPDATE events SET type = 'Other' WHERE global_position = 5")
+    with pytest.raises(VerifyError, match="type is Other"):
+        commands.watch_copies(its)
+
+
+@pytest.mark.parametrize("its", ["file", "postgres"], indirect=True)
+@pytest.mark.parametrize("taken", [2, 4, 6])
+def test_a_holder_that_was_only_stopped_changes_nothing_more(its: Project, taken: int) -> None:
+    """Stopped amid a crossing and past its lock, overtaken, and continued."""
+    commands.upcast(its)
+    append(its, "cart-1", OPENED_1)
+    with commands.holding.held(its) as (sides, target):
+        stopped = cross(sides, CUT_OVER)
+        for _ in range(taken):
+            next(stopped)
+        before = sides.job
+        with target.begin() as tx:  # as a process does that believes it to be dead
+            after = ledger.take_over(
+                tx.connection, before, registry_fingerprint=before.registry_fingerprint
+            )
+        sides.forward.adopt(after)
+        take_steps(mend(sides))
+        append(its, "cart-1", OPENED_1)  # the door is open, and stays so
+        sides.forward.adopt(before)
+        with pytest.raises(JobLostError):
+            list(stopped)
+        append(its, "cart-1", OPENED_1)
+    assert commands.cutover(its).job.state is State.REVERSE_WINDOW
+    assert len(events(urls(its)[1])) == 12 + 3
