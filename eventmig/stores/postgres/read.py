@@ -184,6 +184,8 @@ class PostgresReader:
     def count(self, *, until: int | None = None, types: Collection[str] | None = None) -> int:
         """How many events (of these types) lie at or before a global position."""
         bound = self._span(until, types)
+        if until is not None and self._end(until)[1]:
+            return int(self._rows(self._sql.count_all_typed, bound)[0][0])
         sql = self._sql.count if types is None else self._sql.count_typed
         return int(self._rows(sql, bound)[0][0])
 
