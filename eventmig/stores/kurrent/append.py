@@ -106,6 +106,8 @@ class Appender:
             left = [item for item in left if id(item) not in done]
             if failure is not None:
                 patience.wait(failure)
+            elif refusal is None and not sent.positions:
+                patience.pause("it ended a call without an answer")
             elif refusal is not None:
                 self._refused(sent.requests[refusal.number], refusal.details, patience)
             if failure is not None or refusal is not None:

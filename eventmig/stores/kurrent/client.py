@@ -203,7 +203,7 @@ def meaning(error: grpc.RpcError, location: Location) -> StoreError:
             )
         case grpc.StatusCode.PERMISSION_DENIED:
             return StoreError(
-                "the server does not let this user read $all, or one of the streams",
+                "the server does not let this user read $all, or read or write one of the streams",
                 where=where,
                 remedy="name a user in $admins, or give this one the right: for $all with the "
                 "$acl of $settings ($userStreamAcl, $systemStreamAcl)",

@@ -1,8 +1,8 @@
 """The KurrentDB (EventStoreDB) store, over gRPC (`EventReader`, `EventAppender`, `JobTarget`).
 
-What a URL names is in `url`; reading in `read`; how events get into the
-log in `append`, what a job makes of that in `write`, and where its
-ledger lives in `ledger`. Opening a store writes nothing: streams come into
+What a URL names is in `url`; reading in `read`; how events get into the log in
+`append`, what a job makes of that in `write`, and where its ledger lives in `ledger`;
+how writers are kept out in `fence`. Opening a store writes nothing: streams come into
 being with their first events.
 """
 
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection as SqlConnection
@@ -30,7 +30,7 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import ANY, EventReader, Expected, Fence, TargetTransaction
+from eventmig.stores.base import ANY, EventReader, Expected, Fence, Mode, TargetTransaction
 from eventmig.stores.kurrent.append import Appender, Item, proposed
 from eventmig.stores.kurrent.client import PATIENCE, Connection
 from eventmig.stores.kurrent.fence import FenceStream, is_shut, opened, shut
@@ -47,9 +47,6 @@ from eventmig.stores.kurrent.write import (
     new_item,
     written_by_job,
 )
-
-Mode: TypeAlias = Literal["read", "write", "create"]
-"""Read only; write; the same (there is nothing to create)."""
 
 
 class KurrentStore(KurrentReader):
