@@ -7,6 +7,7 @@ log        reads of the log that go on where they break off
 rules      which of its events a reader of the streams would see
 read       the store's events, heads and counts
 append     appends, many under way at once
+fence      what keeps writers out of the streams that a crossing leaves
 ledger     the ledger of jobs, in a stream or in a database
 write      what a job writes
 store      all of it together
