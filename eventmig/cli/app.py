@@ -52,6 +52,7 @@ _COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Read models and snapshots": [
         rebuilding.rebuild,
         rebuilding.rollback,
+        rebuilding.drop_kept,
         rebuilding.project,
         rebuilding.diff_readmodel,
         rebuilding.check_snapshots,

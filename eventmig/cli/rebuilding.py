@@ -90,6 +90,18 @@ def rollback(
     )
 
 
+def drop_kept(
+    names: Names = None,
+    all_: All = False,
+    read_models: ReadModels = None,
+    json: Json = False,
+) -> None:
+    """Drop the read models and snapshots from before the last rebuild: no way back then."""
+    session = begin(json)
+    dropped = commands.drop_kept(session.project(), names or (), all_=all_, read_models=read_models)
+    session.show(dropped, lambda: f"dropped: {', '.join(dropped) or 'nothing was kept'}")
+
+
 def project(
     names: Names = None,
     all_: All = False,

@@ -34,7 +34,7 @@ from eventmig.commands.jobs import (
 )
 from eventmig.commands.looking import SAMPLES_EACH, Current, Shown, current, plan, show
 from eventmig.commands.naming import release_mark, source_of_rebuild
-from eventmig.commands.rebuilding import RebuildReport, load, rebuild, rollback
+from eventmig.commands.rebuilding import RebuildReport, drop_kept, load, rebuild, rollback
 from eventmig.commands.releasing import Started, check, init, release
 from eventmig.commands.steering import (
     Measured,
@@ -75,6 +75,7 @@ __all__ = [
     "current",
     "cutover",
     "diff_read_models",
+    "drop_kept",
     "export_history",
     "follow",
     "history",

@@ -171,6 +171,25 @@ def rollback_read_models(names: Sequence[str], *, engine: Engine) -> dict[str, i
         return roll_back(connection, names)
 
 
+def drop_kept_read_models(names: Sequence[str], *, engine: Engine) -> list[str]:
+    """Drop the generations before the live ones: there is no way back then.
+
+    Returns the names of those that had one. Raises `JobLockedError` when one is being
+    rebuilt. Writes `engine`'s database.
+    """
+    dropped: list[str] = []
+    with _writing(engine, names) as connection:
+        for name in names:
+            with connection.begin():
+                hold = bookkeeping.take(connection, _KIND, name)
+                kept = bookkeeping.generation(connection, _KIND, name, State.KEPT)
+                if kept is not None:
+                    swap.drop(connection, kept.tables, kept.number)
+                    bookkeeping.remove(connection, hold, kept.number)
+                    dropped.append(name)
+    return dropped
+
+
 @contextmanager
 def _writing(engine: Engine, names: Sequence[str]) -> Iterator[Connection]:
     with ExitStack() as stack:

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from eventmig.errors import RebuildError, Where
-from eventmig.rebuild import bookkeeping
+from eventmig.rebuild import bookkeeping, snapshot_rows
 from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.bookkeeping import Kind, State
 from eventmig.rebuild.hold import held
@@ -118,6 +118,23 @@ def rollback_snapshots(names: Sequence[str], *, engine: Engine) -> dict[str, int
             bookkeeping.become(connection, hold, kept.number, State.LIVE)
             result[name] = kept.number
     return result
+
+
+def drop_kept_snapshots(names: Sequence[str], *, engine: Engine) -> list[str]:
+    """Delete the snapshots from before the last rebuild; returns who had some.
+
+    Raises `JobLockedError` when one is being rebuilt. Writes `engine`'s database.
+    """
+    dropped: list[str] = []
+    with held(engine, _KIND, names), engine.begin() as connection:
+        for name in names:
+            hold = bookkeeping.take(connection, _KIND, name)
+            kept = bookkeeping.generation(connection, _KIND, name, State.KEPT)
+            if kept is not None:
+                snapshot_rows.discard(connection, name, kept.number)
+                bookkeeping.remove(connection, hold, kept.number)
+                dropped.append(name)
+    return dropped
 
 
 def _distinct(aggregates: Sequence[Aggregate[Any]]) -> None:

@@ -95,6 +95,7 @@ STORY = [
     ("check-snapshots", {"results": []}),
     ("rebuild --all --since-release 2 --quarantine --workers 2", {"results": []}),
     ("rollback --all", {"sales_per_day": 1}),
+    ("drop-kept --all", None),
     ("export out.jsonl", {"events": 12}),
     ("import out.jsonl --store sqlite:///copy.db", {"events": 12, "streams": 7}),
     ("cancel", {"deleted": 12}),
@@ -126,7 +127,7 @@ def test_every_command_prints_at_most_80_columns(folder: Path, run: Run) -> None
 
 COMMANDS = [
     "init", "check", "release", "plan", "upcast", "verify", "status", "history", "current",
-    "show", "cancel", "rebuild", "rollback", "project",
+    "show", "cancel", "rebuild", "rollback", "drop-kept", "project",
     "diff-readmodel", "check-snapshots", "import", "export", "demo", "quarantine",
 ]  # fmt: skip
 

@@ -161,3 +161,17 @@ def test_an_aggregate_is_neither_followed_nor_compared(source: Path, tmp_path: P
     rebuilt(made, all_=True)
     assert [one.name for one in commands.follow(made, all_=True).results] == ["daily"]
     assert commands.diff_read_models(made, all_=True).equal
+
+
+def test_what_is_kept_can_be_dropped(source: Path, tmp_path: Path) -> None:
+    made = project(tmp_path, renamed)
+    for _ in range(2):
+        rebuilt(made, all_=True)
+    assert commands.drop_kept(made, ["order"]) == ["order"]
+    assert commands.drop_kept(made, [], all_=True) == ["daily", "payment"]
+    assert commands.drop_kept(made, [], all_=True) == []
+    for name in ("daily", "order"):
+        with pytest.raises(RebuildError, match="no earlier generation"):
+            commands.rollback(made, [name])
+    assert commands.diff_read_models(made, ["daily"]).equal
+    assert commands.check_snapshots(made, sample=None).stale == 0
