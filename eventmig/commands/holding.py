@@ -49,9 +49,7 @@ def held(
         opened_target(project.url("target", target, frozen.name), "write") as writer,
     ):
         job = job_of(writer)
-        if ask and writer.held():
-            set_controls(writer, job, hand_over=time.time_ns() // 1_000)
-        with _locked(writer, HAND_OVER_S if ask else 0):
+        with _locked(writer, job, HAND_OVER_S if ask else 0):
             set_controls(writer, job, hand_over=0)
             plan = _plan(project, frozen, reader, writer, switch, budget_s, batch_size)
             forward = UpcastJob(
@@ -111,17 +109,24 @@ def checks(project: Project, source: JobTarget) -> list[Check]:
 
 
 @contextmanager
-def _locked(writer: JobTarget, wait_s: float) -> Iterator[None]:
-    """The target's lock, waited for; only taking it is tried again, never the block."""
-    deadline = time.monotonic() + wait_s
+def _locked(writer: JobTarget, job: Job, wait_s: float) -> Iterator[None]:
+    """The target's lock, waited for; whoever holds it is asked for it, again every second.
+
+    Only taking it is tried again, never the block.
+    """
+    began, asked = time.monotonic(), float("-inf")
     while True:
         lock = writer.lock()
         try:
             lock.__enter__()
             break
         except JobLockedError:
-            if time.monotonic() > deadline:
+            moment = time.monotonic()
+            if moment - began > wait_s:
                 raise
+            if moment - asked > 1:
+                set_controls(writer, job, hand_over=time.time_ns() // 1_000)
+                asked = moment
             time.sleep(0.01)
     try:
         yield
