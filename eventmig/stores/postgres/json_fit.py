@@ -44,6 +44,13 @@ class _Constant(str):
     __slots__ = ()
 
 
+def compact(text: bytes) -> bytes:
+    """What `jsonb` prints without the spaces it puts between tokens: most events of a type then
+    have one spelling, whichever store they come from.
+    """
+    return _format(text, indent=-1)
+
+
 def changed_by_jsonb(data: Sequence[bytes], joined: bytes) -> int | None:
     """The index of the first text that `jsonb` would silently change (or refuse), or None.
 

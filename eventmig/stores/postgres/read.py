@@ -23,7 +23,7 @@ from eventmig.stores.base import Capability, DataRow
 from eventmig.stores.postgres import tail
 from eventmig.stores.postgres.check import Found, check_sequence, damages, find_tables
 from eventmig.stores.postgres.failures import translated
-from eventmig.stores.postgres.json_fit import misfit
+from eventmig.stores.postgres.json_fit import compact, misfit
 from eventmig.stores.postgres.location import Location, connect
 from eventmig.stores.postgres.schema import FIRST_POSITION, SPELLED, Statements, Tables
 from eventmig.stores.stream_cache import NAMES_KEPT
@@ -55,6 +55,7 @@ class PostgresReader:
         self._names: dict[int, str] = {}
         self._origin_names: dict[int, str] = {}
         self._rows_that_fit = _FIRST_ROWS
+        self._spelled: Callable[[bytes], bytes] = bytes
         self._found: Found
         self._tables: Tables
         self._sql: Statements
@@ -88,7 +89,9 @@ class PostgresReader:
         bound = self._span(last, None)
         while after < last and (rows := self._rows_after(sql, bound, after, batch_size, 6)):
             page = Page._make(zip(*rows, strict=True))
-            yield page._replace(streams=self._named(page.streams))
+            yield page._replace(
+                streams=self._named(page.streams), data=list(map(self._spelled, page.data))
+            )
             after = page.global_positions[-1]
 
     def read_data(
@@ -104,7 +107,8 @@ class PostgresReader:
         sql = self._sql.read_data if alone else self._sql.read_data_ours
         bound = self._span(last, types)
         while after < last and (rows := self._rows_after(sql, bound, after, batch_size, 3)):
-            yield rows
+            spelled = self._spelled
+            yield [(gp, type_, version, spelled(data)) for gp, type_, version, data in rows]
             after = rows[-1][0]
 
     def read_stream(
@@ -219,7 +223,7 @@ class PostgresReader:
         sent = [text.decode() for text, fit in zip(data, fits, strict=True) if fit]
         spelled = iter(self._rows(SPELLED, {"texts": sent}))
         return [
-            event._replace(data=next(spelled)[0]) if fit else event
+            event._replace(data=self._spelled(next(spelled)[0])) if fit else event
             for event, fit in zip(events, fits, strict=True)
         ]
 
@@ -258,6 +262,8 @@ class PostgresReader:
         """Find the tables, and learn what they hold; raises `NotAStoreError` and others."""
         with self._guard, translated(self.location), self._cursor() as cursor:
             self._found, self._tables, self._sql = find_tables(cursor, self.location)
+        if self._found.data == "jsonb":
+            self._spelled = compact
 
     def _end(self, until: int | None) -> tuple[int, bool]:
         """Where a read ends, and whether all rows up to there are this release's."""
@@ -330,7 +336,7 @@ class PostgresReader:
         merged: list[int] = []
         names = self._names_of([row[1] for row in rows])
         origin_names = self._origin_names_of([row[9] for row in rows if row[9] is not None])
-        new = tuple.__new__
+        new, spelled = tuple.__new__, self._spelled
         origins: tuple[Origin, ...]
         for gp, key, sp, eid, type_, version, data, meta, at, o_key, o_sp, o_n in rows:
             stream = names[key]
@@ -340,7 +346,9 @@ class PostgresReader:
                     merged.append(gp)
                 name = stream if o_key is None else origin_names[o_key]
                 origins = (new(Origin, (name, o_sp, o_n)),)
-            page.append(new(Event, (gp, stream, sp, eid, type_, version, data, meta, at, origins)))
+            page.append(
+                new(Event, (gp, stream, sp, eid, type_, version, spelled(data), meta, at, origins))
+            )
         return self._with_all_origins(page, merged) if merged else page
 
     def _with_all_origins(self, page: list[Event], merged: list[int]) -> list[Event]:

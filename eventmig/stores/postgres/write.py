@@ -22,7 +22,7 @@ from eventmig.events import Columns, Event
 from eventmig.stores.postgres import refusals, tail
 from eventmig.stores.postgres.check import Found
 from eventmig.stores.postgres.copying import event_rows
-from eventmig.stores.postgres.json_fit import changed_by_jsonb
+from eventmig.stores.postgres.json_fit import changed_by_jsonb, compact
 from eventmig.stores.postgres.location import Location
 from eventmig.stores.postgres.pushdown import Pairing, Pusher
 from eventmig.stores.postgres.refusals import Ask
@@ -176,8 +176,9 @@ class PostgresTransaction:
         columns = Columns.of(events)
         taken = self._write(columns, [event.stream_position for event in events])
         rows = self._run(self._sql.data_at, {"positions": list(taken)}).fetchall()
+        spelled = compact if self._found.data == "jsonb" else bytes
         return [
-            event._replace(global_position=at, data=data, metadata=metadata)
+            event._replace(global_position=at, data=spelled(data), metadata=metadata)
             for event, at, (data, metadata) in zip(events, taken, rows, strict=True)
         ]
 
