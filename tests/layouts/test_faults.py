@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from eventmig import Registry, commands, data_upcaster, split_upcaster
-from eventmig.errors import JobLockedError, StoreError, UpcastError
+from eventmig.errors import EventmigError, JobLockedError, StoreError, UpcastError
 from eventmig.project import Project
 from eventmig.stores.open import open_store
 from tests.acceptance.support import project, sql
@@ -125,6 +125,22 @@ def test_the_verifier_finds_what_was_tampered_with(folder: Path, damage: str) ->
     found = commands.verify(shop).verification
     assert found is not None
     assert not found.right
+
+
+@pytest.mark.parametrize("opaque", ["'{\"a\": tru}'", "'gAAAA'", "x''", "'{\"price\":1}'"])
+def test_what_the_sample_did_not_see_is_found_before_it_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, opaque: str
+) -> None:
+    monkeypatch.setattr("eventmig.stores.layouts.read._PARTS", 1)
+    monkeypatch.setattr("eventmig.stores.layouts.read._SAMPLE", 5)
+    broken = f"UPDATE stored_events SET state = CAST({opaque} AS BLOB) WHERE rowid = 40"
+    if "price" in opaque:
+        broken = broken.replace(opaque, "replace(CAST(state AS TEXT), '2', 'x')")
+    sql(folder / "till.db", broken)
+    with pytest.raises(EventmigError) as raised:
+        commands.upcast(moved(folder, Registry([in_cents]), batch_size=9))
+    assert raised.value.where.global_position == 40
+    assert [row[0] for row in rows(folder / "new.db", "stored_events")[0]] == list(range(1, 37))
 
 
 def test_one_job_at_a_time(folder: Path) -> None:

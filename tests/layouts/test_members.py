@@ -65,3 +65,9 @@ def test_other_bytes_stay_as_they_are() -> None:
         b'{ "price" : 1.10,"n":12345678901234567890 , "e":1e5}'
     )
     assert members.with_member(data, "class_version", b"3") == data.replace(b":2,", b":3,")
+
+
+def test_a_name_in_escapes_is_found() -> None:
+    data = rb'{"text":"Zo\u00eb","\u0063lass_version":2}'
+    assert members.places([data, b'{"text":"Zo\\u00eb"}'], "class_version") == [0]
+    assert members.without(data, "class_version") == rb'{"text":"Zo\u00eb"}'

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from sqlalchemy import Connection, func, inspect, select, table
 
-from eventmig.errors import OpaqueError, StoreDamagedError, Where
-from eventmig.events import Event
+from eventmig.errors import StoreDamagedError, Where
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.rows import Rows
 from eventmig.stores.layouts.tables import Tables
-from eventmig.stores.layouts.values import check_json
 
 _SHOWN: Final = 20
 
@@ -68,22 +66,6 @@ def _not_carried(connection: Connection, layout: Layout, url: str) -> Iterator[S
                 remedy="copy that table by hand afterwards (global positions change), and leave "
                 "it out of the layout (not_carried = [])",
             )
-
-
-def check_payloads(events: Sequence[Event], url: str) -> None:
-    """Raise `OpaqueError` for the first event whose data are not JSON throughout."""
-    for event in events:
-        try:
-            check_json(event.data)
-        except OpaqueError as error:
-            where = Where(
-                store=url,
-                stream=event.stream,
-                stream_position=event.stream_position,
-                global_position=event.global_position,
-                type=event.type,
-            )
-            raise OpaqueError(error.what, where=where, remedy=error.remedy) from error
 
 
 def _missing(

@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
 )
 
-from eventmig.events import Event, Origin
+from eventmig.events import Origin, Page
 
 metadata: Final = MetaData()
 
@@ -53,29 +53,23 @@ streams: Final = Table(
 """The streams that jobs made in a table that holds other streams too, with their release."""
 
 
-def with_all_origins(connection: Connection, namespace: str, events: list[Event]) -> list[Event]:
-    """Events with their first origin, those merged from several with all of them.
-
-    `events` are of one page, in any order. Reads only.
-    """
-    by_place = {event.global_position: event for event in events}
-    if not by_place:
-        return events
+def add_others(
+    connection: Connection, namespace: str, page: Page, firsts: list[tuple[Origin, ...]]
+) -> None:
+    """Add all other origins to the first ones of a page's events. Reads only."""
+    index = {place: n for n, place in enumerate(page.global_positions)}
     o = origins.c
     others = connection.execute(
         select(o.global_position, o.stream, o.stream_position, o.ordinal)
         .where(
             o.namespace == namespace,
-            o.global_position.between(min(by_place), max(by_place)),
+            o.global_position.between(min(index), max(index)),
             o.number > 0,
         )
         .order_by(o.global_position, o.number)
     )
-    merged = False
     for place, stream, position, ordinal in others:
-        event = by_place.get(place)
-        if event is not None:
-            merged = True
-            origin = Origin(event.stream if stream is None else stream, position, ordinal)
-            by_place[place] = event._replace(origins=(*event.origins, origin))
-    return [by_place[event.global_position] for event in events] if merged else events
+        at = index.get(place)
+        if at is not None:
+            own = page.streams[at] if stream is None else stream
+            firsts[at] += (Origin(own, position, ordinal),)

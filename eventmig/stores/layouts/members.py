@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from json.decoder import scanstring  # type: ignore[attr-defined]  # documented by its use alone
 from typing import Final, NamedTuple
@@ -35,12 +35,18 @@ def find(data: bytes, name: str) -> Member | None:
     Offsets are in characters of the decoded text. Raises `ValueError` for what is no object.
     """
     found = None
-    if _quoted(name) in data or b"\\" in data:
+    if _quoted(name) in data or _may_hide(name).search(data) is not None:
         text = data.decode()
         for key, member in _members(text):
             if key == name:
                 found = member
     return found
+
+
+def places(objects: Sequence[bytes], name: str) -> list[int]:
+    """The indexes of the objects that may have a member of this name, at whatever depth."""
+    quoted, hides = _quoted(name), _may_hide(name).search
+    return [n for n, data in enumerate(objects) if quoted in data or hides(data) is not None]
 
 
 def without(data: bytes, name: str) -> bytes:
@@ -109,6 +115,16 @@ def _past(text: str, at: int) -> int:
 @cache
 def _quoted(name: str) -> bytes:
     return json.dumps(name, ensure_ascii=False).encode()
+
+
+@cache
+def _may_hide(name: str) -> re.Pattern[bytes]:
+    """What stands in an object that spells this name with escapes.
+
+    A plain ASCII name has only four-digit ones of ASCII, which other text hardly needs.
+    """
+    plain = name.isascii() and name.isprintable() and not set(name) & set('"\\/')
+    return re.compile(rb"\\u00[2-7]" if plain else rb"\\")
 
 
 @cache

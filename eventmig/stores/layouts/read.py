@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, Text, cast, func, inspect, select
+from sqlalchemy import Connection, Row, Select, Text, cast, func, inspect, select
 
 from eventmig.errors import DataError, StoreDamagedError
-from eventmig.events import CategoryCount, Event, Page, StreamHead, TypeCount
+from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
 from eventmig.stores.base import Capability, DataRow
 from eventmig.stores.layouts import lineage
-from eventmig.stores.layouts.checks import check_payloads, damages
+from eventmig.stores.layouts.checks import damages
 from eventmig.stores.layouts.description import Layout
-from eventmig.stores.layouts.lineage import with_all_origins
 from eventmig.stores.layouts.place import Database, Place
 from eventmig.stores.layouts.rows import Rows, derived_id
 from eventmig.stores.layouts.tables import Tables
 
 _PAGE_BYTES: Final = 16 * 1024 * 1024
+_FETCHED: Final = 250  # rows at a time
 _HEADS_PAGE: Final = 10_000
 _STREAM_PAGE: Final = 1_000
 _NAMED: Final = 500  # streams asked for in one statement
 _LAST: Final = 2**63 - 1
 _SHOWN: Final = 20  # faults
+_PARTS: Final = 20  # of a store whose payloads are tried
+_SAMPLE: Final = 200  # events
 
 
 class LayoutReader:
@@ -65,20 +67,9 @@ class LayoutReader:
         A batch ends early at 16 MiB of data. Raises `DataError` naming an event that is
         opaque, `StoreError`s of the database.
         """
-        last = self.head_position() if until is None else until
         wanted = None if types is None else frozenset(types)
-        while after < last:
-            with self._reading() as (connection, rows):
-                statement = rows.events().where(
-                    self._tables.position > after, self._tables.position <= last
-                )
-                if wanted is not None:
-                    statement = statement.where(rows.of_types(sorted(wanted)))
-                statement = statement.order_by(self._tables.position).limit(batch_size)
-                batch = self._events(connection, rows, statement)
-            if not batch:
-                return
-            after = batch[-1].global_position
+        for page, origins in self._batches(after, until, types, batch_size, origins=True):
+            batch = list(map(Event, *page, origins))
             if wanted is not None:
                 batch = [event for event in batch if event.type in wanted]
             if batch:
@@ -88,8 +79,8 @@ class LayoutReader:
         self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
     ) -> Iterator[Page]:
         """What `read_all` reads, column by column and without the events' own origins."""
-        for batch in self.read_all(after=after, until=until, batch_size=batch_size):
-            yield Page._make(list(zip(*batch, strict=True))[:9])
+        for page, _ in self._batches(after, until, None, batch_size, origins=False):
+            yield page
 
     def read_data(
         self,
@@ -100,8 +91,13 @@ class LayoutReader:
         batch_size: int = 5_000,
     ) -> Iterator[list[DataRow]]:
         """What `read_all` reads, as (global position, type, schema version, data) alone."""
-        for batch in self.read_all(after=after, until=until, types=types, batch_size=batch_size):
-            yield [(e.global_position, e.type, e.schema_version, e.data) for e in batch]
+        wanted = None if types is None else frozenset(types)
+        for page, _ in self._batches(after, until, types, batch_size, origins=False):
+            positions, kinds, versions = page.global_positions, page.types, page.schema_versions
+            rows = zip(positions, kinds, versions, page.data, strict=True)
+            found = [row for row in rows if wanted is None or row[1] in wanted]
+            if found:
+                yield found
 
     def read_stream(
         self, stream: str, *, first: int | None = None, last: int | None = None
@@ -285,30 +281,39 @@ class LayoutReader:
     def preflight(self) -> Iterator[StoreDamagedError]:
         """What cannot be migrated: holes in streams, missing positions, opaque payloads.
 
-        Reads every event.
+        Payloads of a sample, from begin to end: a job reads each of them before it writes it.
         """
-        return self.faults()
+        yield from self._damages()
+        last = self.head_position()
+        for part in range(_PARTS):
+            after, until = last * part // _PARTS, last * (part + 1) // _PARTS
+            yield from self._unreadable(after, until, _SAMPLE)
 
-    def faults(self, *, events: int | None = None) -> Iterator[StoreDamagedError]:
-        """What `preflight` finds, with the payloads of so many events alone (None: of all)."""
+    def faults(self, *, events: int) -> Iterator[StoreDamagedError]:
+        """What `preflight` finds, with the payloads of the first so many events."""
+        yield from self._damages()
+        yield from self._unreadable(0, self.head_position(), events)
+
+    def _damages(self) -> list[StoreDamagedError]:
         with self._reading() as (connection, rows):
-            yield from list(damages(connection, self._tables, rows, self.url))
+            return list(damages(connection, self._tables, rows, self.url))
+
+    def _unreadable(self, after: int, until: int, events: int) -> Iterator[StoreDamagedError]:
+        """Which of the first so many events in these positions are opaque; at most 20."""
         found = tried = 0
-        last, after = self.head_position(), 0
-        size = 1_000 if events is None else min(events, 1_000)
-        while after < last and found < _SHOWN and (events is None or tried < events):
+        while after < until and found < _SHOWN and tried < events:
+            size = min(events - tried, _SAMPLE)
             try:
-                for batch in self.read_all(after=after, until=last, batch_size=size):
-                    tried += len(batch)
-                    check_payloads(batch, self.url)
-                    after = batch[-1].global_position
-                    if events is not None and tried >= events:
-                        return
-                after = last
+                page = next(self.read_pages(after=after, until=until, batch_size=size), None)
             except DataError as error:
                 found += 1
                 yield StoreDamagedError(error.what, where=error.where, remedy=error.remedy)
-                after = max(after + 1, error.where.global_position or last)
+                after = max(after + 1, error.where.global_position or until)
+            else:
+                if page is None:
+                    return
+                tried += len(page.ids)
+                after = page.global_positions[-1]
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -346,14 +351,56 @@ class LayoutReader:
             beside=self._beside,
         )
 
+    def _batches(
+        self,
+        after: int,
+        until: int | None,
+        types: Collection[str] | None,
+        batch_size: int,
+        *,
+        origins: bool,
+    ) -> Iterator[tuple[Page, list[tuple[Origin, ...]]]]:
+        """Pages in global order, each with its events' origins if they are asked for.
+
+        With `types` there may be events of others among them.
+        """
+        last = self.head_position() if until is None else until
+        position = self._tables.position
+        while after < last:
+            with self._reading() as (connection, rows):
+                statement = rows.events().where(position > after, position <= last)
+                if types is not None:
+                    statement = statement.where(rows.of_types(sorted(types)))
+                found = self._fetch(connection, statement.order_by(position).limit(batch_size))
+                if not found:
+                    return
+                page = rows.page(found)
+                lineages = self._lineage(connection, rows, page, found) if origins else []
+            after = page.global_positions[-1]
+            yield page, lineages
+
     def _events(self, connection: Connection, rows: Rows, statement: Select[Any]) -> list[Event]:
-        events: list[Event] = []
+        found = self._fetch(connection, statement)
+        if not found:
+            return []
+        page = rows.page(found)
+        return list(map(Event, *page, self._lineage(connection, rows, page, found)))
+
+    def _fetch(self, connection: Connection, statement: Select[Any]) -> list[Row[Any]]:
+        """The rows of a statement of `Rows.events`, cut after 16 MiB of data."""
+        found: list[Row[Any]] = []
+        data = len(self.place.layout.stream.columns) + 3
         size = 0
-        with connection.execute(statement) as found:
-            for row in found:
-                event = rows.event(row)
-                events.append(event)
-                size += len(event.data)
-                if size > _PAGE_BYTES:
-                    break
-        return with_all_origins(connection, self.namespace, events) if self._beside else events
+        with connection.execute(statement) as result:
+            while size <= _PAGE_BYTES and (some := result.fetchmany(_FETCHED)):
+                found += some
+                size += sum(len(row[data] or b"") for row in some)
+        return found
+
+    def _lineage(
+        self, connection: Connection, rows: Rows, page: Page, found: Sequence[Row[Any]]
+    ) -> list[tuple[Origin, ...]]:
+        firsts = rows.first_origins(found)
+        if self._beside:
+            lineage.add_others(connection, self.namespace, page, firsts)
+        return firsts

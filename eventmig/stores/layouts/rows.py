@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from hashlib import sha1
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Select, and_, exists, func, not_, or_, select
 
 from eventmig.errors import DataError, Where
-from eventmig.events import Event, Origin
+from eventmig.events import Origin, Page
 from eventmig.stores.layouts import lineage, values
-from eventmig.stores.layouts.columns import Expression
+from eventmig.stores.layouts.columns import Expression, Kind
 from eventmig.stores.layouts.tables import Tables
 
 _NAMESPACE: Final = uuid.UUID("0b1b1a2e-2f0e-5c55-9f0c-4d6a3c1f7e02")
@@ -35,7 +36,7 @@ def derived_id(stream: str, position: int) -> str:
 
 
 class Rows:
-    """Selects events of a layout and makes `Event`s of the rows.
+    """Selects events of a layout and makes pages of the rows.
 
     `beside` says whether the side tables are there. Raises `DataError`s that name the
     event: opaque payloads, versions that are no numbers, times that are none.
@@ -61,6 +62,9 @@ class Rows:
             self._read_time = values.time_reader(layout.time)
         elif layout.time is not None and layout.time.member is not None:
             self._find_time = values.time_in_data(layout.time.member)
+        # Whether nobody else sees that data are JSON: neither the column nor the time in them.
+        kind = tables.kind(layout.data.column)
+        self._unproven = kind not in (Kind.JSON, Kind.JSONB) and self._find_time is None
 
     # statements
 
@@ -141,70 +145,108 @@ class Rows:
 
     # rows
 
-    def event(self, row: Sequence[Any]) -> Event:
-        """The event of one row of `events`, with at most one origin."""
-        keys = self._keys
-        position, key, stream_position = row[0], row[1 : 1 + keys], row[1 + keys]
-        stream = self._tables.stream(key)
+    def page(self, rows: Sequence[Sequence[Any]]) -> Page:
+        """The events of rows of `events`, column by column; at least one row."""
         try:
-            return self._event(row, stream)
-        except DataError as error:
+            return self._page(rows)
+        except (DataError, ValueError, msgspec.MsgspecError):
+            for row in rows:  # which one is it?
+                self._only(row)
+            raise
+
+    def _only(self, row: Sequence[Any]) -> None:
+        try:
+            self._page([row])
+        except (DataError, ValueError, msgspec.MsgspecError) as error:
+            keys = self._keys
             where = Where(
                 store=self._url,
-                stream=stream,
-                stream_position=stream_position,
-                global_position=position,
+                stream=self._tables.stream(row[1 : 1 + keys]),
+                stream_position=row[1 + keys],
+                global_position=row[0],
                 type=str(row[2 + keys]),
             )
-            raise type(error)(error.what, where=where, remedy=error.remedy) from error
+            if isinstance(error, DataError):
+                raise type(error)(error.what, where=where, remedy=error.remedy) from error
+            raise DataError(
+                f"the payload is not what the layout {self._layout.name!r} says: {error}",
+                where=where,
+                remedy="mend that event, or the layout",
+            ) from error
 
-    def _event(self, row: Sequence[Any], stream: str) -> Event:
-        layout = self._layout
-        rest = iter(row[self._keys + 1 :])
-        stream_position, stored_type, stored = next(rest), next(rest), next(rest)
-        data = values.unpacked(stored, layout.data)
-        metadata = None
+    def first_origins(self, rows: Sequence[Sequence[Any]]) -> list[tuple[Origin, ...]]:
+        """The first origin of each row's event, if it has one."""
+        if not self._beside:
+            return [()] * len(rows)
+        keys = self._keys
+        return [
+            ()
+            if row[-2] is None
+            else (
+                Origin(
+                    self._tables.stream(row[1 : 1 + keys]) if row[-3] is None else row[-3],
+                    row[-2],
+                    row[-1],
+                ),
+            )
+            for row in rows
+        ]
+
+    def _page(self, rows: Sequence[Sequence[Any]]) -> Page:
+        layout, count = self._layout, len(rows)
+        columns = iter(list(zip(*rows, strict=True)))
+        places = next(columns)
+        streams = self._tables.streams([next(columns) for _ in range(self._keys)])
+        positions, stored_types = next(columns), next(columns)
+        data = values.all_unpacked(next(columns), layout.data)
+        if self._unproven:
+            values.check_json(data)
+        metadata: list[bytes | None] = [None] * count
         if layout.metadata is not None:
-            stored = next(rest)
-            metadata = None if stored is None else values.unpacked(stored, layout.metadata)
-            if metadata is not None and metadata == self._no_metadata:
-                metadata = None
-        event_id = None if layout.id.column is None else str(next(rest))
-        stored_version = next(rest) if layout.version.place == "column" else None
-        recorded_at = 0
+            metadata = [self._metadata(stored) for stored in next(columns)]
+        stored_ids = None if layout.id.column is None else next(columns)
+        stored_versions = next(columns) if layout.version.place == "column" else ()
+        recorded_at = [0] * count
         if self._read_time is not None:
-            at = next(rest)
-            recorded_at = 0 if at is None else self._read_time(at)
+            read = self._read_time
+            recorded_at = [0 if at is None else read(at) for at in next(columns)]
         elif self._find_time is not None:
-            recorded_at = self._find_time(data)
+            recorded_at = list(map(self._find_time, data))
         if layout.passed_through:
-            carried = {name: next(rest) for name in layout.passed_through}
-            metadata = values.with_columns(metadata, carried)
-        origins: tuple[Origin, ...] = ()
-        kept_id = kept_version = None
-        if self._beside:
-            kept_id, kept_version, origin_stream, origin_position, ordinal = rest
-            if origin_position is not None:
-                origins = (Origin(origin_stream or stream, origin_position, ordinal),)
-        type_, version = self._kind(stored_type, stored_version, kept_version)
+            carried = zip(*(next(columns) for _ in layout.passed_through), strict=True)
+            named = (dict(zip(layout.passed_through, row, strict=True)) for row in carried)
+            metadata = list(map(values.with_columns, metadata, named))
+        kept_ids = next(columns) if self._beside else ()
+        kept_versions = next(columns) if self._beside else (None,) * count
+        types, versions = self._kinds(stored_types, stored_versions or kept_versions)
         if layout.version.place == "data":
-            version, data = values.version_of_data(data, layout.version)
+            versions, data = values.versions_of_data(data, layout.version)
         elif layout.version.place == "metadata":
-            version = values.version_of_metadata(metadata, layout.version)
-        if event_id is None:
-            event_id = kept_id or derived_id(stream, stream_position)
-        return Event(
-            row[0],
-            stream,
-            stream_position,
-            event_id,
-            type_,
-            version,
-            data,
-            metadata,
-            recorded_at,
-            origins,
-        )
+            versions = [values.version_of_metadata(one, layout.version) for one in metadata]
+        if stored_ids is not None:
+            ids = list(map(str, stored_ids))
+        else:
+            ids = [
+                kept or derived_id(stream, position)
+                for kept, stream, position in zip(
+                    kept_ids or (None,) * count, streams, positions, strict=True
+                )
+            ]
+        return Page(places, streams, positions, ids, types, versions, data, metadata, recorded_at)
+
+    def _metadata(self, stored: bytes | str | None) -> bytes | None:
+        assert self._layout.metadata is not None
+        if stored is None:
+            return None
+        metadata = values.unpacked(stored, self._layout.metadata)
+        return None if metadata == self._no_metadata else metadata
+
+    def _kinds(self, stored: Sequence[str], versions: Sequence[Any]) -> tuple[list[str], list[int]]:
+        """Types and schema versions, as far as they are no part of payloads."""
+        pairs = list(zip(stored, versions, strict=True))
+        found = {pair: self._kind(*pair, pair[1]) for pair in set(pairs)}
+        types, numbers = zip(*map(found.__getitem__, pairs), strict=True)
+        return list(types), list(numbers)
 
     def _kind(self, stored: str, version: object, kept: int | None) -> tuple[str, int]:
         match self._version.place:

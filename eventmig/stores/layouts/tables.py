@@ -189,6 +189,12 @@ class Tables:
             )
         return separator.join(texts)
 
+    def streams(self, keys: Sequence[Sequence[object]]) -> list[str]:
+        """The names of many streams, from their key columns; raises as `stream` does."""
+        if len(keys) == 1:
+            return list(map(str, keys[0]))
+        return list(map(self.stream, zip(*keys, strict=True)))
+
     def key_of(self, stream: str) -> tuple[str, ...] | None:
         """The values of the key columns of a stream; None where it cannot be in these tables."""
         count = len(self.keys)

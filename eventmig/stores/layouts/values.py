@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
@@ -15,11 +15,12 @@ from typing import Any, Final
 import msgspec
 
 from eventmig.errors import DataError, OpaqueError
-from eventmig.events import EPOCH, microseconds
+from eventmig.events import EPOCH
 from eventmig.stores.layouts import members
 from eventmig.stores.layouts.description import Layout, Payload, Time, Version
 
 NULL: Final = b"null"
+_scan: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _FIRST_OF_JSON: Final = frozenset(b'{["-0123456789tfn \t\r\n')
 _SIGNS: Final = (
     (b"\x1f\x8b", "compressed with gzip"),
@@ -35,6 +36,20 @@ _SIGNS: Final = (
 
 
 # payloads ----------------------------------------------------------------------------------
+
+
+def all_unpacked(stored: Sequence[Any], payload: Payload) -> list[bytes]:
+    """`unpacked` of many; each step is one loop in C. Raises `OpaqueError`."""
+    try:
+        if isinstance(stored[0], str) and not payload.codecs:
+            raw = [text.encode() for text in stored]
+        else:
+            raw = list(map(zlib.decompress if payload.codecs else bytes, stored))
+        if _FIRST_OF_JSON.issuperset({text[0] for text in raw}):
+            return raw
+    except (AttributeError, TypeError, IndexError, zlib.error):
+        pass  # some of them are NULL, or opaque
+    return [unpacked(one, payload) for one in stored]
 
 
 def unpacked(stored: bytes | str | None, payload: Payload) -> bytes:
@@ -59,12 +74,13 @@ def packed(data: bytes, payload: Payload) -> bytes | None:
     return zlib.compress(data) if payload.codecs else data
 
 
-def check_json(data: bytes) -> None:
-    """Raise `OpaqueError` unless these bytes are JSON text."""
-    try:
-        msgspec.json.decode(data, type=msgspec.Raw)
-    except msgspec.DecodeError as error:
-        raise _opaque(data, f"is no JSON ({error})") from error
+def check_json(texts: Iterable[bytes]) -> None:
+    """Raise `OpaqueError` unless each of these is JSON text."""
+    for data in texts:
+        try:
+            _scan(data)
+        except msgspec.DecodeError as error:
+            raise _opaque(data, f"is no JSON ({error})") from error
 
 
 def nature(stored: bytes) -> str:
@@ -107,6 +123,14 @@ def version_of_data(data: bytes, version: Version) -> tuple[int, bytes]:
             return version.absent, data
         found = _number(member.text, version)
     return found, data if found == version.absent else members.without(data, version.name)
+
+
+def versions_of_data(data: list[bytes], version: Version) -> tuple[list[int], list[bytes]]:
+    """`version_of_data` of many; those without the member cost one look."""
+    numbers = [version.absent] * len(data)
+    for at in members.places(data, version.name):
+        numbers[at], data[at] = version_of_data(data[at], version)
+    return numbers, data
 
 
 def data_with_version(data: bytes, version: Version, number: int) -> bytes:
@@ -224,7 +248,8 @@ def time_writer(time: Time, kind: str, digits: int) -> Callable[[int], object]:
 
 def micros(moment: datetime) -> int:
     """Microseconds since 1970 of a moment; without a zone it is UTC."""
-    return microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    passed = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+    return (passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds
 
 
 @cache
