@@ -203,6 +203,7 @@ def complete(
         if job.state is not State.COMPLETED:  # what is kept is to be whole
             sides.copier(Side.NEW).follow(sides.side(Side.NEW).head_position())
             sides.enter(State.COMPLETED, "")
+        sides.publish()
         if drop and not isinstance(old, Dropping):
             raise CrossingError(
                 "this kind of store cannot be dropped by eventmig",

@@ -10,11 +10,14 @@ One protocol for both ways. In `cut over` the application leaves the old side, i
     prepare   leaving  the copy of the way back is recorded, from the exact heads
     switch    ledger   the point of no return: the state, the route or the tables' names
     open      entering whoever was refused there may append
+    publish   both     where a store has a place for it, it says which side is live
 
 Each line is one transaction in one database, guarded by the epoch of the job's holder:
 the ledger checks it in the job's row, a side in its fence. That one order holds these:
 at most one side is open at a time; the side that is left stays closed until a later
 crossing opens it; before `switch` everything falls back, after it everything goes on.
+`publish` comes last: who hears of the route can append there at once, and what keeps it
+from being said keeps nobody from appending.
 
 `cross` and `mend` are generators: each yields a step before it takes it, so that a test
 can stop, interleave and kill between any two. They do no I/O of their own; a `Ground`
@@ -42,6 +45,7 @@ class Step(StrEnum):
     PREPARE = "prepare"
     SWITCH = "switch"
     OPEN = "open"
+    PUBLISH = "publish"
     FALL_BACK = "fall back"
     REOPEN = "reopen"
 
@@ -124,6 +128,10 @@ class Ground(Protocol):
         """Enter the state after, and what makes the other side the live one, at once."""
         ...
 
+    def publish(self) -> None:
+        """Say which side is live, to who does not ask the ledger; harmless where it was said."""
+        ...
+
 
 def cross(ground: Ground, crossing: Crossing) -> Iterator[Step]:
     """Take the application across, one step at a time.
@@ -153,6 +161,8 @@ def cross(ground: Ground, crossing: Crossing) -> Iterator[Step]:
             raise
     yield Step.OPEN
     ground.open(crossing.enters)
+    yield Step.PUBLISH
+    ground.publish()
 
 
 def mend(ground: Ground, reason: str = "interrupted") -> Iterator[Step]:
@@ -160,7 +170,7 @@ def mend(ground: Ground, reason: str = "interrupted") -> Iterator[Step]:
 
     A crossing that did not reach its switch falls back. The fence of the live side is
     opened in any case, for that also tells it the new holder's epoch: a holder that was
-    only stopped cannot close it any more.
+    only stopped cannot close it any more. What it did not come to publish is published.
     """
     for crossing in CROSSINGS:
         if ground.state() is crossing.during:
@@ -170,3 +180,5 @@ def mend(ground: Ground, reason: str = "interrupted") -> Iterator[Step]:
     if live is not None:
         yield Step.REOPEN
         ground.open(live)
+        yield Step.PUBLISH
+        ground.publish()

@@ -29,6 +29,8 @@ NAMES = (
     "switch: after",
     "open: before",
     "open: after",
+    "publish: before",
+    "publish: after",
     "fall back: before",
     "fall back: after",
     "reopen: before",

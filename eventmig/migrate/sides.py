@@ -17,12 +17,12 @@ from enum import StrEnum
 
 from eventmig.errors import CapabilityError, CrossingError, JobError, JobLostError, Where
 from eventmig.migrate import failpoints, ledger
-from eventmig.migrate.crossing import CUT_OVER, Crossing, Step
+from eventmig.migrate.crossing import CROSSINGS, CUT_OVER, Crossing, Step
 from eventmig.migrate.job import Setting, UpcastJob
 from eventmig.migrate.ledger import Job
 from eventmig.migrate.states import CROSSED, Side, State
 from eventmig.migrate.verify import Verification, verify_tail
-from eventmig.stores.base import Exchanging, Fencing, JobTarget
+from eventmig.stores.base import Exchanging, Fencing, JobTarget, PublishedRoute, Publishing
 from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline
 
@@ -266,6 +266,34 @@ class Sides:
             )
         self.forward.adopt(job)
         self._back = None
+
+    def publish(self) -> None:
+        """Publish the route of the last crossing in each side that has a place for it.
+
+        Which side that is comes from the journal alone, in one read: also what a holder that
+        was stopped publishes late is a route that was, and goes behind no later one.
+        """
+        with self._target.reading() as connection:
+            crossed = ledger.journal(connection, self.job)
+        if not crossed:
+            return
+        enters = next(c.enters for c in CROSSINGS if c.name == crossed[-1].crossing)
+        live = self.side(enters, crossed=enters is Side.NEW)
+        naming = "{stream}"
+        if enters is Side.NEW:
+            naming = self.job.naming.replace("{release}", self.job.release)
+        route = PublishedRoute(
+            job_id=self.job.job_id,
+            epoch=len(crossed),
+            final=self.job.state is State.COMPLETED,
+            side=enters.value,
+            release=self.job.release,
+            naming=live.stored_name(naming) if isinstance(live, Publishing) else naming,
+            store=live.identity(),
+        )
+        for store in (self._source, self._target):
+            if isinstance(store, Publishing):
+                store.publish(route)
 
     # time -----------------------------------------------------------------------------------
 

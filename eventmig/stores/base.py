@@ -342,6 +342,37 @@ class Fencing(Protocol):
         ...
 
 
+class PublishedRoute(NamedTuple):
+    """Where the applications of a job belong, for those that do not ask the ledger.
+
+    `epoch` is the number of crossings so far, `final` whether there can be no other. `side`
+    is `old` or `new`; `release` the job's. `naming` has the place `{stream}` for a stream's
+    name in the application, and is what clients of the live store itself call it; `store` is
+    that store's identity.
+    """
+
+    job_id: str
+    epoch: int
+    final: bool
+    side: str
+    release: str
+    naming: str
+    store: str
+
+
+@runtime_checkable
+class Publishing(Protocol):
+    """A store with a place for the route that applications can read and subscribe to."""
+
+    def publish(self, route: PublishedRoute) -> None:
+        """Publish a route, once: not where it, or a later one of its job, was published."""
+        ...
+
+    def stored_name(self, stream: str) -> str:
+        """What clients of the store itself call a stream (or a template of names). Pure."""
+        ...
+
+
 @runtime_checkable
 class Exchanging(Protocol):
     """A store whose tables can change names with others of the same database."""

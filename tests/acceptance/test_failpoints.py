@@ -13,7 +13,7 @@ from eventmig.migrate.states import Side, State
 from tests.acceptance.soak import World
 from tests.acceptance.support import contents
 
-STEPS = ("announce", "close", "drain", "prove", "prepare", "switch", "open")
+STEPS = ("announce", "close", "drain", "prove", "prepare", "switch", "open", "publish")
 CROSSING = [f"{step}: {when}" for step in STEPS for when in ("before", "after")]
 MENDING = [f"{step}: {when}" for step in ("fall back", "reopen") for when in ("before", "after")]
 COPYING = [

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from esdbclient import EventStoreDBClient, StreamState
 from esdbclient import NewEvent as ClientEvent
-from esdbclient.exceptions import AccessDeniedError
+from esdbclient.exceptions import AccessDeniedError, NotFound
 
 from eventmig import commands
 from eventmig.errors import CrossingError, FencedError
 from eventmig.events import NewEvent
+from eventmig.live import look_up
+from eventmig.migrate import failpoints
 from eventmig.migrate.states import State
 from eventmig.project import Project
+from eventmig.stores.base import PublishedRoute
 from eventmig.stores.kurrent.store import KurrentStore
 from eventmig.stores.kurrent.url import locate
 from tests import kurrent
@@ -32,6 +36,7 @@ from tests.acceptance.test_crossings import (
     said,
     urls,
 )
+from tests.kurrent_server.faults import Fault
 from tests.kurrent_server.log import Proposal
 from tests.kurrent_server.log import State as Expect
 from tests.kurrent_server.server import Node, running
@@ -101,6 +106,23 @@ def test_across_back_and_across_again(its: Project) -> None:
         assert events(old_url) == []
     append(its, "cart-2", OPENED_2)
     assert len(events(new_url)) == len(new) + 2
+    for side in (old_url, new_url):
+        if side.startswith("esdb"):
+            said_there = [(r["epoch"], r["side"], r["final"]) for r in routes(side)]
+            assert said_there == [
+                (1, "new", False),
+                (2, "old", False),
+                (3, "new", False),
+                (3, "new", True),
+            ]
+
+
+def routes(url: str) -> list[dict[str, object]]:
+    """What applications find published there, oldest first."""
+    location = locate(url)
+    with EventStoreDBClient(location.uri) as client, suppress(NotFound):
+        return [json.loads(e.data) for e in client.get_stream(location.route_stream)]
+    return []
 
 
 @pytest.fixture
@@ -209,3 +231,81 @@ def test_access_lists_keep_writers_out(tmp_path: Path) -> None:
                 current_version=count - 1,
                 events=[ClientEvent(type="T", data=b"{}")],
             )
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of eventmig's catches it."""
+
+
+@pytest.mark.parametrize("point", ["switch: after", "publish: before", "publish: after"])
+def test_killed_around_the_publishing_the_next_holder_mends(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    source, target = kurrent.fresh(node.url), kurrent.fresh(node.url)
+    into_kurrent(source, history())
+    its = project(tmp_path, registry(), source=source, target=target, naming="{stream}-{release}")
+    commands.upcast(its)
+
+    reached: list[str] = []
+
+    def kill(name: str) -> None:
+        reached.append(name)
+        if name == point and "switch: after" in reached:  # not while it mends before
+            raise Killed
+
+    for number, cross in enumerate((commands.cutover, commands.reverse), 1):
+        reached.clear()
+        monkeypatch.setattr(failpoints, "handler", kill)
+        with pytest.raises(Killed):
+            cross(its)
+        for url in (source, target):
+            assert len(routes(url)) == number - (point != "publish: after")
+        monkeypatch.setattr(failpoints, "handler", None)
+        commands.keep_up_once(its)
+        with KurrentStore(locate(target), mode="read") as store:
+            live = look_up(store)
+        for url in (source, target):
+            found = routes(url)
+            assert [route["epoch"] for route in found] == list(range(1, number + 1))
+            prefix = locate(target if live.side == "new" else source).prefix
+            assert (found[-1]["side"], found[-1]["release"]) == (live.side, live.release)
+            assert str(found[-1]["naming"]).format(stream="cart-1") == prefix + live.stream(
+                "cart-1"
+            )
+            assert str(found[-1]["store"]).endswith(prefix)
+
+
+def test_killed_between_the_end_and_its_publishing(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = kurrent.fresh(node.url), kurrent.fresh(node.url)
+    into_kurrent(source, history())
+    its = project(tmp_path, registry(), source=source, target=target)
+    commands.upcast(its)
+    commands.cutover(its)
+
+    def die(self: KurrentStore, route: PublishedRoute) -> None:
+        if route.final:
+            raise Killed
+
+    with monkeypatch.context() as dying:
+        dying.setattr(KurrentStore, "publish", die)
+        with pytest.raises(Killed):
+            commands.complete(its)
+    assert [route["final"] for route in routes(target)] == [False]
+    commands.complete(its)
+    assert [route["final"] for route in routes(target)] == [False, True]
+
+
+@pytest.mark.parametrize("fault", [Fault.DROPPED, Fault.ANSWER_LOST, Fault.TIMEOUT])
+def test_a_route_stands_once_and_behind_no_later_one(node: Node, fault: Fault) -> None:
+    url = kurrent.fresh(node.url)
+    first = PublishedRoute("job", 1, False, "new", "2", "{stream}", "there")
+    second, others = first._replace(epoch=2, side="old"), first._replace(job_id="another")
+    with KurrentStore(locate(url), mode="write") as store:
+        node.faults.on_append(1, fault)
+        for route in (first, first, second, first, others, second, second._replace(final=True)):
+            store.publish(route)
+        assert list(store.heads()) == [], "the stream is none of the store's"
+    found = [(r["job_id"], r["epoch"], r["final"]) for r in routes(url)]
+    assert found == [("job", 1, False), ("job", 2, False), ("another", 1, False), ("job", 2, True)]

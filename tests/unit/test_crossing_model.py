@@ -58,6 +58,8 @@ class World:
         self.forward = Copy(reads=Side.OLD, epoch=1, read=0, written=0)
         self.back: Copy | None = None
         self.acknowledged: list[str] = []
+        self.crossed: list[Side] = []
+        self.published: list[tuple[int, Side]] = []
 
 
 class Holder:
@@ -151,6 +153,14 @@ class Holder:
         if crossing is REVERSE:  # what the window wrote on the old side came from the new one
             world.forward.read = len(world.sides[Side.OLD].log)
             world.forward.written = len(world.sides[Side.NEW].log)
+        world.crossed.append(crossing.enters)
+        self._answer()
+
+    def publish(self) -> None:
+        crossed, published = self.world.crossed, self.world.published
+        route = (len(crossed), crossed[-1]) if crossed else None
+        if route is not None and all(epoch < route[0] for epoch, _ in published):
+            published.append(route)
         self._answer()
 
 
@@ -288,6 +298,13 @@ class Crossings(RuleBasedStateMachine):
             assert live is not None
             assert not self.world.sides[live].closed, "the writers stand before a closed door"
 
+    @invariant()
+    def what_was_published_last_is_the_live_side(self) -> None:
+        """Where the present holder has nothing to do, subscribers know where to go."""
+        if hasattr(self, "world") and self.holders[-1].idle and self.world.crossed:
+            last = (len(self.world.crossed), live_side(self.world.state))
+            assert self.world.published[-1:] == [last], "the route that was published is another"
+
     def teardown(self) -> None:
         """Let one last holder end everything, and look at what became of each append."""
         if not hasattr(self, "world"):
@@ -348,6 +365,19 @@ def opens_only_what_is_closed(ground: Holder, reason: str = "") -> Iterator[Step
     if live is not None and ground.world.sides[live].closed:
         yield Step.REOPEN
         ground.open(live)
+        yield Step.PUBLISH
+        ground.publish()
+
+
+def leaves_the_route_unsaid(ground: Holder, reason: str = "") -> Iterator[Step]:
+    for crossing in CROSSINGS:
+        if ground.state() is crossing.during:
+            yield Step.FALL_BACK
+            ground.enter(crossing.back, reason)
+    live = live_side(ground.state())
+    if live is not None:
+        yield Step.REOPEN
+        ground.open(live)
 
 
 @pytest.mark.parametrize(
@@ -359,6 +389,7 @@ def opens_only_what_is_closed(ground: Holder, reason: str = "") -> Iterator[Step
         {"drain": drain_some, "prove": lambda holder, crossing: None},
         {"cross": drained_before_closed},
         {"mend": opens_only_what_is_closed},
+        {"mend": leaves_the_route_unsaid},
     ],
     ids=lambda broken: next(iter(broken)),
 )

@@ -8,6 +8,7 @@ rules      which of its events a reader of the streams would see
 read       the store's events, heads and counts
 append     appends, many under way at once
 fence      what keeps writers out of the streams that a crossing leaves
+route      which side is live, in a stream for applications
 ledger     the ledger of jobs, in a stream or in a database
 write      what a job writes
 store      all of it together

@@ -2,8 +2,8 @@
 
 What a URL names is in `url`; reading in `read`; how events get into the log in
 `append`, what a job makes of that in `write`, and where its ledger lives in `ledger`;
-how writers are kept out in `fence`. Opening a store writes nothing: streams come into
-being with their first events.
+how writers are kept out in `fence`, and told where to go in `route`. Opening a store
+writes nothing: streams come into being with their first events.
 """
 
 from __future__ import annotations
@@ -30,13 +30,22 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import ANY, EventReader, Expected, Fence, Mode, TargetTransaction
+from eventmig.stores.base import (
+    ANY,
+    EventReader,
+    Expected,
+    Fence,
+    Mode,
+    PublishedRoute,
+    TargetTransaction,
+)
 from eventmig.stores.kurrent.append import Appender, Item, proposed
 from eventmig.stores.kurrent.client import PATIENCE, Connection
 from eventmig.stores.kurrent.fence import FenceStream, is_shut, opened, shut
 from eventmig.stores.kurrent.ledger import Ledger, ledger_of
 from eventmig.stores.kurrent.log import END, name_of
 from eventmig.stores.kurrent.read import KurrentReader
+from eventmig.stores.kurrent.route import RouteStream
 from eventmig.stores.kurrent.rules import METADATA, MOVED
 from eventmig.stores.kurrent.url import Door, Location, lock_name
 from eventmig.stores.kurrent.write import (
@@ -63,6 +72,7 @@ class KurrentStore(KurrentReader):
         self._appender = Appender(self._connection)
         self._heads: Heads | None = None
         self._fence = FenceStream(location, self._log, self._appender)
+        self._route = RouteStream(location, self._log, self._appender)
         self._ledger: Ledger | None = None
         try:
             self._probe()
@@ -178,7 +188,7 @@ class KurrentStore(KurrentReader):
         """Whether a stream can belong to this store and to the source."""
         return isinstance(source, KurrentReader) and self.location.overlaps(source.location)
 
-    # --- crossings (`Fencing`, `Dropping`)
+    # --- crossings (`Fencing`, `Publishing`, `Dropping`)
 
     def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
         """Close or open the fence, and the streams by a mark at the end or by their `$acl`.
@@ -216,6 +226,15 @@ class KurrentStore(KurrentReader):
     def pass_fence(self, tx: TargetTransaction) -> None:
         """Let this transaction append though the fence is closed."""
         cast(KurrentTransaction, tx).passes_fence = True
+
+    def publish(self, route: PublishedRoute) -> None:
+        """Append the route to the stream `eventmig-route-…`, unless it is said there already."""
+        self._check_writable()
+        self._route.publish(route)
+
+    def stored_name(self, stream: str) -> str:
+        """The stream's name in KurrentDB."""
+        return self.location.prefix + stream
 
     def drop_all(self, tx: TargetTransaction) -> int:
         """Truncate every stream of this store behind its last event; returns how many events

@@ -24,6 +24,8 @@ SCHEMES: Final = frozenset(
 )
 LEDGER_STREAM: Final = "eventmig-ledger"
 FENCE_STREAM: Final = "eventmig-fence"
+ROUTE_STREAM: Final = "eventmig-route"
+_OWN: Final = (LEDGER_STREAM, FENCE_STREAM, ROUTE_STREAM)
 """The beginnings of the names of streams that are eventmig's own; never source or target."""
 
 _OURS: Final = ("prefix", "category", "without", "ledger", "order", "fence")
@@ -89,9 +91,14 @@ class Location:
         return f"{FENCE_STREAM}-{self.scope}" if self.scope else FENCE_STREAM
 
     @property
+    def route_stream(self) -> str:
+        """The stream that says to applications which side of a job is live."""
+        return f"{ROUTE_STREAM}-{self.scope}" if self.scope else ROUTE_STREAM
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """How the names of streams begin that are never the store's."""
-        return ("$", LEDGER_STREAM, FENCE_STREAM, *self.without)
+        return ("$", *_OWN, *self.without)
 
     @property
     def beginnings(self) -> tuple[str, ...]:
@@ -141,9 +148,7 @@ def locate(url: str) -> Location:
         tuple(sorted(filter(None, ours.get(name, "").split(","))))
         for name in ("category", "without")
     )
-    if prefix and (
-        not _PREFIX.fullmatch(prefix) or prefix.startswith((LEDGER_STREAM, FENCE_STREAM))
-    ):
+    if prefix and (not _PREFIX.fullmatch(prefix) or prefix.startswith(_OWN)):
         raise wrong(
             f"{prefix!r} cannot begin the names of streams",
             "use letters, digits, '.', '_', '@', '+' and '-', as in prefix=r2.",
