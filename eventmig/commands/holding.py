@@ -125,7 +125,7 @@ def _locked(writer: JobTarget, job: Job, wait_s: float) -> Iterator[None]:
             if moment - began > wait_s:
                 raise
             if moment - asked > 1:
-                set_controls(writer, job, hand_over=time.time_ns() // 1_000)
+                set_controls(writer, job, hand_over=1)
                 asked = moment
             time.sleep(0.01)
     try:

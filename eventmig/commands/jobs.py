@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from eventmig.commands.holding import held
 from eventmig.commands.steering import keep_up_once, was_announced
 from eventmig.errors import (
+    EventmigError,
     JobError,
     NotAStoreError,
     VerifyError,
@@ -204,11 +205,18 @@ def _target_for(
     try:
         yield store
     except BaseException:
-        if not begun and not _has_job(url, source):
-            store.discard()
+        if not begun:
+            _take_back(store, url, source)
         raise
     finally:
         store.close()
+
+
+def _take_back(store: JobTarget, url: str, source: EventReader) -> None:
+    """Take back what opening it made, unless a job is recorded or another process holds it."""
+    with suppress(EventmigError), store.lock():
+        if not _has_job(url, source):
+            store.discard()
 
 
 def _has_job(url: str, source: EventReader) -> bool:

@@ -23,7 +23,7 @@ from eventmig.migrate.verify import verify_job
 from eventmig.stores.base import JobTarget
 
 HAND_OVER_S = 10.0
-"""How long another command's wish for the job is good, in seconds."""
+"""How long another command asks a follower for the job, in seconds."""
 
 _VERIFY_SHARE = 0.25  # of the time, at the most, while there is something to copy
 _VERIFY_BATCHES = 50
@@ -44,7 +44,7 @@ class Follower:
     """Follows on the sides that this process holds.
 
     `until_lag_below_s`: stop once a round took no longer than that, instead of staying: so
-    much is left then, at the most.
+    much is left then, at the most. Until then it keeps the job.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Follower:
         state, asked = self._sides.state(), self._asked()
         if state in ENDED:
             return Stop.ENDED
-        if asked.hand_over and time.time_ns() // 1_000 - asked.hand_over < HAND_OVER_S * 1e6:
+        if asked.hand_over and self._until_lag_below_s is None:
             return Stop.HANDED_OVER
         if self._waits(state, asked):
             self._sleep(self._poll_s)

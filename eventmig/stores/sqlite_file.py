@@ -103,7 +103,8 @@ def locate(url: URL) -> Location:
 def check_file(location: Location) -> None:
     """Refuse what is no whole SQLite file, by name, without opening it as one.
 
-    Raises `NotAStoreError` or `StoreDamagedError`. Reads 100 bytes.
+    Raises `NotAStoreError` or `StoreDamagedError`. Reads 100 bytes, unless this process
+    has the file open already.
     """
     path, where = location.path, Where(store=location.url, file=str(location.path))
     remedy = "check the path; `eventmig import` makes a store from JSON Lines"
@@ -111,6 +112,8 @@ def check_file(location: Location) -> None:
         raise NotAStoreError(f"there is no file {path}", where=where, remedy=remedy)
     if not path.is_file():
         raise NotAStoreError(f"{path} is not a file", where=where, remedy=remedy)
+    if _is_open(path):
+        return
     try:
         with path.open("rb") as file:
             header = file.read(100)
@@ -136,6 +139,30 @@ def check_file(location: Location) -> None:
             where=where,
             remedy="copy the file again from where it came, or restore it from a backup",
         )
+
+
+def _is_open(path: Path) -> bool:
+    """Whether this process has the file open; True where nobody can tell.
+
+    Then it must not be opened and closed beside SQLite: a `close` gives up all of a process's
+    POSIX locks on the file, those of its SQLite connections too (sqlite.org/howtocorrupt.html,
+    2.2), and another process takes the log away under them.
+    """
+    if os.name == "nt":
+        return False
+    wanted = path.stat()
+    try:
+        handles = os.listdir("/dev/fd")
+    except OSError:
+        return True
+    for handle in handles:
+        try:
+            found = os.fstat(int(handle))
+        except OSError:  # the one that listed them
+            continue
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
+    return False
 
 
 def _log_size(path: Path) -> int:

@@ -357,6 +357,19 @@ def test_a_100_megabyte_event_is_carried(tmp_path: Path) -> None:
         assert pages == [[100_000_002], [2]]
 
 
+def test_a_second_look_does_not_give_up_the_locks(tmp_path: Path) -> None:
+    """Closing any handle of a file ends a process's POSIX locks on it, those of SQLite too."""
+    path = tmp_path / "x.db"
+    with open_store(url(path), mode="create") as store:
+        store.append("s", [NewEvent("T", b"{}")], expected=None)
+        open_store(url(path)).close()
+        other = f"import sqlite3; c = sqlite3.connect({str(path)!r}); "
+        other += "c.execute('SELECT count(*) FROM events').fetchall(); c.close()"
+        subprocess.run([sys.executable, "-c", other], check=True)
+        assert path.with_name("x.db-wal").exists(), "taken away as if nobody had it open"
+        store.append("s", [NewEvent("T", b"{}")], expected=1)
+
+
 # --- taking back what opening made
 
 

@@ -16,8 +16,8 @@ class Controls:
     """What an operator asked of a job; it looks before every batch.
 
     `share` is the share of time it may work (0 < share <= 1), `batch_size` in events
-    (0: as it began). `hand_over` is the moment, in microseconds since the Unix epoch, at which
-    another command asked for the job (0: none does).
+    (0: as it began). `hand_over` is 1 while another command asks for the job: whoever takes it
+    sets that back to 0, and no clock has a say.
     """
 
     paused: bool = False
