@@ -187,3 +187,23 @@ def test_emmett_on_sqlite(tmp_path: Path) -> None:
     connection = sqlite3.connect(target)
     assert connection.execute("SELECT count(*) FROM emt_streams").fetchone() == (0,)
     connection.close()
+
+
+def test_a_table_with_rules_gets_inserts(tmp_path: Path, postgres_url: str) -> None:
+    """COPY would not run them."""
+    case = next(case for case in CASES if case.layout == "castore")
+    rule = (
+        "CREATE TABLE seen (id bigint)",
+        "CREATE RULE see AS ON INSERT TO event DO ALSO INSERT INTO seen VALUES (NEW.id)",
+    )
+    run(postgres_url, "old", *case.tables, *case.rows)
+    run(postgres_url, "new", *case.tables, *rule)
+    moved = project(
+        tmp_path,
+        RENAME,
+        source=place(postgres_url, case.layout, "old"),
+        target=place(postgres_url, case.layout, "new"),
+    )
+    assert commands.upcast(moved).ready
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("SELECT count(*) FROM new.seen").fetchone() == (5,)

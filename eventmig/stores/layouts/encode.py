@@ -1,34 +1,38 @@
-"""Events as rows of a layout's table: the way back of `rows`."""
+"""Events as columns of a layout's table: the way back of `rows`."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Insert, func, insert
+from sqlalchemy import Insert, insert
 
 from eventmig.errors import DataError, Where
-from eventmig.events import Event
+from eventmig.events import Columns, Event
 from eventmig.stores.layouts import values
 from eventmig.stores.layouts.columns import Expression, Kind
 from eventmig.stores.layouts.description import Payload
 from eventmig.stores.layouts.tables import Tables
 
 XID: Final = "{xid}"
+"""A constant that stands for the number of the transaction."""
 
 
 class Encoder:
-    """Makes the rows of one insert. Raises `DataError`s that name the event and what of it
-    these tables cannot hold.
+    """Makes the columns of many rows at once.
+
+    Raises `DataError`s that name the event and what of it these tables cannot hold. `xid` is
+    the number of the transaction, where a column holds it.
     """
 
-    def __init__(self, tables: Tables, url: str) -> None:
+    def __init__(self, tables: Tables, url: str, *, xid: str | None) -> None:
         layout = tables.layout
         self._tables = tables
         self._layout = layout
         self._columns = layout.columns()
         self._fixed: dict[str, object] = {**layout.where, **layout.constants}
+        self._fixed |= {name: xid for name, value in layout.constants.items() if value == XID}
         self._url = url
         self._write_time: Callable[[int], object] | None = None
         self._find_time: Callable[[bytes], int] | None = None
@@ -42,21 +46,39 @@ class Encoder:
             self._find_time = values.time_in_data(layout.time.member)
 
     def insertion(self) -> Insert:
-        """The statement for rows made by `row`."""
+        """The statement for one row; its parameters have the names of `parameters`."""
         bound: dict[str, Expression] = {}
         for number, name in enumerate(self._columns):
-            if self._layout.constants.get(name) == XID:
-                bound[name] = func.pg_current_xact_id()
-                continue
             carried = name in self._layout.passed_through
             make = self._tables.bound_carried if carried else self._tables.bound
             bound[name] = make(name, f"b{number}")
         return insert(self._tables.events).values(bound)
 
-    def row(self, event: Event, key: tuple[str, ...], place: int) -> dict[str, object]:
-        """One event's values for `insertion`, at this global position."""
+    def parameters(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        """What `columns` made, as parameters of `insertion`."""
+        return {f"b{number}": columns[name] for number, name in enumerate(self._columns)}
+
+    def columns(
+        self,
+        events: Columns,
+        positions: Sequence[int],
+        keys: Sequence[tuple[str, ...]],
+        places: Sequence[int],
+    ) -> dict[str, Sequence[Any]]:
+        """The table's columns for events at these stream and global positions, by name.
+
+        `keys` are the values of their streams' key columns.
+        """
         try:
-            found = self._row(event, key, place)
+            return self._made(events, positions, keys, places)
+        except DataError:
+            for event, key, place in zip(events.events(positions), keys, places, strict=True):
+                self._only(event, key, place)  # which one is it?
+            raise
+
+    def _only(self, event: Event, key: tuple[str, ...], place: int) -> None:
+        try:
+            self._made(Columns.of([event]), [event.stream_position], [key], [place])
         except DataError as error:
             where = Where(
                 store=self._url,
@@ -67,74 +89,104 @@ class Encoder:
                 schema_version=event.schema_version,
             )
             raise type(error)(error.what, where=where, remedy=error.remedy) from error
-        named = enumerate(self._columns)
-        return {f"b{n}": found[name] for n, name in named if found[name] != XID}
 
-    def _row(self, event: Event, key: tuple[str, ...], place: int) -> dict[str, Any]:
-        layout, version = self._layout, self._layout.version
-        data, metadata = event.data, event.metadata
-        carried: dict[str, object] = {}
+    def _made(
+        self,
+        events: Columns,
+        positions: Sequence[int],
+        keys: Sequence[tuple[str, ...]],
+        places: Sequence[int],
+    ) -> dict[str, Sequence[Any]]:
+        layout, version, count = self._layout, self._layout.version, len(events.ids)
+        data, metadata = events.data, events.metadata
+        numbers = events.schema_versions
+        made: dict[str, Sequence[Any]] = {n: [v] * count for n, v in self._fixed.items()}
+        carried: list[dict[str, object]] = []
         if layout.passed_through:
-            metadata, carried = values.without_columns(metadata)
+            parts = list(map(values.without_columns, metadata))
+            metadata = [alone for alone, _ in parts]
+            carried = [columns for _, columns in parts]
         if version.place == "data":
-            data = values.data_with_version(data, version, event.schema_version)
+            data = [
+                values.data_with_version(one, version, number)
+                for one, number in zip(data, numbers, strict=True)
+            ]
         elif version.place == "metadata":
-            metadata = values.metadata_with_version(metadata, version, event.schema_version)
-        row: dict[str, Any] = dict(self._fixed)
-        row |= zip(layout.stream.columns, map(self._typed, layout.stream.columns, key), strict=True)
-        row[layout.position] = place
-        row[layout.stream.position] = event.stream_position
-        row[layout.type.column] = values.joined_type(event.type, event.schema_version, layout)
-        row[layout.data.column] = self._payload(data, layout.data)
-        if layout.metadata is not None:
-            if metadata is None and layout.metadata.empty is not None:
-                metadata = layout.metadata.empty.encode()
-            stored = None if metadata is None else self._payload(metadata, layout.metadata)
-            row[layout.metadata.column] = stored
-        elif metadata is not None:
-            raise DataError(
-                f"the event has metadata, and the layout {layout.name!r} has no place for them",
-                remedy="drop the metadata in a step, or choose a target that holds them",
-            )
+            metadata = [
+                values.metadata_with_version(one, version, number)
+                for one, number in zip(metadata, numbers, strict=True)
+            ]
+        for name, column in zip(layout.stream.columns, zip(*keys, strict=True), strict=True):
+            integer = self._tables.kind(name) is Kind.INTEGER
+            made[name] = list(map(int, column)) if integer else column
+        made[layout.position] = places
+        made[layout.stream.position] = positions
+        made[layout.type.column] = self._types(events)
+        made[layout.data.column] = self._payloads(data, layout.data)
+        self._set_metadata(made, metadata)
         if layout.id.column is not None:
-            row[layout.id.column] = self._id(event.id, layout.id.column)
+            made[layout.id.column] = self._ids(events.ids, layout.id.column)
         if version.place == "column":
             text = self._tables.kind(version.name) is Kind.TEXT
-            number = event.schema_version
-            row[version.name] = str(number) if text else number
-        self._set_time(row, event)
+            made[version.name] = list(map(str, numbers)) if text else numbers
+        self._set_time(made, events)
         for name in layout.passed_through:
-            row[name] = carried.get(name, row.get(name))
-        return row
+            usual = made.get(name, [None] * count)
+            made[name] = [had.get(name, at) for had, at in zip(carried, usual, strict=True)]
+        return made
 
-    def _set_time(self, row: dict[str, Any], event: Event) -> None:
+    def _types(self, events: Columns) -> list[str]:
+        if self._layout.type.suffix is None:
+            return events.types
+        kinds = list(zip(events.types, events.schema_versions, strict=True))
+        stored = {kind: values.joined_type(*kind, self._layout) for kind in set(kinds)}
+        return list(map(stored.__getitem__, kinds))
+
+    def _set_metadata(
+        self, made: dict[str, Sequence[Any]], metadata: Sequence[bytes | None]
+    ) -> None:
+        payload = self._layout.metadata
+        if payload is not None:
+            empty = None if payload.empty is None else payload.empty.encode()
+            given = [empty if one is None else one for one in metadata]
+            made[payload.column] = self._payloads(given, payload)
+        elif metadata.count(None) != len(metadata):
+            raise DataError(
+                f"the event has metadata, and the layout {self._layout.name!r} has no place "
+                "for them",
+                remedy="drop the metadata in a step, or choose a target that holds them",
+            )
+
+    def _set_time(self, made: dict[str, Sequence[Any]], events: Columns) -> None:
         time = self._layout.time
-        if self._write_time is not None and time is not None and time.column is not None:
-            row[time.column] = self._write_time(event.recorded_at)
+        if time is None:
             return
-        wrong = self._find_time is not None and self._find_time(event.data) != event.recorded_at
-        if wrong and time is not None:
+        if self._write_time is not None and time.column is not None:
+            made[time.column] = list(map(self._write_time, events.recorded_at))
+            return
+        if self._find_time is None:
+            return
+        if list(map(self._find_time, events.data)) != events.recorded_at:
             raise DataError(
                 f"the time in the data ({time.member}) is not the event's recorded time",
                 remedy="keep that member in the upcaster: this layout has no other time",
             )
 
-    def _payload(self, data: bytes, payload: Payload) -> bytes | str | None:
-        stored = values.packed(data, payload)
-        if stored is None or self._tables.writes_bytes(payload.column):
-            return stored
-        return stored.decode()
+    def _payloads(self, data: Sequence[bytes | None], payload: Payload) -> list[bytes | str | None]:
+        stored = [None if one is None else values.packed(one, payload) for one in data]
+        if self._tables.writes_bytes(payload.column):
+            return list(stored)
+        return [None if one is None else one.decode() for one in stored]
 
-    def _typed(self, name: str, value: str) -> object:
-        return int(value) if self._tables.kind(name) is Kind.INTEGER else value
-
-    def _id(self, event_id: str, column: str) -> str:
+    def _ids(self, ids: list[str], column: str) -> list[str]:
         if self._tables.kind(column) is Kind.UUID:
-            try:
-                uuid.UUID(event_id)
-            except ValueError as error:
-                raise DataError(
-                    f"the id {event_id!r} is no UUID, and the column {column!r} holds only those",
-                    remedy="choose a target whose ids are text",
-                ) from error
-        return event_id
+            for event_id in ids:
+                try:
+                    uuid.UUID(event_id)
+                except ValueError as error:
+                    raise DataError(
+                        f"the id {event_id!r} is no UUID, and the column {column!r} holds only "
+                        "those",
+                        remedy="choose a target whose ids are text",
+                    ) from error
+        return ids

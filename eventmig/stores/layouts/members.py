@@ -73,6 +73,11 @@ def with_member(data: bytes, name: str, value: bytes) -> bytes:
     if member is not None:
         text = data.decode()
         return (text[: member.value] + value.decode() + text[member.end :]).encode()
+    return added(data, name, value)
+
+
+def added(data: bytes, name: str, value: bytes) -> bytes:
+    """`with_member` for an object that has no member of this name."""
     end = data.rindex(b"}")
     before = data[:end].rstrip(b" \t\n\r")
     comma = b"" if before.endswith(b"{") else b","

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Text,
+    Uuid,
     and_,
     bindparam,
     cast,
@@ -213,7 +215,8 @@ class Tables:
     def among(self, keys: Sequence[tuple[str, ...]]) -> Expression:
         """The condition that a row belongs to one of the streams with these keys."""
         if len(self.keys) == 1:
-            return self.keys[0].in_([self._bound_key(key)[0] for key in keys])
+            name = self.layout.stream.columns[0]
+            return self.keys[0].in_(self._bound_list(name, [key[0] for key in keys]))
         return tuple_(*self.keys).in_([tuple_(*self._bound_key(key)) for key in keys])
 
     def beyond(self, key: tuple[str, ...]) -> Expression:
@@ -221,6 +224,17 @@ class Tables:
         if len(self.keys) == 1:
             return self.keys[0] > self._bound_key(key)[0]
         return tuple_(*self.keys) > tuple_(*self._bound_key(key))
+
+    def _bound_list(self, name: str, values: Sequence[str]) -> Any:
+        """Values of a column as one parameter, where its type is one of the usual."""
+        found = self._found[self._full(name)]
+        if found.kind is Kind.INTEGER:
+            return list(map(int, values))
+        if self.sqlite or found.kind is Kind.TEXT:
+            return bindparam(None, values, type_=Text(), expanding=True)
+        if found.kind is Kind.UUID:
+            return bindparam(None, values, type_=Uuid(as_uuid=False), expanding=True)
+        return [parameter(found, None, self.sqlite, value) for value in values]
 
     def _bound_key(self, key: tuple[str, ...]) -> list[Expression]:
         return [

@@ -162,11 +162,12 @@ def _with_version(data: bytes, version: Version, number: int) -> bytes:
     member = members.find(data, version.name)
     if member is None and number == version.absent:
         return data
-    if member is not None and _number(member.text, version) == number:
+    value = b'"%d"' % number if version.text else b"%d" % number
+    if member is None:
+        return members.added(data, version.name, value)
+    if _number(member.text, version) == number:
         return data
-    return members.with_member(
-        data, version.name, f'"{number}"'.encode() if version.text else b"%d" % number
-    )
+    return members.with_member(data, version.name, value)
 
 
 def _number(text: str, version: Version) -> int:

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Insert, bindparam, delete, exists, func, insert, not_, select
+from sqlalchemy import (
+    Connection,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 from eventmig.errors import ConflictError, DataError, DuplicateIdError, StoreError, Where
-from eventmig.events import Columns, Event, Origin
+from eventmig.events import Columns, Event
 from eventmig.stores.layouts import lineage
+from eventmig.stores.layouts.bulk import copies, copy_rows, insert_rows
 from eventmig.stores.layouts.description import Guard, Layout
-from eventmig.stores.layouts.encode import Encoder
+from eventmig.stores.layouts.encode import XID, Encoder
 from eventmig.stores.layouts.place import Database, Place
 from eventmig.stores.layouts.stream_heads import StreamHeads
 from eventmig.stores.layouts.tables import Tables
@@ -144,21 +156,27 @@ class LayoutTransaction:
         if not columns.ids:
             return int(self.connection.execute(select(self._tables.highest())).scalar_one())
         self._guard()
-        events = columns.events(positions)
-        encoder = Encoder(self._tables, self._place.url)
-        keys = [self._key(event.stream) for event in events]
-        places = self._database.reserve(self.connection, self._tables, len(events))
-        rows = [
-            encoder.row(event, key, place)
-            for event, key, place in zip(events, keys, places, strict=True)
-        ]
+        encoder = Encoder(self._tables, self._place.url, xid=self._xid())
+        by_name = {stream: self._key(stream) for stream in dict.fromkeys(columns.streams)}
+        keys = list(map(by_name.__getitem__, columns.streams))
+        places = self._database.reserve(self.connection, self._tables, len(keys))
+        made = encoder.columns(columns, positions, keys, places)
         try:
-            self._keep_heads(events, keys)  # first: the events may refer to them
-            self._insert(encoder.insertion(), rows)
+            self._keep_heads(columns, positions, by_name)  # first: the events may refer to them
+            if copies(self.connection, self._layout.table):
+                copy_rows(self.connection, self._layout.table, made)
+            else:
+                insert_rows(self.connection, encoder.insertion(), encoder.parameters(made))
         except IntegrityError as error:
-            raise self._refused(events, error) from error
-        self._note_origins(events, places)
+            raise self._refused(columns, error) from error
+        self._note_origins(columns, places)
         return places[-1]
+
+    def _xid(self) -> str | None:
+        if XID not in self._layout.constants.values():
+            return None
+        drawn = self.connection.execute(select(cast(func.pg_current_xact_id(), Text)))
+        return str(drawn.scalar_one())
 
     def _guard(self) -> None:
         if not self._guarded:
@@ -166,52 +184,55 @@ class LayoutTransaction:
             self.connection.exec_driver_sql(f"LOCK TABLE {quoted} IN EXCLUSIVE MODE")
             self._guarded = True
 
-    def _note_origins(self, events: Sequence[Event], places: Sequence[int]) -> None:
-        keep_id = self._layout.id.column is None
-        keep_version = self._layout.version.place == "none"
-        rows: list[dict[str, Any]] = []
-        for event, place in zip(events, places, strict=True):
-            own = {
-                "o_event_id": event.id if keep_id else None,
-                "o_schema_version": event.schema_version if keep_version else None,
-            }
-            for number, origin in enumerate(event.origins or (None,)):
-                rows.append(
-                    {
-                        "o_namespace": self._place.namespace,
-                        "o_global_position": place,
-                        "o_number": number,
-                        **_origin(origin, event.stream),
-                        **(own if number == 0 else dict.fromkeys(own)),
-                    }
-                )
-        self._insert(insert(lineage.origins).values(_ORIGIN), rows)
+    def _note_origins(self, columns: Columns, places: Sequence[int]) -> None:
+        """One row per event, and one more for each further origin."""
+        count = len(places)
+        streams, positions = columns.streams, columns.origin_positions
+        origins = zip(columns.origin_streams, streams, positions, strict=True)
+        ordinals = zip(positions, columns.origin_ordinals, strict=True)
+        rows: dict[str, list[Any]] = {
+            "global_position": list(places),
+            "number": [0] * count,
+            "stream": [None if n == s or at is None else n for n, s, at in origins],
+            "stream_position": list(positions),
+            "ordinal": [None if at is None else n for at, n in ordinals],
+            "event_id": columns.ids if self._layout.id.column is None else [None] * count,
+            "schema_version": (
+                columns.schema_versions if self._layout.version.place == "none" else [None] * count
+            ),
+        }
+        if columns.merged:
+            rows = {name: list(column) for name, column in rows.items()}
+        for at, several in columns.merged.items():
+            for number, origin in enumerate(several[1:], 1):
+                elsewhere = None if origin.stream == streams[at] else origin.stream
+                row = (places[at], number, elsewhere, *origin[1:], None, None)
+                for column, value in zip(rows.values(), row, strict=True):
+                    column.append(value)
+        rows["namespace"] = [self._place.namespace] * len(rows["number"])
+        if copies(self.connection, lineage.origins.name):
+            copy_rows(self.connection, lineage.origins.name, rows)
+        else:
+            statement = insert(lineage.origins).values(_ORIGIN)
+            insert_rows(self.connection, statement, {f"o_{n}": rows[n] for n in rows})
 
-    def _insert(self, statement: Insert, rows: Sequence[Mapping[str, object]]) -> None:
-        """Insert rows of bound values with the driver's own executemany: compiled once."""
-        compiled = statement.compile(dialect=self.connection.dialect)
-        text, names = str(compiled), compiled.positiontup
-        given: Any = rows if names is None else [tuple(row[n] for n in names) for row in rows]
-        self.connection.exec_driver_sql(text, given)
-
-    def _keep_heads(self, events: Sequence[Event], keys: Sequence[tuple[str, ...]]) -> None:
+    def _keep_heads(
+        self, columns: Columns, positions: Sequence[int], keys: Mapping[str, tuple[str, ...]]
+    ) -> None:
         """Write the heads of these events' streams, where the owner keeps a table of them."""
         if self._layout.heads is not None:
-            last = {
-                key: (event.stream, event.stream_position)
-                for key, event in zip(keys, events, strict=True)
-            }
-            StreamHeads(self.connection, self._layout, self._layout.heads).keep(last)
+            last = dict(zip(columns.streams, positions, strict=True))
+            heads = StreamHeads(self.connection, self._layout, self._layout.heads)
+            heads.keep({keys[stream]: (stream, position) for stream, position in last.items()})
 
-    def _refused(self, events: Sequence[Event], error: IntegrityError) -> StoreError | DataError:
+    def _refused(self, columns: Columns, error: IntegrityError) -> StoreError | DataError:
         """What a refused insert means. SQLite can still be asked; PostgreSQL's words are used."""
         words = str(error.orig).splitlines()[0]
         where = Where(store=self._place.url)
-        ids = {event.id for event in events}
         if self._layout.id.column is not None and self._layout.id.column in words:
             return DuplicateIdError(
                 f"an event id is stored already ({words})"
-                if len(ids) == len(events)
+                if len(set(columns.ids)) == len(columns.ids)
                 else f"an event id stands twice in one batch ({words})",
                 where=where,
                 remedy="an id may stand once in this table; nothing of the batch was written",
@@ -266,14 +287,3 @@ class LayoutTransaction:
 
     def build_indexes(self) -> None:
         """Nothing was left off."""
-
-
-def _origin(origin: Origin | None, stream: str) -> dict[str, object]:
-    """The columns of one origin of an event of this stream."""
-    if origin is None:
-        return {"o_stream": None, "o_stream_position": None, "o_ordinal": None}
-    return {
-        "o_stream": None if origin.stream == stream else origin.stream,
-        "o_stream_position": origin.stream_position,
-        "o_ordinal": origin.ordinal,
-    }
