@@ -3,13 +3,15 @@
 Each transaction brings one model's rows on together with its position, and begins by
 making sure that both are what this process left them: a swap, a rollback or another
 follower in between, and it writes nothing but goes on from where the rows are now. So
-every event counts once, whoever applies it.
+every event counts once, whoever applies it. A store that tells of its new events is
+subscribed to; any other is looked at every now and then.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, Engine
@@ -22,7 +24,7 @@ from eventmig.rebuild.hold import held
 from eventmig.rebuild.progress import DataUpcaster, SourceTypes, Upcast
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, replay
-from eventmig.stores.base import EventReader
+from eventmig.stores.base import EventReader, Subscribing, Subscription
 
 _KIND = Kind.READ_MODEL
 _TASK = "kept up to date"
@@ -69,7 +71,7 @@ def bring_up_to_date(
         for model in models
     ]
     with held(engine, _KIND, [model.name for model in models], _TASK), engine.connect() as c:
-        return [follower.bring_on(c) for follower in followers]
+        return [follower.bring_on(c, source.head_position()) for follower in followers]
 
 
 def follow(
@@ -98,7 +100,7 @@ def follow(
     while not stop():
         try:
             with held(engine, _KIND, [model.name for model in models], _TASK):
-                _lead(followers, engine, stop)
+                _lead(followers, source, engine, stop)
         except JobLockedError:
             if not told and on_standby is not None:
                 on_standby()
@@ -107,12 +109,41 @@ def follow(
     return [follower.done for follower in followers if follower.done is not None]
 
 
-def _lead(followers: Sequence[_Follower], engine: Engine, stop: Callable[[], bool]) -> None:
+def _lead(
+    followers: Sequence[_Follower], source: EventReader, engine: Engine, stop: Callable[[], bool]
+) -> None:
     with engine.connect() as connection:
-        while not stop():
-            before = [follower.done for follower in followers]
-            if before == [follower.bring_on(connection) for follower in followers]:
-                time.sleep(_PAUSE)
+        head = source.head_position()
+        for follower in followers:
+            follower.bring_on(connection, head)
+        with _subscribed(source, head) as told:
+            while not stop():
+                before, head = [follower.done for follower in followers], told.position()
+                if before == [follower.bring_on(connection, head) for follower in followers]:
+                    told.wait(after=head, timeout_s=_PAUSE)
+
+
+@contextmanager
+def _subscribed(source: EventReader, after: int) -> Iterator[Subscription]:
+    """The store's subscription, or what looks at its head instead."""
+    if isinstance(source, Subscribing):
+        with source.subscribed(after=after) as subscription:
+            yield subscription
+    else:
+        yield _Looking(source)
+
+
+class _Looking:
+    """A subscription to a store that has none: its head is looked at (`Subscription`)."""
+
+    def __init__(self, source: EventReader) -> None:
+        self._source = source
+
+    def position(self) -> int:
+        return self._source.head_position()
+
+    def wait(self, *, after: int, timeout_s: float) -> None:
+        time.sleep(timeout_s)
 
 
 def _quiet(_: Followed) -> None:
@@ -143,21 +174,25 @@ class _Follower:
             max_rows=_BATCH * 4,
             data_upcaster=data_upcaster,
         )
+        self._through = (0, 0, -1)  # generation, its position, and the head it was brought to
         self.done: Followed | None = None
 
-    def bring_on(self, connection: Connection) -> Followed:
-        """Apply everything up to the store's head as it is now."""
+    def bring_on(self, connection: Connection, head: int) -> Followed:
+        """Apply everything up to a global position (inclusive)."""
         while True:
             try:
-                self.done = self._bring_on(connection)
+                self.done = self._bring_on(connection, head)
             except JobLostError:  # swapped meanwhile: go on with the rows that are live now
                 connection.rollback()
                 continue
             return self.done
 
-    def _bring_on(self, connection: Connection) -> Followed:
+    def _bring_on(self, connection: Connection, head: int) -> Followed:
         live = self._live(connection)
-        plan = replace(self._plan, upto=self._plan.source.head_position())
+        number, position, through = self._through
+        if (number, position) == (live.number, live.position) and head <= through:
+            return self._followed(live)
+        plan = replace(self._plan, upto=head)
         hold = LiveHold(
             kind=_KIND, name=self._model.name, number=live.number, position=live.position
         )
@@ -167,6 +202,7 @@ class _Follower:
             self._events += at.events_read - live.events_read
             live = at
             self._tell(self._followed(at))
+        self._through = (live.number, live.position, head)
         return self._followed(live)
 
     def _followed(self, at: Generation) -> Followed:

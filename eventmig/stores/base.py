@@ -342,6 +342,30 @@ class Fencing(Protocol):
         ...
 
 
+class Subscription(Protocol):
+    """How far a store's events are, told by the store instead of asked for."""
+
+    def position(self) -> int:
+        """The last event's global position, as far as it was told; at first where it began.
+
+        Raises the store's errors once it cannot go on.
+        """
+        ...
+
+    def wait(self, *, after: int, timeout_s: float) -> None:
+        """Return once there is an event after a position, or after so many seconds."""
+        ...
+
+
+@runtime_checkable
+class Subscribing(Protocol):
+    """A store that tells who follows it of its new events."""
+
+    def subscribed(self, *, after: int) -> AbstractContextManager[Subscription]:
+        """A subscription to the events after a global position (exclusive). Reads only."""
+        ...
+
+
 class PublishedRoute(NamedTuple):
     """Where the applications of a job belong, for those that do not ask the ledger.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from eventmig.errors import StoreUnavailableError
 from eventmig.rebuild.following import bring_up_to_date, follow
 from eventmig.stores.kurrent.store import KurrentStore
 from eventmig.stores.kurrent.url import locate
@@ -60,3 +61,78 @@ def test_a_read_model_is_rebuilt_and_kept_up_to_date(node: Node, engine: Engine)
         finally:
             end.set()
             following.join()
+
+
+def test_a_follower_subscribes_and_goes_on_where_its_subscription_drops(
+    node: Node, engine: Engine
+) -> None:
+    url, events = kurrent.fresh(node.url), orders(200)
+    into_kurrent(url, events[:40])
+    with KurrentStore(locate(url), mode="read") as source:
+        rebuild(daily(), engine, source)
+        end = threading.Event()
+        following = threading.Thread(
+            target=lambda: follow(
+                [daily()], source=source, upcast=same, engine=engine, stop=end.is_set
+            )
+        )
+        following.start()
+        try:
+            for seen in range(50, 201, 10):
+                node.faults.on_told(4)
+                node.faults.on_told(9)
+                into_kurrent(url, events[seen - 10 : seen])
+                until(lambda seen=seen: rows_of(engine, sales) == sums(seen))
+        finally:
+            end.set()
+            following.join()
+    begun = node.streams.subscribed_after
+    assert len(begun) > 5, "it dropped, and was begun anew"
+    assert begun == sorted(begun), "each from where the one before had come to"
+    assert begun[0] >= 40
+
+
+def test_who_waits_asks_the_server_nothing(node: Node, engine: Engine) -> None:
+    url = kurrent.fresh(node.url)
+    into_kurrent(url, orders(10))
+    with KurrentStore(locate(url), mode="read") as source:
+        rebuild(daily(), engine, source)
+        calls: list[int] = []
+
+        def looked_often() -> bool:
+            calls.append(node.streams.calls)
+            return len(calls) > 7
+
+        follow([daily()], source=source, upcast=same, engine=engine, stop=looked_often)
+    assert calls[3] == calls[-1], "no look at the rows asked for more"
+    assert len(node.streams.subscribed_after) == 1
+    assert rows_of(engine, sales) == sums(10)
+
+
+def test_a_subscription_passes_by_what_is_not_its_own(node: Node) -> None:
+    mine, others = kurrent.fresh(node.url), kurrent.fresh(node.url)
+    (first,) = into_kurrent(mine, orders(1))
+    with (
+        KurrentStore(locate(mine), mode="read") as source,
+        source.subscribed(after=first.global_position) as subscription,
+    ):
+        until(lambda: len(node.streams.subscribed_after) == 1)
+        last = into_kurrent(others, orders(30))[-1]
+        until(lambda: subscription._goes_on_after >= last.global_position)  # a checkpoint
+        assert subscription.position() == first.global_position
+        node.faults.on_told(1)
+        added = into_kurrent(mine, orders(2)[1:])[-1]
+        until(lambda: subscription.position() == added.global_position)
+    assert node.streams.subscribed_after[-1] >= last.global_position, "not searched again"
+
+
+def test_a_subscription_that_cannot_go_on_says_so_to_who_waits(node: Node) -> None:
+    with (
+        KurrentStore(locate(kurrent.fresh(node.url)), mode="read", patience=0.2) as source,
+        source.subscribed(after=0) as subscription,
+    ):
+        until(lambda: len(node.streams.subscribed_after) == 1)
+        node.stop()
+        subscription.wait(after=0, timeout_s=30)
+        with pytest.raises(StoreUnavailableError):
+            subscription.position()

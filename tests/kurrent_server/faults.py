@@ -20,13 +20,15 @@ class Fault(Enum):
 
 @dataclass(slots=True)
 class Faults:
-    """Planned faults by the number of the request (or event read) they come at, from 1."""
+    """Planned faults by the number of the request (or event read, or told) they come at, from 1."""
 
     appends: dict[int, Fault | Callable[[], None]] = field(default_factory=dict)
     reads: dict[int, Fault] = field(default_factory=dict)
+    told: dict[int, Fault] = field(default_factory=dict)
     appended: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _read: int = 0
+    _told: int = 0
 
     def on_append(self, number: int, fault: Fault | Callable[[], None]) -> None:
         """Plan a fault, or something to do, for the number-th append request from now."""
@@ -37,6 +39,11 @@ class Faults:
         """Plan a fault before the number-th event that is read from now."""
         with self._lock:
             self.reads[self._read + number] = fault
+
+    def on_told(self, number: int, fault: Fault = Fault.DROPPED) -> None:
+        """Plan a fault before the number-th answer of a subscription from now."""
+        with self._lock:
+            self.told[self._told + number] = fault
 
     def next_append(self) -> Fault | None:
         """The fault of the append request that came in now."""
@@ -53,3 +60,9 @@ class Faults:
         with self._lock:
             self._read += 1
             return self.reads.pop(self._read, None)
+
+    def next_told(self) -> Fault | None:
+        """The fault before the answer of a subscription that goes out now."""
+        with self._lock:
+            self._told += 1
+            return self.told.pop(self._told, None)

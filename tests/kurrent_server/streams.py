@@ -46,6 +46,8 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         self.access = access
         self.leader: tuple[str, int] | None = None
         self.open = True
+        self.calls = 0  # of Read
+        self.subscribed_after: list[int] = []
 
     # --- reading
 
@@ -53,6 +55,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         self, request: streams_pb2.ReadReq, context: grpc.ServicerContext
     ) -> Iterator[_Resp]:
         options = request.options
+        self.calls += 1
         self._check_leader(context)
         user = self.access.user(context)
         of_stream = options.WhichOneof("stream_option") == "stream"
@@ -63,14 +66,16 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         )
         if not allowed:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "Access Denied")
+        fault = self.faults.next_read
         if options.WhichOneof("count_option") == "subscription":
+            fault = self.faults.next_told
             responses = self._subscription(options, context)
         elif of_stream:
             responses = self._stream(options, context)
         else:
             responses = self._all(options)
         for response in responses:
-            if self.faults.next_read() is not None:
+            if fault() is not None:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
             yield response
 
@@ -112,6 +117,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         yield _Resp(confirmation=_Resp.SubscriptionConfirmation(subscription_id=str(uuid.uuid4())))
         let_through = passes(options)
         after = self._subscribed_after(options, of_stream)
+        self.subscribed_after.append(after)
         caught_up = False
         while context.is_active() and self.open:
             fresh = [

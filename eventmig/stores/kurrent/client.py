@@ -109,6 +109,14 @@ class Connection:
         finally:
             call.cancel()
 
+    def subscribe(self, options: Message, *, timeout: float) -> Any:
+        """The call of one subscription, for at most `timeout` seconds: its answers, as they come.
+
+        Cancel it. Iterating raises `grpc.RpcError`.
+        """
+        request = streams_pb2.ReadReq(options=options)
+        return self._stub().Read(request, timeout=timeout, **self._call(write=False))
+
     @contextmanager
     def batch_append(
         self, requests: Iterable[Message], *, timeout: float

@@ -166,6 +166,14 @@ class Log:
                 patience.wait(error)
 
 
+def subscription_to(location: Location, *, after: int) -> Message:
+    """The request for a location's events after a position (exclusive), and all that come."""
+    options = _of_all(after)
+    options.subscription.SetInParent()
+    _let_through(options, location, None)
+    return options
+
+
 def name_of(stored: Message) -> str:
     """The name of an event's stream in KurrentDB."""
     return str(stored.stream_identifier.stream_name.decode())

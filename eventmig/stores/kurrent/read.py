@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from threading import RLock
 from typing import Final
 
@@ -30,6 +30,7 @@ from eventmig.stores.kurrent.client import Connection, Message
 from eventmig.stores.kurrent.envelope import Envelope, is_json, schema_version, seal, unseal
 from eventmig.stores.kurrent.log import END, Log, created, is_system, name_of
 from eventmig.stores.kurrent.rules import METADATA, MOVED, TOMBSTONE, Rules, Visible
+from eventmig.stores.kurrent.subscription import KurrentSubscription
 from eventmig.stores.kurrent.url import Location, Order
 
 FIRST_POSITION: Final = 0
@@ -168,6 +169,15 @@ class KurrentReader:
         counted = self._counted(until).types
         wanted = None if types is None else set(types)
         return sum(n for (name, _), n in counted.items() if wanted is None or name in wanted)
+
+    @contextmanager
+    def subscribed(self, *, after: int) -> Iterator[KurrentSubscription]:
+        """A catch-up subscription to the store's streams (`Subscribing`)."""
+        subscription = KurrentSubscription(self.location, self._connection, after=after)
+        try:
+            yield subscription
+        finally:
+            subscription.close()
 
     # --- the store itself
 
