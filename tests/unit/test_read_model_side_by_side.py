@@ -99,6 +99,29 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "_FEWEST_EVENTS", 1)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        ("insert", "insert", "there"),
+        ("upsert", "insert", "there"),
+        ("delete", "patch", "not there"),
+    ],
+)
+def test_ranges_that_cannot_follow_each_other_are_refused(
+    first: str, second: str, why: str
+) -> None:
+    both = [
+        {"do": do, "table": "plain", "key": "x", "values": {"a": 1, "b": 2}}
+        for do in (first, second)
+    ]
+    source = MemorySource(history(("s-1", "Op", one) for one in both))
+    made = model()
+    earlier = fold_range(made, plan_of(source), 0, 1)
+    later = fold_range(made, plan_of(source), 1, 2)
+    with pytest.raises(RebuildError, match=why):
+        ranges.add_fold(earlier.tables[0], later.tables[0])
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     st.lists(operations.filter(lambda one: one["do"] != "copy"), max_size=40),
