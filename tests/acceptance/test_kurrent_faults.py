@@ -244,9 +244,9 @@ def test_a_target_stream_deleted_during_the_copy_is_found_out(tmp_path: Path, no
 
 def test_an_event_above_the_limit_is_named(tmp_path: Path) -> None:
     small = b'{"x": "' + b"a" * 300 + b'"}'
-    large = b'{"x": "' + b"a" * 5000 + b'"}'
+    large = b'{"x": "' + b"a" * 20_000 + b'"}'
     events = [event("s-1", "Free", small) for _ in range(40)]
-    with running(max_append=4096) as node:
+    with running(max_append=16_384) as node:
         fill(tmp_path / "source.db", events)
         its = job(
             tmp_path,
@@ -255,7 +255,7 @@ def test_an_event_above_the_limit_is_named(tmp_path: Path) -> None:
         )
         assert commands.upcast(its).ready, "the limit is found from the server's answer"
         fill(tmp_path / "source.db", [event("s-2", "Free", large)])
-        with pytest.raises(DataError, match=r"larger than the server takes \(4,096") as error:
+        with pytest.raises(DataError, match=r"larger than the server takes \(16,384") as error:
             commands.upcast(its)
         assert error.value.where.stream == locate(its.config.target or "").prefix + "s-2"
         node.log.max_append = 1 << 20
