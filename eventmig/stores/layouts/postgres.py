@@ -21,6 +21,7 @@ from eventmig.errors import (
     ReadOnlyError,
     StoreError,
     StoreFullError,
+    StoreUnavailableError,
     Where,
 )
 from eventmig.stores.layouts.description import Layout, Tail
@@ -66,12 +67,12 @@ _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
         "free some space (nothing of the batch was kept), then run it again",
     ),
     "57": (
-        StoreError,
+        StoreUnavailableError,
         "the server ended the statement",
         "the same command goes on from the last commit when the server is back",
     ),
     "08": (
-        StoreError,
+        StoreUnavailableError,
         "the connection to the server was lost",
         "the same command goes on from the last commit when the server is back",
     ),
