@@ -92,6 +92,12 @@ def _verdict(found: commands.Inspection) -> list[RenderableType]:
         lines.append(Text("a job can write such a store"))
     else:
         lines.append(Text(f"such a store is only read: {found.why_not}", style="yellow"))
+    lines += [
+        Text(
+            f"snapshots stay behind ({count:,} in {table}): take new ones with the owner's library"
+        )
+        for table, count in found.snapshots
+    ]
     if found.side_by_side:
         lines.append(Text(f"old and new side by side: {' '.join(found.side_by_side.split())}"))
     if found.proof:

@@ -37,7 +37,8 @@ class Inspection:
 
     `layout` is None for a store that eventmig made itself. `description` is TOML for the
     configuration where no preset fits. `source` is the URL that reads the store. `refused`
-    says what a job would not read; the first `EVENTS_TRIED` events were tried.
+    says what a job would not read; the first `EVENTS_TRIED` events were tried. `snapshots` are
+    tables with how many each holds: a job leaves them behind.
     """
 
     store: str
@@ -56,6 +57,7 @@ class Inspection:
     side_by_side: str
     proof: str
     others: tuple[str, ...] = field(default=())
+    snapshots: tuple[tuple[str, int], ...] = field(default=())
 
 
 def inspect(project: Project, url: str, *, layout: str | None = None) -> Inspection:
@@ -170,6 +172,7 @@ def _described(
         side_by_side=layout.side_by_side,
         proof=layout.proof,
         others=others,
+        snapshots=tuple(store.snapshots()),
     )
 
 

@@ -71,6 +71,8 @@ def test_from_a_database_of_the_library_to_its_reader_on_the_result(tmp_path: Pa
     assert len(found["shown"]) == 10
     assert found["types"] == [["till:Sale.Opened", 1, 12], ["till:Sale.Rung", 1, 66]]
     assert found["refused"] == []
+    assert found["snapshots"] == [["stored_snapshots", 3]]
+    assert "snapshots stay behind (3 in stored_snapshots)" in looked.stdout
     assert database.read_bytes() == before
 
     work = tmp_path / "work"

@@ -94,6 +94,17 @@ class LayoutStore(LayoutReader):
         if unused:
             self._database.discard()
 
+    def snapshots(self) -> list[tuple[str, int]]:
+        """The tables of snapshots that hold some, with how many. Reads only."""
+        with self.reading() as connection:
+            there = set(inspect(connection).get_table_names())
+            names = [name for name in self.place.layout.snapshot_tables() if name in there]
+            counted = [
+                connection.execute(select(func.count()).select_from(table(name))).scalar_one()
+                for name in names
+            ]
+        return [(name, count) for name, count in zip(names, counted, strict=True) if count]
+
     def as_held(self, events: Sequence[Event]) -> list[Event]:
         """What this store hands back for these events: the schema version is inside of data or
         metadata, if anywhere, and jsonb is spelled by the database. Reads only.
@@ -151,20 +162,14 @@ class LayoutStore(LayoutReader):
 
     def _check_snapshots(self) -> None:
         """Refuse snapshots in a target that has no events yet: they would be stale."""
-        with self.reading() as connection:
-            if self.count():
-                return
-            there = set(inspect(connection).get_table_names())
-            for name in self.place.layout.snapshot_tables():
-                if name not in there:
-                    continue
-                rows = connection.execute(select(func.count()).select_from(table(name)))
-                if count := rows.scalar_one():
-                    raise StoreError(
-                        f"the target's table {name!r} holds {count} snapshots, and no events",
-                        where=Where(store=self.url),
-                        remedy="empty that table: snapshots of another history give wrong state",
-                    )
+        if self.count():
+            return
+        for name, count in self.snapshots():
+            raise StoreError(
+                f"the target's table {name!r} holds {count} snapshots, and no events",
+                where=Where(store=self.url),
+                remedy="empty that table: snapshots of another history give wrong state",
+            )
 
 
 def open_layout(url: URL, *, mode: Literal["read", "write", "create"]) -> LayoutStore:
