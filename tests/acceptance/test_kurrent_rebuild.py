@@ -34,6 +34,15 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     made.dispose()
 
 
+def answers(url: str) -> bool:
+    """Whether a new connection is served: grpc backs off from a server that was just away."""
+    try:
+        KurrentStore(locate(url), mode="read").close()
+    except StoreUnavailableError:
+        return False
+    return True
+
+
 def test_a_read_model_is_rebuilt_and_kept_up_to_date(node: Node, engine: Engine) -> None:
     url, events = kurrent.fresh(node.url), orders(60)
     into_kurrent(url, events[:30])
@@ -56,6 +65,7 @@ def test_a_read_model_is_rebuilt_and_kept_up_to_date(node: Node, engine: Engine)
         try:
             node.stop()  # while it follows
             node.start()
+            until(lambda: answers(url))
             into_kurrent(url, events[45:])
             until(lambda: rows_of(engine, sales) == sums(60))
         finally:
@@ -136,3 +146,37 @@ def test_a_subscription_that_cannot_go_on_says_so_to_who_waits(node: Node) -> No
         subscription.wait(after=0, timeout_s=30)
         with pytest.raises(StoreUnavailableError):
             subscription.position()
+
+
+def test_a_connection_that_one_thread_makes_anew_serves_the_others(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = kurrent.fresh(node.url)
+    events = into_kurrent(url, orders(20))
+    with (
+        KurrentStore(locate(url), mode="read") as source,
+        source.subscribed(after=0) as subscription,
+    ):
+        connection = source._connection
+        until(lambda: subscription.position() == events[-1].global_position)
+        batches = source.read_all(batch_size=5)
+        found = next(batches)
+        connection._client.reconnect()  # amid a read, and under the subscription
+        for batch in batches:
+            found += batch
+        assert found == events
+
+        stub, late = connection._stub, []
+
+        def closed_meanwhile() -> object:
+            taken = stub()
+            if not late:
+                late.append(taken)
+                connection._client.reconnect()
+            return taken
+
+        monkeypatch.setattr(connection, "_stub", closed_meanwhile)
+        assert source.head_position() == events[-1].global_position
+        assert late
+        added = into_kurrent(url, orders(21)[20:])[-1]
+        until(lambda: subscription.position() == added.global_position)

@@ -14,7 +14,7 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -41,6 +41,8 @@ _TRANSIENT: Final = frozenset(
         grpc.StatusCode.INTERNAL,
     }
 )
+_CLOSED_HERE: Final = "Channel closed!"
+"""What grpc says of a call whose channel was closed on this side."""
 _LIBRARIES: Final = (
     ("kurrentdbclient", "KurrentDBClient", "KurrentDBClientError", "kurrentdbclient.protos.v1"),
     ("esdbclient", "EventStoreDBClient", "EventStoreDBClientException", "esdbclient.protos.Grpc"),
@@ -103,7 +105,8 @@ class Connection:
 
     def read(self, options: Message) -> Generator[Message, None, None]:
         """The answers to one read; ends the call when it is closed. Raises `grpc.RpcError`."""
-        call = self._stub().Read(streams_pb2.ReadReq(options=options), **self._call(write=False))
+        request = streams_pb2.ReadReq(options=options)
+        call = self._begun(lambda stub: stub.Read(request, **self._call(write=False)))
         try:
             yield from call
         finally:
@@ -115,7 +118,8 @@ class Connection:
         Cancel it. Iterating raises `grpc.RpcError`.
         """
         request = streams_pb2.ReadReq(options=options)
-        return self._stub().Read(request, timeout=timeout, **self._call(write=False))
+        how = {"timeout": timeout, **self._call(write=False)}
+        return self._begun(lambda stub: stub.Read(request, **how))
 
     @contextmanager
     def batch_append(
@@ -125,14 +129,20 @@ class Connection:
 
         Raises `grpc.RpcError`.
         """
-        call = self._stub().BatchAppend(iter(requests), timeout=timeout, **self._call(write=True))
+        how = {"timeout": timeout, **self._call(write=True)}
+        call = self._begun(lambda stub: stub.BatchAppend(iter(requests), **how))
         try:
             yield call
         finally:
             call.cancel()
 
     def reconnect(self, error: grpc.RpcError) -> None:
-        """Connect anew: to the leader that the error names, or to what can be found."""
+        """Connect anew: to the leader that the error names, or to what can be found.
+
+        Not where another thread has done so, and the call ended for that.
+        """
+        if details(error) == _CLOSED_HERE:
+            return
         with self._guard:
             try:
                 self._client.reconnect(_leader(error))
@@ -144,6 +154,13 @@ class Connection:
         self._client.close()
 
     # --- below
+
+    def _begun(self, call: Callable[[Any], Any]) -> Any:
+        """Begin a call, over the new channel where another thread closed the old one just then."""
+        try:
+            return call(self._stub())
+        except ValueError:  # what grpc raises on a closed channel
+            return call(self._stub())
 
     def _stub(self) -> Any:
         return self._client.streams._stub

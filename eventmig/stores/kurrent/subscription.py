@@ -89,8 +89,6 @@ class KurrentSubscription:
             if not self._closed and not renewed:
                 patience.wait(error)
             return
-        except ValueError:  # another thread made the connection anew meanwhile
-            pass
         if not self._closed:
             patience.pause("it ended a subscription")
 
