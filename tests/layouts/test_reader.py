@@ -70,6 +70,16 @@ def test_every_question_has_the_same_answer(pair: tuple[EventReader, EventReader
     assert list(layout.preflight()) == []
 
 
+def test_a_page_ends_early_where_data_are_large(
+    pair: tuple[EventReader, EventReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native, layout = pair
+    monkeypatch.setattr("eventmig.stores.layouts.read._PAGE_BYTES", 100)
+    pages = list(layout.read_all())
+    assert len(pages) > 5
+    assert [e for page in pages for e in page] == [e for page in native.read_all() for e in page]
+
+
 def test_streams_and_events_are_the_same(pair: tuple[EventReader, EventReader]) -> None:
     native, layout = pair
     for head in native.heads():

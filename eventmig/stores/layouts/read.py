@@ -25,7 +25,7 @@ from eventmig.stores.layouts.rows import Rows, derived_id
 from eventmig.stores.layouts.tables import Tables
 
 _PAGE_BYTES: Final = 16 * 1024 * 1024
-_FETCHED: Final = 250  # rows at a time
+_FETCHED: Final = 250  # rows at a time, at the most
 _HEADS_PAGE: Final = 10_000
 _STREAM_PAGE: Final = 1_000
 _NAMED: Final = 500  # streams asked for in one statement
@@ -390,10 +390,11 @@ class LayoutReader:
         """The rows of a statement of `Rows.events`, cut after 16 MiB of data."""
         found: list[Row[Any]] = []
         data = len(self.place.layout.stream.columns) + 3
-        size = 0
+        size, step = 0, 1  # few rows at first: each may be large
         with connection.execute(statement) as result:
-            while size <= _PAGE_BYTES and (some := result.fetchmany(_FETCHED)):
+            while size <= _PAGE_BYTES and (some := result.fetchmany(step)):
                 found += some
+                step = min(2 * step, _FETCHED)
                 size += sum(len(row[data] or b"") for row in some)
         return found
 
