@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.workspace import url_of
 from eventmig.stores.open import open_store
-from eventmig.stores.sqlite_file import Location, connect_writer
+from eventmig.stores.sqlite.file import Location, connect_writer
 
 _COPY_STREAMS = "INSERT INTO streams SELECT * FROM source.streams"
 _COPY_EVENTS = """

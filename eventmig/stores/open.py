@@ -14,8 +14,8 @@ from eventmig.errors import ConfigError, Where
 from eventmig.stores.base import Mode
 from eventmig.stores.kurrent import url as kurrent_url
 from eventmig.stores.layouts import OPTION, LayoutStore, open_layout
-from eventmig.stores.sqlite import SqliteStore
-from eventmig.stores.sqlite_file import locate as locate_sqlite
+from eventmig.stores.sqlite.file import locate as locate_sqlite
+from eventmig.stores.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from eventmig.stores.kurrent.store import KurrentStore

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from eventmig import Registry, commands, data_upcaster, drop_event, ops, upcaster
 from eventmig.errors import DuplicateIdError, UpcastError
 from eventmig.events import Event
-from eventmig.stores.sqlite import SqliteStore
-from eventmig.stores.sqlite_keep import Keeper
+from eventmig.stores.sqlite.keep import Keeper
+from eventmig.stores.sqlite.store import SqliteStore
 from tests.acceptance.support import contents, event, fill, project, read, sql, url
 
 METADATA = [None, b"{}", '{"é": "\u2028"}'.encode()]

@@ -41,7 +41,7 @@ import os, signal, sys
 from pathlib import Path
 from eventmig import commands
 from eventmig.project import Project
-from eventmig.stores import sqlite
+from eventmig.stores.sqlite import store as sqlite
 
 connect = sqlite.connect_writer
 its = Project.open()

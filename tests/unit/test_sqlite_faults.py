@@ -24,7 +24,7 @@ from eventmig.errors import (
 from eventmig.events import Event, NewEvent
 from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store
-from eventmig.stores.sqlite import Mode, SqliteStore
+from eventmig.stores.sqlite.store import Mode, SqliteStore
 
 
 def url(path: Path, query: str = "") -> str:

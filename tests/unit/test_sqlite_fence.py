@@ -12,7 +12,7 @@ from eventmig.errors import ConflictError, CrossingError, FencedError, JobLostEr
 from eventmig.events import NewEvent
 from eventmig.stores.base import ANY, Exchanging, Fencing
 from eventmig.stores.open import open_store
-from eventmig.stores.sqlite import SqliteStore
+from eventmig.stores.sqlite.store import SqliteStore
 from tests.acceptance.support import event, fill, read, sql
 
 

@@ -16,7 +16,7 @@ from eventmig.events import Event, NewEvent, Origin
 from eventmig.mapping import BadRecordError, Mapping, parse_time
 from eventmig.stores.base import all_events
 from eventmig.stores.open import open_store
-from eventmig.stores.sqlite import SqliteStore
+from eventmig.stores.sqlite.store import SqliteStore
 from eventmig.transfer import ImportResult, export_jsonl, import_jsonl
 from tests.conformance.values import moments, texts, utf8
 

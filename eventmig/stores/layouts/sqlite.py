@@ -21,8 +21,8 @@ from eventmig.errors import ConfigError, JobLockedError, NotAStoreError, ReadOnl
 from eventmig.stores.layouts.description import Layout, Tail
 from eventmig.stores.layouts.place import Address
 from eventmig.stores.layouts.tables import Tables
-from eventmig.stores.sqlite_errors import translated
-from eventmig.stores.sqlite_file import Location, check_file, connect_reader, connect_writer
+from eventmig.stores.sqlite.errors import translated
+from eventmig.stores.sqlite.file import Location, check_file, connect_reader, connect_writer
 
 
 class SqliteDatabase:

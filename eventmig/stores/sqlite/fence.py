@@ -29,8 +29,8 @@ from sqlalchemy.dialects.sqlite import dialect
 
 from eventmig.errors import CrossingError, JobLostError, Where
 from eventmig.stores.base import Fence
-from eventmig.stores.sqlite_file import Location
-from eventmig.stores.sqlite_schema import Tables, quote
+from eventmig.stores.sqlite.file import Location
+from eventmig.stores.sqlite.schema import Tables, quote
 
 _metadata = MetaData()
 _fences = Table(

@@ -21,10 +21,10 @@ from sqlalchemy.pool import NullPool
 from eventmig.errors import StoreDamagedError
 from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
 from eventmig.stores.base import Capability, DataRow
-from eventmig.stores.sqlite_check import check_tables, damages
-from eventmig.stores.sqlite_errors import translated
-from eventmig.stores.sqlite_file import Location, connect_reader
-from eventmig.stores.sqlite_schema import FIRST_POSITION, compose, define_tables
+from eventmig.stores.sqlite.check import check_tables, damages
+from eventmig.stores.sqlite.errors import translated
+from eventmig.stores.sqlite.file import Location, connect_reader
+from eventmig.stores.sqlite.schema import FIRST_POSITION, compose, define_tables
 from eventmig.stores.stream_cache import NAMES_KEPT
 
 _PAGE_BYTES: Final = 16 * 1024 * 1024

@@ -22,7 +22,7 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event
-from eventmig.stores.sqlite_schema import Statements
+from eventmig.stores.sqlite.schema import Statements
 
 T = TypeVar("T", bound=Hashable)
 

@@ -13,7 +13,7 @@ An event row names its origin so:
     origin_ordinal set, origin_stream set   one origin, in a stream of another name
     origin_ordinal NULL                     several: the rows of `origins`
 
-The unique indexes of the events are in `sqlite_indexes`.
+The unique indexes of the events are in `indexes`.
 Imports nothing of eventmig and runs nothing.
 """
 

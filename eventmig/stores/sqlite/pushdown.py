@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 from eventmig.stores.pushing import Change, Extent, NotPushedError, Values, Version, cases
-from eventmig.stores.sqlite_keep import Keeper
+from eventmig.stores.sqlite.keep import Keeper
 
 
 class Pusher:

@@ -15,8 +15,8 @@ from typing import Final
 
 from eventmig.errors import StoreDamagedError, Where
 from eventmig.events import Event, Kept
-from eventmig.stores.sqlite_file import Location
-from eventmig.stores.sqlite_schema import Tables, quote
+from eventmig.stores.sqlite.file import Location
+from eventmig.stores.sqlite.schema import Tables, quote
 
 _SOURCE: Final = "eventmig_source"
 _KEYS: Final = "temp.eventmig_keys"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 
-from eventmig.stores.sqlite_schema import Tables, quote
+from eventmig.stores.sqlite.schema import Tables, quote
 
 _COLUMNS = {"by_id": "event_id", "by_stream": "stream_id, stream_position"}
 

@@ -17,13 +17,13 @@ from sqlalchemy import Connection
 from eventmig.errors import ConflictError, DataError, Where
 from eventmig.events import Columns, Event, Kept
 from eventmig.stores.pushing import Change, Extent, Values, Version
-from eventmig.stores.sqlite_fence import lift
-from eventmig.stores.sqlite_file import Location
-from eventmig.stores.sqlite_indexes import build_indexes, drop_indexes, indexes_missing
-from eventmig.stores.sqlite_keep import Keeper
-from eventmig.stores.sqlite_pushdown import Pusher
-from eventmig.stores.sqlite_refusals import check_names, doubled, not_text, refused_batch
-from eventmig.stores.sqlite_schema import FIRST_POSITION, ROWS, Statements, Tables, quote
+from eventmig.stores.sqlite.fence import lift
+from eventmig.stores.sqlite.file import Location
+from eventmig.stores.sqlite.indexes import build_indexes, drop_indexes, indexes_missing
+from eventmig.stores.sqlite.keep import Keeper
+from eventmig.stores.sqlite.pushdown import Pusher
+from eventmig.stores.sqlite.refusals import check_names, doubled, not_text, refused_batch
+from eventmig.stores.sqlite.schema import FIRST_POSITION, ROWS, Statements, Tables, quote
 from eventmig.stores.stream_cache import NAMES_KEPT, StreamCache
 
 
@@ -202,7 +202,7 @@ class SqliteTransaction:
     def _lineage(
         self, columns: Columns
     ) -> tuple[Iterable[int | None], Iterable[int | None], Iterable[int | None]]:
-        """The three origin columns of a batch, as `sqlite_schema` describes them."""
+        """The three origin columns of a batch, as `schema` describes them."""
         streams, names, positions = (
             columns.streams,
             columns.origin_streams,

@@ -1,8 +1,8 @@
 """The SQLite store: one file, no server (`EventReader`, `EventAppender`, `JobTarget`).
 
 Writes go over one SQLAlchemy connection, `BEGIN IMMEDIATE` to COMMIT; reads over
-a connection that cannot write (`sqlite_read`). The tables are in `sqlite_schema`,
-the write transaction in `sqlite_write`, what a URL names in `sqlite_file`.
+a connection that cannot write (`read`). The tables are in `schema`,
+the write transaction in `write`, what a URL names in `file`.
 
 One store object may be read in one thread while another thread writes with it;
 a process that forks or spawns opens its own.
@@ -35,15 +35,15 @@ from eventmig.errors import (
 )
 from eventmig.events import Event, NewEvent
 from eventmig.stores.base import EventReader, Expected, Fence, Mode, TargetTransaction
-from eventmig.stores.sqlite_errors import translated
-from eventmig.stores.sqlite_fence import check_fence, read_fence, set_fence
-from eventmig.stores.sqlite_file import Location, check_file, connect_writer
-from eventmig.stores.sqlite_indexes import build_indexes
-from eventmig.stores.sqlite_keep import Keeper
-from eventmig.stores.sqlite_read import SqliteReader
-from eventmig.stores.sqlite_schema import FIRST_POSITION, FORMAT
-from eventmig.stores.sqlite_switch import drop_events, exchange_tables
-from eventmig.stores.sqlite_write import SqliteTransaction
+from eventmig.stores.sqlite.errors import translated
+from eventmig.stores.sqlite.fence import check_fence, read_fence, set_fence
+from eventmig.stores.sqlite.file import Location, check_file, connect_writer
+from eventmig.stores.sqlite.indexes import build_indexes
+from eventmig.stores.sqlite.keep import Keeper
+from eventmig.stores.sqlite.read import SqliteReader
+from eventmig.stores.sqlite.schema import FIRST_POSITION, FORMAT
+from eventmig.stores.sqlite.switch import drop_events, exchange_tables
+from eventmig.stores.sqlite.write import SqliteTransaction
 from eventmig.stores.stream_cache import StreamCache
 
 

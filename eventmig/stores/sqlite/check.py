@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from sqlalchemy import select
 
 from eventmig.errors import NotAStoreError, StoreDamagedError, StoreError, Where
-from eventmig.stores.sqlite_errors import from_driver
-from eventmig.stores.sqlite_file import Location
-from eventmig.stores.sqlite_schema import FIRST_POSITION, FORMAT, MARK, Statements, Tables, quote
+from eventmig.stores.sqlite.errors import from_driver
+from eventmig.stores.sqlite.file import Location
+from eventmig.stores.sqlite.schema import FIRST_POSITION, FORMAT, MARK, Statements, Tables, quote
 
 _RESTORE = "restore the store from a backup; `sqlite3 FILE .recover` saves what can still be read"
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from eventmig.stores.sqlite_fence import drop_trigger, move_fences, put_trigger
-from eventmig.stores.sqlite_file import Location
-from eventmig.stores.sqlite_schema import Statements, Tables, quote
+from eventmig.stores.sqlite.fence import drop_trigger, move_fences, put_trigger
+from eventmig.stores.sqlite.file import Location
+from eventmig.stores.sqlite.schema import Statements, Tables, quote
 
 Place = tuple[Location, Tables]
 """Where a set of tables is, and its definitions."""
