@@ -29,7 +29,7 @@ _AHEAD = 2
 _WORTH_IT = 50_000
 """Fewer events are folded alone in less time than a process takes to start."""
 
-_MOST_EVENTS = 50_000
+_MOST_EVENTS = 25_000
 _FEWEST_EVENTS = 2_000
 _RANGES_EACH = 8  # per process, so that all end at about the same time
 
