@@ -29,7 +29,7 @@ _AHEAD = 2
 _WORTH_IT = 50_000
 """Fewer events are folded alone in less time than a process takes to start."""
 
-_MOST_EVENTS = 25_000
+_MOST_EVENTS = 50_000
 _FEWEST_EVENTS = 2_000
 _RANGES_EACH = 8  # per process, so that all end at about the same time
 
@@ -133,7 +133,7 @@ def _in_order(
             yield done.pop(taken)
             taken += 1
             continue
-        mine = given < len(ranges) and len(done) < _AHEAD * (helpers.count + 1)
+        mine = given < len(ranges) and len(done) <= helpers.count
         if mine:
             done[given] = fold_range(model, plan, *ranges[given])
             given += 1
