@@ -18,6 +18,7 @@ from eventmig.goal import Goal, failed, placed
 from eventmig.ops.base import Op
 from eventmig.ops.compiled import compile_many, compile_ops
 from eventmig.ops.control import reads_event
+from eventmig.ops.fused import RewriteMany
 from eventmig.steps import Parts, Rewrite, SplitFunction, Upcaster, Version
 from eventmig.walk import Walk, split_values
 
@@ -28,15 +29,13 @@ NewData = Callable[[Event], bytes]
 """One event to its new data, validated."""
 
 
-_AT_ONCE = 200  # events: their values fit into a processor's cache
-
-
 class Simple(NamedTuple):
     """A chain that leaves one event one event: where it ends, and its new data.
 
     `new_data` is None where the event stays as it is. `from_data` is the same from the
-    data alone, where the chain looks at nothing else, else None; it raises anything. So does
-    `from_many`, which is `from_data` for several events at once.
+    data alone, where the chain looks at nothing else, else None; it raises anything. So do
+    `from_many`, which is `from_data` for several events, and `from_few`, which gives what it
+    makes of up to `codec.AT_ONCE` events as lines, each ended by a newline (None: it cannot).
     """
 
     type: str
@@ -44,6 +43,7 @@ class Simple(NamedTuple):
     new_data: NewData | None
     from_data: Callable[[bytes], bytes] | None = None
     from_many: Callable[[Sequence[bytes]], list[bytes]] | None = None
+    from_few: RewriteMany | None = None
 
 
 class Chains:
@@ -143,19 +143,24 @@ class Chains:
         rewrite_many = compile_many(ops)
         validate_lines = schema.parse_lines if schema else _accept
 
+        def from_few(data: Sequence[bytes]) -> bytes | None:
+            lines = rewrite_many(data)
+            if lines is not None:
+                validate_lines(lines)
+            return lines
+
         def from_many(data: Sequence[bytes]) -> list[bytes]:
             made: list[bytes] = []
-            for start in range(0, len(data), _AT_ONCE):
-                some = data[start : start + _AT_ONCE]
-                lines = rewrite_many(some)
+            for start in range(0, len(data), codec.AT_ONCE):
+                some = data[start : start + codec.AT_ONCE]
+                lines = from_few(some)
                 if lines is None:
                     made += map(from_data, some)
                 else:
-                    validate_lines(lines)
                     made += lines.split(b"\n")[:-1]
             return made
 
-        return Simple(*end, new_data, from_data, from_many)
+        return Simple(*end, new_data, from_data, from_many, from_few)
 
     def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
         rewrite = compile_ops(ops) if ops else _same

@@ -33,6 +33,9 @@ def _exact_float(text: str) -> float | Decimal:
     return Decimal(text)
 
 
+AT_ONCE: Final = 200
+"""Events whose data is parsed and encoded as lines: so many fit into a processor's cache."""
+
 _decoder: Final = cast("msgspec.json.Decoder[Value]", msgspec.json.Decoder(float_hook=_exact_float))
 _members_decoder: Final = cast(
     "msgspec.json.Decoder[Members]", msgspec.json.Decoder(dict[str, Raw])

@@ -28,10 +28,11 @@ Step = Upcaster | Downcaster | StreamStep | Route
 DataChain: TypeAlias = tuple[
     str,
     Callable[[bytes], bytes] | None,
-    Callable[[Sequence[bytes]], list[bytes]] | None,
+    Callable[[Sequence[bytes]], "bytes | None"] | None,
 ]
-"""The current type, and what makes its data of the stored data, of one event and of many at once
-(None: it stays as it is)."""
+"""The current type, and what makes its data of the stored data (None: it stays as it is): of one
+event, and of up to `codec.AT_ONCE` events as lines, each ended by a newline (None: take them one
+by one)."""
 
 
 class Registry:
@@ -98,7 +99,7 @@ class Registry:
             return None
         if chain.new_data is not None and chain.from_data is None:
             return None
-        return chain.type, chain.from_data, chain.from_many
+        return chain.type, chain.from_data, chain.from_few
 
     def upcast_stream(self, events: Sequence[Event]) -> list[Event]:
         """A whole stream as the current release sees it, stream steps included.

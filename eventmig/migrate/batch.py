@@ -111,7 +111,7 @@ class Transformer:
             chains = list(map(self._simple_ones.__getitem__, zip(types, versions, strict=True)))
         except KeyError:
             return None
-        types, versions, changes, _, from_many = zip(*chains, strict=True)
+        types, versions, changes, _, from_many, _ = zip(*chains, strict=True)
         copied = changes.count(None)
         if from_many.count(None) != copied:
             self._keeping = False
@@ -146,7 +146,7 @@ class Transformer:
         try:
             kinds = zip(page.types, page.schema_versions, strict=True)
             chains = list(map(self._simple_ones.__getitem__, kinds))
-            types, versions, changes, _, from_many = zip(*chains, strict=True)
+            types, versions, changes, _, from_many, _ = zip(*chains, strict=True)
             copied = changes.count(None)
             if from_many.count(None) == copied:
                 data = list(page.data)

@@ -22,7 +22,7 @@ from eventmig.rebuild.progress import Phase, Progress, RebuildProgress, RebuildR
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, replay, replay_within
 from eventmig.rebuild.shadow import Shadow
-from eventmig.rebuild.side_by_side import FoldHelpers, replay_side_by_side
+from eventmig.rebuild.side_by_side import FoldHelpers, replay_side_by_side, start_helpers
 from eventmig.rebuild.undeclared import refuse_undeclared
 
 _KIND = Kind.READ_MODEL
@@ -73,16 +73,22 @@ class ModelBuilding:
                 # Left behind by hand, or by an older copy of the database.
                 swap.drop(connection, tables, self.at.number)
                 self.shadow.create(connection)
-        self.expected = plan.expected()
+        self.expected = 0
 
     def run(self, helpers: FoldHelpers | None = None) -> None:
         """Replay up to the plan's last position, and check that nothing was left out.
 
         Raises `RebuildError` naming what went wrong; the same call goes on when mended.
         """
+        if self.model.runs_sql:
+            helpers = None
+        if helpers is not None:
+            start_helpers(helpers, self.plan, self.at)
+        self.expected = self.plan.expected()
         self.tell(Phase.REPLAYING)
-        if helpers is not None and not self.model.runs_sql:
-            self._follow(replay_side_by_side(*self._parts(), helpers), Phase.REPLAYING)
+        if helpers is not None:
+            folded = replay_side_by_side(*self._parts(), self.expected, helpers)
+            self._follow(folded, Phase.REPLAYING)
         self._replay(Phase.REPLAYING)
         self.tell(Phase.CHECKING)
         if self.at.events_read != self.expected:

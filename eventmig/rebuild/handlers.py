@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 from pydantic import BaseModel
@@ -22,7 +23,21 @@ from eventmig.errors import RebuildError, Where
 from eventmig.events import Event
 
 Decode = Callable[[bytes], object]
-OnData = tuple[Decode, Callable[[object, object], object]]
+DecodeLines = Callable[[bytes], list[object]]
+Call = Callable[[object, object], object]
+
+
+class OnData(NamedTuple):
+    """A handler that takes data and no event, as functions to be called one after the other.
+
+    `decode` makes its data from the stored bytes, `decode_lines` (None: there is no such) those
+    of several events at once, each ended by a newline; `call` takes that and the one other role.
+    """
+
+    decode: Decode
+    decode_lines: DecodeLines | None
+    call: Call
+
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -113,18 +128,23 @@ def call(handler: Handler, extra: str) -> Callable[[Event, object], object]:
 
 
 def call_with_data(handler: Handler, extra: str) -> OnData | None:
-    """The handler as two functions, to be called one after the other; None if it takes the event.
-
-    The first makes its data from the stored bytes, the other takes that and the `extra` role.
-    """
+    """The handler as functions of data and the `extra` role; None if it takes the event."""
     function, decode, takes = handler.function, handler.decode, handler.takes
     if takes == (extra,):
-        return bytes, lambda data, value: function(value)
-    if takes == ("data", extra) and decode is not None:
-        return decode, function
-    if takes == (extra, "data") and decode is not None:
-        return decode, lambda data, value: function(value, data)
+        return OnData(bytes, _split_lines, lambda data, value: function(value))
+    if decode is None:
+        return None
+    parser = getattr(decode, "__self__", None)
+    lines = parser.decode_lines if isinstance(parser, msgspec.json.Decoder) else None
+    if takes == ("data", extra):
+        return OnData(decode, lines, function)
+    if takes == (extra, "data"):
+        return OnData(decode, lines, lambda data, value: function(value, data))
     return None
+
+
+def _split_lines(lines: bytes) -> list[object]:
+    return [*lines.split(b"\n")[:-1]]
 
 
 def _by_name(function: Callable[..., object], names: list[str]) -> Callable[..., object]:

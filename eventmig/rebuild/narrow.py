@@ -3,21 +3,45 @@
 Stands in for reading, upcasting and folding whole events (`replay`), and gives the same
 rows and the same errors at less than half the cost. It ends, for `replay` to go on, at
 the first event that needs to be whole: one that is split, or whose steps read metadata.
+
+A batch's data is upcast and decoded first, that of one chain together, and as lines, one call
+for many; then the handlers are called in order. Where anything is wrong with that, the batch
+is taken event by event, which also makes the errors.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import TypeAlias
+from operator import itemgetter
+from typing import Final, NamedTuple
 
-from eventmig.rebuild.handlers import Handler, OnData, call_with_data
-from eventmig.rebuild.progress import DataUpcaster, NewData, NewDataOfMany
+from eventmig import codec
+from eventmig.rebuild.handlers import Call, Handler, OnData, call_with_data
+from eventmig.rebuild.progress import DataUpcaster, NewData, NewLines
 from eventmig.rebuild.rows import Rows
 from eventmig.stores.base import DataRow
 
-Plan: TypeAlias = tuple[NewData | None, NewDataOfMany | None, OnData | None]
-"""How the data of one stored type and version is upcast, and how it is handled."""
+_POSITION: Final = itemgetter(0)
+_VERSION: Final = itemgetter(1, 2)
+
+
+class Plan(NamedTuple):
+    """How the data of one stored type and version is upcast, and how it is handled."""
+
+    new_data: NewData | None
+    new_lines: NewLines | None
+    handle: OnData | None
+
+    def decoded(self, data: Sequence[bytes]) -> Sequence[object]:
+        """What the handler takes of up to `codec.AT_ONCE` events' data; raises anything."""
+        lines = _as_lines(data) if self.new_lines is None else self.new_lines(data)
+        handle = self.handle
+        if handle is not None and handle.decode_lines is not None and lines is not None:
+            return handle.decode_lines(lines)
+        if self.new_data is not None:
+            data = [*map(self.new_data, data)] if lines is None else lines.split(b"\n")[:-1]
+        return data if handle is None else [*map(handle.decode, data)]
 
 
 class HandlerFailedError(Exception):
@@ -48,56 +72,64 @@ class NarrowFold:
         Fewer are done than there are where the next needs to be a whole event, also to
         say why it cannot be upcast. Raises `HandlerFailedError`.
         """
-        plans, rows = self._plans, self._rows
-        folded = position = 0
+        rows = self._rows
         rows.type = None  # found out for an error alone
-        many: Sequence[bytes] | None = None
-        with suppress(_OneByOneError):  # then those before the one that fails are folded, too
-            many = self._upcast(batch)
         try:
-            for at, (position, type_, version, data) in enumerate(batch):
-                new_data, _, handle = plans[type_, version]
-                if many is not None:
-                    data = many[at]
-                elif new_data is not None:
-                    try:
-                        data = new_data(data)
-                    except Exception as error:
-                        raise _NeedsEventError from error
-                if handle is not None:
-                    decode, call = handle
+            calls, values = self._decoded(batch)
+        except Exception:  # noqa: BLE001 - event by event it is found out
+            return self._one_by_one(batch)
+        position = 0
+        try:
+            for position, call, value in zip(map(_POSITION, batch), calls, values, strict=True):
+                if call is not None:
                     rows.position = position
-                    call(decode(data), rows)
-                    folded += 1
-        except _NeedsEventError:
-            return next(n for n, row in enumerate(batch) if row[0] == position), folded
+                    call(value, rows)
         except Exception as error:
             raise HandlerFailedError(position) from error
+        return len(batch), len(batch) - calls.count(None)
+
+    def _decoded(self, batch: Sequence[DataRow]) -> tuple[list[Call | None], list[object]]:
+        """Per row the handler's function, if there is one, and its data; raises anything."""
+        places: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        for at, version in enumerate(map(_VERSION, batch)):
+            places[version].append(at)
+        calls: list[Call | None] = [None] * len(batch)
+        values: list[object] = [None] * len(batch)
+        for version, ats in places.items():
+            plan = self._plans[version]
+            call = None if plan.handle is None else plan.handle.call
+            for start in range(0, len(ats), codec.AT_ONCE):
+                some = ats[start : start + codec.AT_ONCE]
+                for at, value in zip(
+                    some, plan.decoded([batch[at][3] for at in some]), strict=True
+                ):
+                    calls[at] = call
+                    values[at] = value
+        return calls, values
+
+    def _one_by_one(self, batch: Sequence[DataRow]) -> tuple[int, int]:
+        folded = 0
+        for done, (position, type_, version, data) in enumerate(batch):
+            try:
+                new_data, _, handle = self._plans[type_, version]
+                if new_data is not None:
+                    data = new_data(data)
+            except Exception:  # noqa: BLE001 - the whole event says it
+                return done, folded
+            if handle is not None:
+                self._rows.position = position
+                try:
+                    handle.call(handle.decode(data), self._rows)
+                except Exception as error:
+                    raise HandlerFailedError(position) from error
+                folded += 1
         return len(batch), folded
 
-    def _upcast(self, batch: Sequence[DataRow]) -> Sequence[bytes]:
-        """The data of all, upcast, those of one chain together."""
-        made = [row[3] for row in batch]
-        places: dict[tuple[str, int], list[int]] = {}
-        for at, (_, type_, version, _) in enumerate(batch):
-            places.setdefault((type_, version), []).append(at)
-        try:
-            for chain, ats in places.items():
-                of_many = self._plans[chain][1]
-                if of_many is not None:
-                    for at, data in zip(ats, of_many([made[at] for at in ats]), strict=True):
-                        made[at] = data
-        except Exception as error:
-            raise _OneByOneError from error
-        return made
 
-
-class _NeedsEventError(Exception):
-    """The next event must be whole."""
-
-
-class _OneByOneError(Exception):
-    """Some event of many cannot be upcast from its data."""
+def _as_lines(data: Sequence[bytes]) -> bytes | None:
+    """Several events' data, each ended by a newline; None where one holds a newline."""
+    lines = b"\n".join((*data, b""))
+    return lines if lines.count(b"\n") == len(data) else None
 
 
 class _Plans(dict[tuple[str, int], Plan]):
@@ -111,6 +143,10 @@ class _Plans(dict[tuple[str, int], Plan]):
         chain = self._upcaster(*version)
         if chain is None:
             raise _NeedsEventError
-        type_, new_data, of_many = chain
-        plan = self[version] = (new_data, of_many, self._handlers.get(type_))
+        type_, new_data, new_lines = chain
+        plan = self[version] = Plan(new_data, new_lines, self._handlers.get(type_))
         return plan
+
+
+class _NeedsEventError(Exception):
+    """The next event must be whole."""

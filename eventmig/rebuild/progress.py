@@ -14,14 +14,13 @@ Upcast: TypeAlias = Callable[[Sequence[Event]], list[Event]]
 """Stored events to events of the release, in order; `list` where none is needed."""
 
 NewData: TypeAlias = Callable[[bytes], bytes]
-NewDataOfMany: TypeAlias = Callable[[Sequence[bytes]], list[bytes]]
+NewLines: TypeAlias = Callable[[Sequence[bytes]], "bytes | None"]
 
-DataUpcaster: TypeAlias = Callable[
-    [str, int], tuple[str, NewData | None, NewDataOfMany | None] | None
-]
+DataUpcaster: TypeAlias = Callable[[str, int], tuple[str, NewData | None, NewLines | None] | None]
 """A stored type and schema version to the type of the release, and to what makes its data of
-the stored data, of one event and of many at once (None: it stays). None instead of all where
-`Upcast` needs the whole event."""
+the stored data (None: it stays): of one event, and of up to `codec.AT_ONCE` as lines, each ended
+by a newline (None: take them one by one). None instead of all where `Upcast` needs the whole
+event."""
 
 SourceTypes: TypeAlias = Callable[[Collection[str]], Collection[str]]
 """Event types of the release to the stored types that can become them."""

@@ -29,9 +29,10 @@ _AHEAD = 2
 _WORTH_IT = 50_000
 """Fewer events are folded alone in less time than a process takes to start."""
 
-_MOST_EVENTS = 50_000
-_FEWEST_EVENTS = 2_000
-_RANGES_EACH = 8  # per process, so that all end at about the same time
+_FIRST_EVENTS = 25_000
+_MOST_EVENTS = 150_000
+_FEWEST_EVENTS = 5_000
+_RANGES_LEFT = 2  # per process: ranges get shorter, so that all end at about the same time
 
 
 class Answer(NamedTuple):
@@ -66,6 +67,13 @@ class FoldHelpers(Protocol):
         ...
 
 
+def start_helpers(helpers: FoldHelpers, plan: Replay, start: Generation) -> None:
+    """Have the helpers start already, unless there is surely too little for them."""
+    if plan.upto - start.position >= _WORTH_IT:
+        for helper in range(helpers.count):
+            helpers.ready(helper)
+
+
 def replay_side_by_side(
     model: ReadModel,
     targets: Sequence[Table],
@@ -73,22 +81,24 @@ def replay_side_by_side(
     hold: Writing,
     start: Generation,
     plan: Replay,
+    expected: int,
     helpers: FoldHelpers,
 ) -> Iterator[Generation]:
     """Fold events after the checkpoint into `targets`; yields after each commit.
 
-    What is left when it ends (all, where there is little) is for `replay`. Raises
-    `JobLostError` when another process took over, and what the database raises.
+    `expected` counts the stored events from the first to the plan's last. What is left when
+    it ends (all, where there is little) is for `replay`. Raises `JobLostError` when another
+    process took over, and what the database raises.
     """
-    expected = plan.expected() - start.events_read
-    if expected < _WORTH_IT:
+    left = expected - start.events_read
+    if left < _WORTH_IT:
         return
     folds, writers = folds_of(model, targets, connection)
     at = start
     pending = 0
     try:
         with collector_paused() as let_run:
-            for found in _in_order(model, plan, start.position, expected, helpers):
+            for found in _in_order(model, plan, start.position, left, helpers):
                 for shape, later in zip(model.shapes, found.tables, strict=True):
                     add_fold(folds[shape.table], later)
                 at = replace(
@@ -115,28 +125,29 @@ def replay_side_by_side(
 
 
 def _in_order(
-    model: ReadModel, plan: Replay, after: int, expected: int, helpers: FoldHelpers
+    model: ReadModel, plan: Replay, after: int, left: int, helpers: FoldHelpers
 ) -> Iterator[FoldedRange]:
     """Every range's fold, in order; raises where one must be folded after those before it."""
-    ranges = _ranges(plan, after, expected, helpers.count + 1)
-    given = taken = 0
+    ranges = _Ranges(plan, after, left, helpers.count + 1)
+    taken = 0
     tickets: dict[int, int] = {}
     under_way = [0] * helpers.count
     done: dict[int, FoldedRange] = {}
-    while taken < len(ranges):
+    while ranges.left or taken < ranges.given:
         for helper in filter(helpers.ready, range(helpers.count)):
-            while under_way[helper] < _AHEAD and given < len(ranges):
-                tickets[helpers.ask(helper, model.name, *ranges[given])] = given
+            while under_way[helper] < _AHEAD and ranges.left:
+                number = ranges.given
+                tickets[helpers.ask(helper, model.name, *ranges.give())] = number
                 under_way[helper] += 1
-                given += 1
         if taken in done:
+            ranges.learn(done[taken])
             yield done.pop(taken)
             taken += 1
             continue
-        mine = given < len(ranges) and len(done) <= helpers.count
+        mine = ranges.left and len(done) <= helpers.count
         if mine:
-            done[given] = fold_range(model, plan, *ranges[given])
-            given += 1
+            number = ranges.given
+            done[number] = fold_range(model, plan, *ranges.give())
         wait = taken not in done and not mine
         while (answer := helpers.answer(wait=wait)) is not None:
             if answer.ticket not in tickets:  # of an earlier call
@@ -148,8 +159,36 @@ def _in_order(
             wait = wait and taken not in done
 
 
-def _ranges(plan: Replay, after: int, expected: int, processes: int) -> list[tuple[int, int]]:
-    each = min(_MOST_EVENTS, max(_FEWEST_EVENTS, expected // (processes * _RANGES_EACH)))
-    span = max(1, (plan.upto - after) * each // max(1, expected))
-    starts = range(after, plan.upto, span)
-    return [(start, min(start + span, plan.upto)) for start in starts]
+class _Ranges:
+    """The ranges of global positions that are left to be folded; cut as they are given out.
+
+    Long ones, since what each comes to has to be put together with what the others come to;
+    short ones towards the end. No longer than that half the rows that may be kept in memory
+    change, as far as the ranges before can tell.
+    """
+
+    def __init__(self, plan: Replay, after: int, left: int, processes: int) -> None:
+        self.given = 0
+        self._plan = plan
+        self._after = after
+        self._span = (plan.upto - after) / left  # global positions per event
+        self._shares = processes * _RANGES_LEFT
+        self._most = _FIRST_EVENTS
+
+    @property
+    def left(self) -> bool:
+        """Whether there is one more."""
+        return self._after < self._plan.upto
+
+    def give(self) -> tuple[int, int]:
+        """The next range: after a global position, and until one (inclusive)."""
+        left = (self._plan.upto - self._after) / self._span
+        events = min(self._most, max(_FEWEST_EVENTS, left / self._shares))
+        after, self.given = self._after, self.given + 1
+        self._after = min(self._plan.upto, after + max(1, int(events * self._span)))
+        return after, self._after
+
+    def learn(self, found: FoldedRange) -> None:
+        """Take in how many rows a range's events changed."""
+        rows = max(1, sum(map(len, found.tables)))
+        self._most = min(_MOST_EVENTS, self._plan.max_rows * found.events_read // (2 * rows))
