@@ -31,8 +31,11 @@ from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.rows import Rows
 from eventmig.stores.base import EventReader, all_events
 
-READ_AT_ONCE = 2_000
-"""Stored events read and decoded at a time; a batch is several of these."""
+READ_AT_ONCE = 500
+"""Stored events read and decoded at a time: they fit into a processor's cache."""
+
+READ_AHEAD_AT_ONCE = 2_000
+"""The same where they are read ahead, from a server that is asked for each page."""
 
 Read: TypeAlias = tuple[int, int, int]
 """Stored events read and folded: how many, the last one's global position, how many folded."""
@@ -63,7 +66,7 @@ class Replay:
     @property
     def read_at_once(self) -> int:
         """How many stored events are read at a time."""
-        return min(self.batch_size, READ_AT_ONCE)
+        return min(self.batch_size, READ_AHEAD_AT_ONCE if self.read_ahead else READ_AT_ONCE)
 
     def event_at(self, position: int) -> Event | None:
         """The first event of the release that the one at a global position becomes (reads)."""

@@ -34,7 +34,7 @@ _WRITER_SETTINGS: Final = (
     "PRAGMA wal_autocheckpoint = 10000",
     "PRAGMA journal_size_limit = 67108864",  # a long import leaves no long log behind
 )
-_READER_SETTINGS: Final = ("PRAGMA cache_size = -16384", "PRAGMA query_only = ON")
+_READER_SETTINGS: Final = ("PRAGMA cache_size = -8192", "PRAGMA query_only = ON")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
