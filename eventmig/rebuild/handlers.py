@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,10 +32,12 @@ class OnData(NamedTuple):
 
     `decode` makes its data from the stored bytes, `decode_lines` (None: there is no such) those
     of several events at once, each ended by a newline; `call` takes that and the one other role.
+    `members` are the top-level members that are looked at (None: all, or it is not known).
     """
 
     decode: Decode
     decode_lines: DecodeLines | None
+    members: Collection[str] | None
     call: Call
 
 
@@ -131,16 +133,28 @@ def call_with_data(handler: Handler, extra: str) -> OnData | None:
     """The handler as functions of data and the `extra` role; None if it takes the event."""
     function, decode, takes = handler.function, handler.decode, handler.takes
     if takes == (extra,):
-        return OnData(bytes, _split_lines, lambda data, value: function(value))
+        return OnData(bytes, _split_lines, (), lambda data, value: function(value))
     if decode is None:
         return None
     parser = getattr(decode, "__self__", None)
-    lines = parser.decode_lines if isinstance(parser, msgspec.json.Decoder) else None
+    lines, members = None, None
+    if isinstance(parser, msgspec.json.Decoder):
+        lines, members = parser.decode_lines, _members_of(parser.type)
     if takes == ("data", extra):
-        return OnData(decode, lines, function)
+        return OnData(decode, lines, members, function)
     if takes == (extra, "data"):
-        return OnData(decode, lines, lambda data, value: function(value, data))
+        return OnData(decode, lines, members, lambda data, value: function(value, data))
     return None
+
+
+def _members_of(type_: object) -> Collection[str] | None:
+    """The members that a struct looks at, where others make no difference to it."""
+    if not (isinstance(type_, type) and issubclass(type_, msgspec.Struct)):
+        return None
+    config = type_.__struct_config__
+    if config.forbid_unknown_fields or config.array_like or config.tag is not None:
+        return None
+    return [field.encode_name for field in msgspec.structs.fields(type_)]
 
 
 def _split_lines(lines: bytes) -> list[object]:

@@ -11,19 +11,20 @@ is taken event by event, which also makes the errors.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from eventmig import codec
 from eventmig.rebuild.handlers import Call, Handler, OnData, call_with_data
 from eventmig.rebuild.progress import DataUpcaster, NewData, NewLines
 from eventmig.rebuild.rows import Rows
-from eventmig.stores.base import DataRow
+from eventmig.stores.base import DataLines, DataRow, Members
+
+Handled: TypeAlias = tuple[int, Call, object]
+"""An event's global position, its handler's function, and what that takes of its data."""
 
 _POSITION: Final = itemgetter(0)
-_VERSION: Final = itemgetter(1, 2)
 
 
 class Plan(NamedTuple):
@@ -33,8 +34,31 @@ class Plan(NamedTuple):
     new_lines: NewLines | None
     handle: OnData | None
 
-    def decoded(self, data: Sequence[bytes]) -> Sequence[object]:
-        """What the handler takes of up to `codec.AT_ONCE` events' data; raises anything."""
+    def handled(self, positions: Sequence[int], values: Sequence[object]) -> Iterable[Handled]:
+        """What is to be called for these events, if anything; raises where values are missing."""
+        if len(values) != len(positions):
+            raise ValueError(f"{len(values)} values of {len(positions)} events")
+        if self.handle is None:
+            return ()
+        return zip(positions, [self.handle.call] * len(positions), values, strict=True)
+
+    def decoded(self, data: Sequence[bytes]) -> list[object]:
+        """What the handler takes of these events' data; raises anything."""
+        values: list[object] = []
+        for start in range(0, len(data), codec.AT_ONCE):
+            values += self._few(data[start : start + codec.AT_ONCE])
+        return values
+
+    def decoded_lines(self, lines: bytes, count: int) -> list[object]:
+        """The same of `count` events' data, a line each; raises anything."""
+        if lines.count(b"\n") != count:
+            raise ValueError("data with newlines of its own")
+        handle = self.handle
+        if self.new_data is None and handle is not None and handle.decode_lines is not None:
+            return handle.decode_lines(lines)
+        return self.decoded(lines.split(b"\n")[:-1])
+
+    def _few(self, data: Sequence[bytes]) -> Sequence[object]:
         lines = _as_lines(data) if self.new_lines is None else self.new_lines(data)
         handle = self.handle
         if handle is not None and handle.decode_lines is not None and lines is not None:
@@ -66,48 +90,68 @@ class NarrowFold:
         self._plans = _Plans(handlers, upcaster)
         self._rows = rows
 
+    @property
+    def members(self) -> Members:
+        """The members that are looked at, by the types and versions that need no upcast.
+
+        It grows while more of them are met.
+        """
+        return self._plans.members
+
     def fold(self, batch: Sequence[DataRow]) -> tuple[int, int]:
         """Fold a batch in order: how many rows are done, and how many had a handler.
 
         Fewer are done than there are where the next needs to be a whole event, also to
         say why it cannot be upcast. Raises `HandlerFailedError`.
         """
-        rows = self._rows
-        rows.type = None  # found out for an error alone
+        groups: dict[tuple[str, int], tuple[list[int], list[bytes]]] = {}
+        for position, type_, version, data in batch:
+            try:
+                positions, some = groups[type_, version]
+            except KeyError:
+                positions, some = groups[type_, version] = [], []
+            positions.append(position)
+            some.append(data)
+        handled: list[Handled] = []
         try:
-            calls, values = self._decoded(batch)
+            for kind, (positions, some) in groups.items():
+                plan = self._plans[kind]
+                handled += plan.handled(positions, plan.decoded(some))
         except Exception:  # noqa: BLE001 - event by event it is found out
             return self._one_by_one(batch)
+        return len(batch), self._call(handled)
+
+    def fold_lines(self, batch: Sequence[DataLines]) -> tuple[int, int] | None:
+        """Fold a batch in order: how many events it has, and how many had a handler.
+
+        None, and nothing is folded, where they have to be taken row by row, also to say what
+        is wrong with one. Raises `HandlerFailedError`.
+        """
+        handled: list[Handled] = []
+        try:
+            for type_, version, positions, lines in batch:
+                plan = self._plans[type_, version]
+                handled += plan.handled(positions, plan.decoded_lines(lines, len(positions)))
+        except Exception:  # noqa: BLE001 - event by event it is found out
+            return None
+        return sum(len(some.global_positions) for some in batch), self._call(handled)
+
+    def _call(self, handled: list[Handled]) -> int:
+        """Call the handlers in the order of the events; returns how many that were."""
+        rows = self._rows
+        rows.type = None  # found out for an error alone
+        handled.sort(key=_POSITION)
         position = 0
         try:
-            for position, call, value in zip(map(_POSITION, batch), calls, values, strict=True):
-                if call is not None:
-                    rows.position = position
-                    call(value, rows)
+            for position, call, value in handled:
+                rows.position = position
+                call(value, rows)
         except Exception as error:
             raise HandlerFailedError(position) from error
-        return len(batch), len(batch) - calls.count(None)
-
-    def _decoded(self, batch: Sequence[DataRow]) -> tuple[list[Call | None], list[object]]:
-        """Per row the handler's function, if there is one, and its data; raises anything."""
-        places: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-        for at, version in enumerate(map(_VERSION, batch)):
-            places[version].append(at)
-        calls: list[Call | None] = [None] * len(batch)
-        values: list[object] = [None] * len(batch)
-        for version, ats in places.items():
-            plan = self._plans[version]
-            call = None if plan.handle is None else plan.handle.call
-            for start in range(0, len(ats), codec.AT_ONCE):
-                some = ats[start : start + codec.AT_ONCE]
-                for at, value in zip(
-                    some, plan.decoded([batch[at][3] for at in some]), strict=True
-                ):
-                    calls[at] = call
-                    values[at] = value
-        return calls, values
+        return len(handled)
 
     def _one_by_one(self, batch: Sequence[DataRow]) -> tuple[int, int]:
+        self._rows.type = None
         folded = 0
         for done, (position, type_, version, data) in enumerate(batch):
             try:
@@ -138,13 +182,18 @@ class _Plans(dict[tuple[str, int], Plan]):
     def __init__(self, handlers: Mapping[str, OnData], upcaster: DataUpcaster) -> None:
         self._handlers = handlers
         self._upcaster = upcaster
+        self.members: dict[tuple[str, int], Collection[str]] = {}
 
     def __missing__(self, version: tuple[str, int]) -> Plan:
         chain = self._upcaster(*version)
         if chain is None:
             raise _NeedsEventError
         type_, new_data, new_lines = chain
-        plan = self[version] = Plan(new_data, new_lines, self._handlers.get(type_))
+        handle = self._handlers.get(type_)
+        members = () if handle is None else handle.members
+        if new_data is None and members is not None:
+            self.members[version] = members
+        plan = self[version] = Plan(new_data, new_lines, handle)
         return plan
 
 

@@ -8,7 +8,7 @@ and upcasters look at, whole events are not read at all (`narrow`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -29,12 +29,12 @@ from eventmig.rebuild.narrow import HandlerFailedError, NarrowFold, data_handler
 from eventmig.rebuild.progress import DataUpcaster, Upcast
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.rows import Rows
-from eventmig.stores.base import EventReader, all_events
+from eventmig.stores.base import EventReader, ReadingLines, all_events
 
 READ_AT_ONCE = 500
 """Stored events read and decoded at a time: they fit into a processor's cache."""
 
-READ_AHEAD_AT_ONCE = 2_000
+READ_AHEAD_AT_ONCE = 8000
 """The same where they are read ahead, from a server that is asked for each page."""
 
 Read: TypeAlias = tuple[int, int, int]
@@ -193,26 +193,18 @@ def reads(
     handlers = None if plan.data_upcaster is None else data_handlers(model.handlers)
     if handlers is not None and plan.data_upcaster is not None:
         narrow = NarrowFold(handlers, plan.data_upcaster, rows)
-        data = plan.source.read_data(
-            after=after, until=plan.upto, types=plan.types, batch_size=plan.read_at_once
-        )
-        with ahead(data, wanted=plan.read_ahead) as batches:
-            for batch in batches:
-                try:
-                    done, folded = narrow.fold(batch)
-                except HandlerFailedError as failed:
-                    cause = failed.__cause__
-                    event = plan.event_at(failed.position)
-                    if event is None or not isinstance(cause, Exception):
-                        raise
-                    raise handler_error(cause, event, names) from cause
-                if done:
-                    after = batch[done - 1][0]
-                    yield done, after, folded
-                if done < len(batch):
-                    break
-            else:
-                return
+        reading = _lines if isinstance(plan.source, ReadingLines) else _rows
+        try:
+            left = yield from reading(narrow, plan, after, plan.upto)
+        except HandlerFailedError as failed:
+            cause = failed.__cause__
+            event = plan.event_at(failed.position)
+            if event is None or not isinstance(cause, Exception):
+                raise
+            raise handler_error(cause, event, names) from cause
+        if left is None:
+            return
+        after = left
     whole = {type_: call(handler, "rows") for type_, handler in model.handlers.items()}
     events = plan.source.read_all(
         after=after, until=plan.upto, types=plan.types, batch_size=plan.read_at_once
@@ -221,6 +213,48 @@ def reads(
         for stored in pages:
             folded = _fold(plan.upcast(stored), whole, rows, names)
             yield len(stored), stored[-1].global_position, folded
+
+
+def _rows(
+    narrow: NarrowFold, plan: Replay, after: int, until: int
+) -> Generator[Read, None, int | None]:
+    """Fold narrow rows; returns where whole events have to go on after, if anywhere."""
+    data = plan.source.read_data(
+        after=after, until=until, types=plan.types, batch_size=plan.read_at_once
+    )
+    with ahead(data, wanted=plan.read_ahead) as batches:
+        for batch in batches:
+            done, folded = narrow.fold(batch)
+            if done:
+                after = batch[done - 1][0]
+                yield done, after, folded
+            if done < len(batch):
+                return after
+    return None
+
+
+def _lines(
+    narrow: NarrowFold, plan: Replay, after: int, until: int
+) -> Generator[Read, None, int | None]:
+    """`_rows`, where the store puts data together; rows only where something is wrong with it."""
+    assert isinstance(plan.source, ReadingLines)
+    data = plan.source.read_lines(
+        after=after,
+        until=until,
+        types=plan.types,
+        members=narrow.members,
+        batch_size=plan.read_at_once,
+    )
+    with ahead(data, wanted=plan.read_ahead) as batches:
+        for batch in batches:
+            last = max(max(some.global_positions) for some in batch)
+            found = narrow.fold_lines(batch)
+            if found is not None:
+                yield found[0], last, found[1]
+            elif (left := (yield from _rows(narrow, plan, after, last))) is not None:
+                return left
+            after = last
+    return None
 
 
 def _fold(

@@ -6,7 +6,7 @@ is a missing `Capability`, never an `if` on the kind of store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -60,6 +60,22 @@ Expected = int | None | _Any
 
 DataRow: TypeAlias = tuple[int, str, int, bytes]
 """The parts of an event a fold over data needs: global position, type, schema version, data."""
+
+Members: TypeAlias = Mapping[tuple[str, int], Collection[str]]
+"""Of the data of a type and schema version, the top-level members that somebody looks at."""
+
+
+class DataLines(NamedTuple):
+    """The data of events of one type and schema version, a line each, ended by a newline.
+
+    `global_positions` are theirs, line by line. Where data holds newlines of its own there are
+    more lines than positions.
+    """
+
+    type: str
+    schema_version: int
+    global_positions: Sequence[int]
+    lines: bytes
 
 
 @runtime_checkable
@@ -354,6 +370,29 @@ class Subscription(Protocol):
 
     def wait(self, *, after: int, timeout_s: float) -> None:
         """Return once there is an event after a position, or after so many seconds."""
+        ...
+
+
+@runtime_checkable
+class ReadingLines(Protocol):
+    """A store that can hand out the data of many events at once, put together where it lies."""
+
+    def read_lines(
+        self,
+        *,
+        after: int,
+        until: int,
+        types: Collection[str] | None,
+        members: Members,
+        batch_size: int,
+    ) -> Iterator[list[DataLines]]:
+        """What `read_data` reads, a batch's events of one type and version together.
+
+        The batches follow each other in global order; within one, positions of types and
+        versions lie between each other's, in any order. Where data is an object, and `members`
+        has its type and version, the store may leave the other members out of it. `members`
+        may grow while it is read.
+        """
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -18,9 +19,11 @@ from eventmig.events import Event
 from eventmig.ops import from_metadata
 from eventmig.ops.base import BaseOp
 from eventmig.rebuild import ReadModel, Rows, rebuild_read_models
+from eventmig.rebuild.handlers import call_with_data, handler_of
 from eventmig.registry import Registry
 from eventmig.schemas import schema
 from eventmig.steps import data_upcaster, drop_event, part, rename_type, split_event, upcaster
+from eventmig.stores.base import DataLines, Members
 from tests.unit.rebuild_helpers import MemorySource, history, rows_of
 
 totals = Table(
@@ -37,6 +40,22 @@ totals = Table(
 class Paid(Struct):
     key: str
     amount: int
+
+
+class Renamed(Struct, rename="pascal"):
+    key: str
+
+
+class Strict(Struct, forbid_unknown_fields=True):
+    key: str
+
+
+class Tagged(Struct, tag=True):
+    key: str
+
+
+class Listed(Struct, array_like=True):
+    key: str
 
 
 @data_upcaster("Sent", 1)
@@ -127,10 +146,30 @@ class Counting(MemorySource):
             yield [(e.global_position, e.type, e.schema_version, e.data) for e in batch]
 
 
-def rebuilt(events: list[Event], *, narrow: bool, **options: Any) -> tuple[Any, int]:
+class InLines(Counting):
+    """Puts the data of a batch together, and leaves out of objects what nobody looks at."""
+
+    def read_lines(self, *, members: Members, **options: Any) -> Iterator[list[DataLines]]:
+        for batch in super().read_data(**options):
+            found: dict[tuple[str, int], list[tuple[int, bytes]]] = {}
+            for position, type_, version, data in reversed(batch):
+                wanted = members.get((type_, version))
+                values = json.loads(data)
+                if wanted is not None and isinstance(values, dict):
+                    data = json.dumps({k: values[k] for k in wanted if k in values}).encode()
+                found.setdefault((type_, version), []).append((position, data))
+            yield [
+                DataLines(*kind, [n for n, _ in some], b"".join(data + b"\n" for _, data in some))
+                for kind, some in found.items()
+            ]
+
+
+def rebuilt(
+    events: list[Event], *, narrow: bool, lines: bool = False, **options: Any
+) -> tuple[Any, int]:
     """What a rebuild comes to (its rows, or its error), and how many whole events it read."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    source = Counting(events)
+    source = InLines(events) if lines else Counting(events)
     try:
         (result,) = rebuild_read_models(
             [model()],
@@ -163,14 +202,23 @@ def entries(kinds: Collection[str]) -> st.SearchStrategy[list[tuple[str, str, in
     st.integers(1, 15),
     st.integers(0, 4),
     st.booleans(),
+    st.booleans(),
+    st.integers(0, 3),
 )
 def test_narrow_and_whole_reading_come_to_the_same(
-    history_: list[tuple[str, str, int]], batch_size: int, max_rows: int, typed: bool
+    history_: list[tuple[str, str, int]],
+    batch_size: int,
+    max_rows: int,
+    typed: bool,
+    lines: bool,
+    spread: int,
 ) -> None:
     options: dict[str, Any] = {"batch_size": batch_size, "max_rows": max_rows, "typed": typed}
     events = events_of(history_)
+    for at, event in enumerate(events[:spread]):  # data that is no line
+        events[at] = event._replace(data=event.data.replace(b",", b",\n"))
     wanted, _ = rebuilt(events, narrow=False, **options)
-    found, whole = rebuilt(events, narrow=True, **options)
+    found, whole = rebuilt(events, narrow=True, lines=lines, **options)
     assert found == wanted
     if not any(kind in WHOLE for kind, _, _ in history_) and not isinstance(found[0], type):
         assert whole == 0
@@ -221,12 +269,38 @@ def test_errors_name_the_place_and_the_step_as_from_whole_events() -> None:
         (unfit, RebuildError, "does not fit its handler"),
     ):
         wanted, _ = rebuilt(events, narrow=False)
-        found, _ = rebuilt(events, narrow=True)
-        assert found == wanted
-        assert issubclass(found[0], kind)
-        assert word in found[1] + str(found[2])
-        assert (found[2].event_id, found[2].stream_position) == ("event-2", 2)
+        for lines in (False, True):
+            found, _ = rebuilt(events, narrow=True, lines=lines)
+            assert found == wanted
+            assert issubclass(found[0], kind)
+            assert word in found[1] + str(found[2])
+            assert (found[2].event_id, found[2].stream_position) == ("event-2", 2)
 
+
+@pytest.mark.parametrize(
+    ("annotation", "members"),
+    [
+        (Paid, ["key", "amount"]),
+        (Renamed, ["Key"]),
+        (Strict, None),
+        (Tagged, None),
+        (Listed, None),
+        (dict, None),
+    ],
+)
+def test_the_members_that_a_handler_looks_at_are_known(
+    annotation: Any, members: list[str] | None
+) -> None:
+    def handler(data: Any, rows: Rows) -> None:
+        pass
+
+    handler.__annotations__["data"] = annotation
+    found = call_with_data(handler_of(handler, roles=_ROLES, needs=_ROLES), "rows")
+    assert found is not None
+    assert found.members == members
+
+
+_ROLES = frozenset({"rows"})
 
 # --- what the registry says
 

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from eventmig.errors import CapabilityError, StoreDamagedError, Where
 from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
-from eventmig.stores.base import Capability, DataRow
+from eventmig.stores.base import Capability, DataLines, DataRow, Members
 from eventmig.stores.postgres import tail
 from eventmig.stores.postgres.check import Found, check_sequence, damages, find_tables
 from eventmig.stores.postgres.failures import translated
@@ -31,6 +31,7 @@ from eventmig.stores.stream_cache import NAMES_KEPT
 _PAGE_BYTES: Final = 16 * 1024 * 1024
 _FETCH_ROWS: Final = 1_000
 _FIRST_ROWS: Final = 100
+_MOST_LINES: Final = 4_000
 _LAST: Final = 2**63 - 1
 _HEADS_PAGE: Final = 10_000
 _STREAM_PAGE: Final = 1_000
@@ -110,6 +111,43 @@ class PostgresReader:
             spelled = self._spelled
             yield [(gp, type_, version, spelled(data)) for gp, type_, version, data in rows]
             after = rows[-1][0]
+
+    def read_lines(
+        self,
+        *,
+        after: int,
+        until: int,
+        types: Collection[str] | None,
+        members: Members,
+        batch_size: int,
+    ) -> Iterator[list[DataLines]]:
+        """What `read_data` reads, put together by the server: see `ReadingLines`.
+
+        Of `jsonb` the `members` alone come, where they are known. Each batch has as many events
+        as are likely to hold 4 MiB of data.
+        """
+        last, alone = self._end(until)
+        compose = self._sql.read_lines if alone else self._sql.read_lines_ours
+        bound = self._span(last, types)
+        fits = _FIRST_ROWS
+        while after < last:
+            known = _of_jsonb(members) if self._found.data == "jsonb" else {}
+            limit = min(batch_size, fits)
+            rows = self._rows(compose(known), {**bound, "after": after, "limit": limit})
+            if not rows:
+                return
+            batch = [self._spelled_lines(DataLines._make(row), known) for row in rows]
+            yield batch
+            after = max(max(some.global_positions) for some in batch)
+            events = sum(len(some.global_positions) for some in batch)
+            mean = max(1, sum(len(some.lines) for some in batch) // events)
+            fits = max(1, min(_MOST_LINES, _PAGE_BYTES // mean // 4))
+
+    def _spelled_lines(self, found: DataLines, known: Members) -> DataLines:
+        if self._found.data != "jsonb" or (found.type, found.schema_version) in known:
+            return found
+        spelled = [*map(self._spelled, found.lines.split(b"\n")[:-1]), b""]
+        return found._replace(lines=b"\n".join(spelled))
 
     def read_stream(
         self, stream: str, *, first: int | None = None, last: int | None = None
@@ -400,6 +438,15 @@ class PostgresReader:
             "release": self.location.release,
             "types": None if types is None else list(filter(_storable, types)),
         }
+
+
+def _of_jsonb(members: Members) -> Members:
+    """The members that the server can be asked for; of other types and versions, data is whole."""
+    return {
+        kind: names
+        for kind, names in dict(members).items()
+        if _storable(kind[0]) and all(map(_storable, names))
+    }
 
 
 def _storable(name: str) -> bool:

@@ -17,6 +17,7 @@ Imports nothing of eventmig but the location, and runs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,7 +37,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.types import TypeEngine
 
+from eventmig.stores.base import Members
 from eventmig.stores.postgres.location import DataType
+from eventmig.stores.postgres.members import narrowed
 
 FORMAT: Final = 1
 """The layout this module writes; a higher number in a database is a newer eventmig's."""
@@ -149,6 +152,8 @@ class Statements:
     read_page_ours: str
     read_data: str
     read_data_ours: str
+    read_lines: Callable[[Members], str]
+    read_lines_ours: Callable[[Members], str]
     read_stream: str
     event_by_id: str
     examples: str
@@ -236,6 +241,21 @@ def compose(tables: Tables, data: DataType) -> Statements:
     def made(statement: str) -> str:
         return sql.SQL(statement).format(**bound).as_string()
 
+    def lines(condition: str = "") -> Callable[[Members], str]:
+        newline = r"'\x0a'::bytea" if data == "bytea" else r"E'\n'"
+        whole = "e.data" if data == "bytea" else "e.data::text"
+        joined = f"string_agg(content, {newline}) || {newline}"
+        as_bytea = joined if data == "bytea" else f"convert_to({joined}, 'UTF8')"
+        columns = "e.global_position, e.type, e.schema_version, {content} AS content"
+        statement = f"""SELECT type, schema_version, array_agg(global_position), {as_bytea}
+            FROM ({page(columns, condition)}) e GROUP BY type, schema_version"""
+
+        def composed(members: Members) -> str:
+            content = narrowed(whole, members)
+            return sql.SQL(statement).format(**bound, content=content).as_string()
+
+        return composed
+
     def copy(statement: str) -> str:
         return sql.SQL(statement).format(**plain).as_string()
 
@@ -250,6 +270,9 @@ def compose(tables: Tables, data: DataType) -> Statements:
         read_page_ours=made(page(copied, f"AND {ours}")),
         read_data=made(page(narrow)),
         read_data_ours=made(page(narrow, f"AND {ours}")),
+        # The same, the data of each type and version as lines.
+        read_lines=lines(),
+        read_lines_ours=lines(f"AND {ours}"),
         # One page of a stream.
         read_stream=made(f"""SELECT {whole} FROM {{events}} e
             WHERE e.stream_id = (SELECT s.stream_id FROM {{streams}} s

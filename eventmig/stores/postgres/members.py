@@ -1,0 +1,45 @@
+"""Data with some of its members alone, as an expression: what a fold looks at leaves the server.
+
+Members are handed out as `jsonb` prints them: they are the values that the whole data has. A
+member that is not there is left out. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+from psycopg import sql
+
+from eventmig.stores.base import Members
+
+
+def narrowed(content: str, members: Members) -> sql.Composable:
+    """`content`, the data as text, of these types and versions with these members alone.
+
+    For a column `e.data` of `jsonb` where there are members, and names that it can hold. Data
+    that is no object is handed out whole. For a statement with parameters: each % is doubled.
+    """
+    cases = [
+        sql.SQL(
+            "WHEN e.type = {} AND e.schema_version = {} AND jsonb_typeof(e.data) = 'object' THEN {}"
+        ).format(sql.Literal(type_), sql.Literal(version), _object(names))
+        for (type_, version), names in members.items()
+    ]
+    if not cases:
+        return sql.SQL(content)
+    case = sql.SQL("CASE {} ELSE {} END").format(sql.SQL(" ").join(cases), sql.SQL(content))
+    return sql.SQL(case.as_string().replace("%", "%%"))
+
+
+def _object(names: Collection[str]) -> sql.Composable:
+    if not names:
+        return sql.Literal("{}")
+    found = [
+        sql.SQL("{} || (e.data -> {})::text").format(
+            sql.Literal(f"{json.dumps(name, ensure_ascii=False)}:"), sql.Literal(name)
+        )
+        for name in names
+    ]
+    # `concat_ws` leaves out what is NULL: members that are not there.
+    return sql.SQL("'{{' || concat_ws(',', {}) || '}}'").format(sql.SQL(", ").join(found))
