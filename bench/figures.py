@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.measure import ONE, TWO, Place, Run
+from bench.measure import GROUP_BY, ONE, PEER, TWO, Place, Run
 
 SAMPLE = 40_000
 VERIFIED = ("verify, 1 process", "verify, 2 processes")
@@ -18,6 +18,11 @@ REBUILDS = (
     ("rebuild, upcasting, 2 processes", "history", 2, 0.7),
 )
 """Label, source, processes, and the least ratio aimed at."""
+LOG_READERS = {
+    1: "eventsourcing: its log reader, a transaction per event",
+    5_000: "eventsourcing: pages and transactions of 5,000 events",
+}
+"""How many events are in a transaction, and what that is called."""
 MODELS = {
     "purchases": "rebuild with joins (rows.get)",
     "order": "snapshots of every stream",
@@ -216,24 +221,27 @@ def models(place: Place, rounds: int) -> list[Figure]:
     if importlib.util.find_spec("eventsourcing") is None:
         return found
     place.run("peer_prepare", "eventsourcing, history")
-    theirs, ours = [], []
+    theirs: dict[int, list[Run]] = {size: [] for size in LOG_READERS}
+    ours: dict[str, list[Run]] = {label: [] for label, *_ in REBUILDS[2:]}
     for _ in range(rounds):
-        theirs.append(place.run("peer_read", "eventsourcing, log reader"))
-        label, source, workers, _ = REBUILDS[2]
-        ours.append(place.run("rebuild", label, source=source, workers=workers))
+        for size, label in LOG_READERS.items():
+            theirs[size].append(place.run("peer_read", label, batch_size=size))
+        for label, source, workers, _ in REBUILDS[2:]:
+            ours[label].append(place.run("rebuild", label, source=source, workers=workers))
     place.remove("peer_source")
     place.remove("peer_views")
-    found.append(
+    return found + [
         _figure(
             "models",
-            f"{place.name}: {REBUILDS[2][0]}",
-            [run.rate for run in ours],
-            "eventsourcing: its log, its upcasting, a transaction per 5,000",
-            [run.rate for run in theirs],
-            target=8,
+            f"{place.name}: {label}",
+            [run.rate for run in ours[label]],
+            reference,
+            [run.rate for run in theirs[size]],
+            target=8 if size == 1 else None,
         )
-    )
-    return found
+        for label in ours
+        for size, reference in LOG_READERS.items()
+    ]
 
 
 def models_in_postgres(place: Place, rounds: int) -> list[Figure]:
@@ -252,12 +260,17 @@ def models_in_postgres(place: Place, rounds: int) -> list[Figure]:
             "postgres",
             f"PostgreSQL: rebuild, {name}",
             rates[name],
-            "PostgreSQL: one SQL GROUP BY",
-            rates["GROUP BY"],
-            target=0.75,
+            f"PostgreSQL: {what}",
+            rates[reference],
+            target=target,
         )
+        for what, reference, target in (
+            ("one SQL GROUP BY", GROUP_BY, 0.75),
+            ("eventsourcing's ProjectionRunner", PEER, 60.0),
+        )
+        if reference in rates
         for name in rates
-        if name != "GROUP BY"
+        if name not in {GROUP_BY, PEER}
     ]
 
 

@@ -117,4 +117,5 @@ class Place:
             self.ready = True
 
 
+GROUP_BY, PEER = "GROUP BY", "ProjectionRunner"
 ONE, TWO = "copy, 1 process", "copy, 2 processes"

@@ -11,16 +11,24 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from bench import read_models
 from eventmig.stores.open import open_store
 
 PREFIX = "order-"  # what stands before the UUID in a stream's name
 OTHERS = ("metadata", "timestamp")
+
+_TABLE = """
+    CREATE TABLE activity (
+        customer_id varchar(36) PRIMARY KEY, events bigint NOT NULL, cents bigint NOT NULL)"""
+_UPSERT = """
+    INSERT INTO activity (customer_id, events, cents) VALUES (?, 1, ?)
+    ON CONFLICT DO UPDATE SET events = events + 1, cents = cents + excluded.cents"""
 
 Settings = Mapping[str, str]
 """Where an application of the library keeps its events, as its environment says it."""
@@ -36,8 +44,13 @@ def in_file(path: Path) -> Settings:
     return {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
 
 
-def prepare(source_url: str, target: Settings, *, batch_size: int = 5_000) -> int:
-    """Write the history of a store as the library stores it; returns how many events."""
+def prepare(
+    source_url: str, target: Settings, *, batch_size: int = 5_000, until: int | None = None
+) -> int:
+    """Write the history of a store (up to a global position) as the library stores it.
+
+    Returns how many events that are.
+    """
     topic = importlib.import_module("eventsourcing.utils").get_topic
     stored_event = importlib.import_module("eventsourcing.persistence").StoredEvent
     classes = importlib.import_module("bench.peer_events").CLASSES
@@ -45,7 +58,7 @@ def prepare(source_url: str, target: Settings, *, batch_size: int = 5_000) -> in
     topics = {name: topic(cls) for name, cls in classes.items()}
     count = 0
     with open_store(source_url, mode="read") as source:
-        for batch in source.read_all(batch_size=batch_size):
+        for batch in source.read_all(until=until, batch_size=batch_size):
             application.recorder.insert_events(
                 [
                     stored_event(
@@ -84,14 +97,41 @@ def copy(source: Settings, target: Settings, *, batch_size: int) -> int:
 
 
 def read_log(source: Settings, target: Path, *, batch_size: int) -> int:
-    """The read model as a reader of the application's log makes it; returns how many events."""
+    """The read model as a reader of the application's log makes it; returns how many events.
+
+    `batch_size` 1: with the library's own reader, and a transaction per event, as its
+    projections have. More: pages and transactions of so many events, which it does not offer.
+    """
     application = _application(source)
+
+    def one_by_one() -> Iterator[list[Any]]:
+        reader = importlib.import_module("eventsourcing.system").NotificationLogReader
+        for notification in reader(application.notification_log).read(start=1):
+            yield [notification]
+
+    batches = partial(_notifications, application, batch_size) if batch_size > 1 else one_by_one
     try:
-        return read_models.log_reader(
-            lambda: _notifications(application, batch_size), application.mapper, target
-        )
+        return _log_reader(batches, application.mapper, target)
     finally:
         application.close()
+
+
+def _log_reader(notifications: Callable[[], Any], mapper: Any, target: Path) -> int:
+    """The read model as a reader of the library's log makes it: a transaction per batch."""
+    connection = sqlite3.connect(target, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute(_TABLE)
+    count = 0
+    for batch in notifications():
+        connection.execute("BEGIN IMMEDIATE")
+        for notification in batch:
+            event = mapper.to_domain_event(notification)
+            cents = getattr(event, "total_cents", None) or getattr(event, "amount_cents", 0)
+            connection.execute(_UPSERT, (event.customer_id, cents))
+        connection.execute("COMMIT")
+        count += len(batch)
+    connection.close()
+    return count
 
 
 def states(settings: Settings) -> Iterator[dict[str, Any]]:

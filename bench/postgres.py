@@ -107,13 +107,13 @@ def pg_upcast(work: Workspace, *, url: str, workers: int) -> Result:
 
 def pg_peer_prepare(work: Workspace, *, url: str) -> Result:
     """Write the history as the peer library stores it."""
-    target = _in_database(url, "peer_source")
+    target = in_database(url, "peer_source")
     return {"events": peer.prepare(url_of(work.source), target, batch_size=PEERS_BATCH)}
 
 
 def pg_peer_copy(work: Workspace, *, url: str) -> Result:
     """The peer library's copy from database to database."""
-    source, target = _in_database(url, "peer_source", anew=False), _in_database(url, "peer_target")
+    source, target = in_database(url, "peer_source", anew=False), in_database(url, "peer_target")
     began = time.perf_counter()
     events = peer.copy(source, target, batch_size=PEERS_BATCH)
     return {
@@ -150,7 +150,8 @@ def _data(url: str, schema: str, kind: str) -> dict[str, str]:
     return {kind: content.data_at(_at(url, schema))}
 
 
-def _in_database(url: str, name: str, *, anew: bool = True) -> peer.Settings:
+def in_database(url: str, name: str, *, anew: bool = True) -> peer.Settings:
+    """An application of the peer library in a database of its own, which is made `anew`."""
     if anew:
         database = sql.Identifier(name)
         with psycopg.connect(url, autocommit=True) as connection:

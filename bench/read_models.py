@@ -6,17 +6,17 @@ another) holds the current events, the history, and the read models of all.
 
 from __future__ import annotations
 
-import sqlite3
+import importlib
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
-from bench import history
+from bench import history, peer, postgres
 from bench.domain import activity_per_customer, registry
+from bench.measure import GROUP_BY, PEER
 from bench.pushdown import running_server
 from bench.workspace import Workspace, url_of
 from eventmig import commands
@@ -28,9 +28,6 @@ _GROUP_BY = """
         WHEN 'PaymentReceived' THEN (data ->> 'amount_cents')::bigint ELSE 0 END)
     FROM current.events GROUP BY 1"""
 _TABLE = "(customer_id varchar(36) PRIMARY KEY, events bigint NOT NULL, cents bigint NOT NULL)"
-_UPSERT = """
-    INSERT INTO activity (customer_id, events, cents) VALUES (?, 1, ?)
-    ON CONFLICT DO UPDATE SET events = events + 1, cents = cents + excluded.cents"""
 
 
 def only_read(source: Path) -> int:
@@ -47,28 +44,13 @@ def rebuild(work: Workspace, name: str, source: Path, target: Path) -> int:
     return sum(result.events_read for result in report.results)
 
 
-def log_reader(notifications: Callable[[], Any], mapper: Any, target: Path) -> int:
-    """The read model as a reader of the library's log makes it: a transaction per batch."""
-    connection = sqlite3.connect(target, isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute(f"CREATE TABLE activity {_TABLE}")
-    count = 0
-    for batch in notifications():
-        connection.execute("BEGIN IMMEDIATE")
-        for notification in batch:
-            event = mapper.to_domain_event(notification)
-            cents = getattr(event, "total_cents", None) or getattr(event, "amount_cents", 0)
-            connection.execute(_UPSERT, (event.customer_id, cents))
-        connection.execute("COMMIT")
-        count += len(batch)
-    connection.close()
-    return count
-
-
 def in_postgres(
     work: Workspace, *, events: int, streams: int, rounds: int
 ) -> list[dict[str, float]]:
-    """How long each way took on PostgreSQL, in seconds, round by round, by its name."""
+    """How long each way took on PostgreSQL, in seconds, round by round, by its name.
+
+    The peer library's is measured with the first `PEERS_EVENTS`, and given for all.
+    """
     with running_server() as server, server.database() as url:
         history.write(f"{url}&schema=old", events, streams)
         _write_current(f"{url}&schema=current", events, streams)
@@ -77,12 +59,16 @@ def in_postgres(
             connection.execute("VACUUM ANALYZE")
         found = []
         for _ in range(rounds):
-            times = {"GROUP BY": _timed(partial(_group_by, url))}
+            times = {GROUP_BY: _timed(partial(_group_by, url))}
             for label, schema, workers in IN_POSTGRES:
                 times[label] = _timed(partial(_rebuild, work, url, schema, workers))
+            if peer.installed():
+                times[PEER] = _peer_seconds(url) * events / min(events, PEERS_EVENTS)
             found.append(times)
     return found
 
+
+PEERS_EVENTS = 20_000
 
 IN_POSTGRES = (
     ("no upcasting, 1 process", "current", 1),
@@ -91,6 +77,16 @@ IN_POSTGRES = (
     ("upcasting, 2 processes", "old", 2),
 )
 """Label, schema of the events, processes."""
+
+
+def _peer_seconds(url: str) -> float:
+    source = postgres.in_database(url, "peer_source")
+    count = peer.prepare(
+        f"{url}&schema=old", source, batch_size=postgres.PEERS_BATCH, until=PEERS_EVENTS
+    )
+    projection = importlib.import_module("bench.peer_projection")
+    took: float = projection.seconds(source, count)
+    return took
 
 
 def _write_current(url: str, events: int, streams: int) -> None:

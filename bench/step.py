@@ -106,13 +106,9 @@ def rebuild_model(work: Workspace, *, model: str, source: str) -> Result:
     return {"events": events}
 
 
-def peer_read(work: Workspace) -> Result:
-    target = work.store("peer_views")
-    return {
-        "events": peer.read_log(
-            peer.in_file(work.store("peer_source")), target, batch_size=BATCH_SIZE
-        )
-    }
+def peer_read(work: Workspace, *, batch_size: int) -> Result:
+    source, target = peer.in_file(work.store("peer_source")), work.store("peer_views")
+    return {"events": peer.read_log(source, target, batch_size=batch_size)}
 
 
 def in_postgres(work: Workspace, *, events: int, streams: int, rounds: int) -> Result:
