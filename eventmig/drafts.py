@@ -44,6 +44,11 @@ class Draft(NamedTuple):
         return self.sources[0].stream
 
     @property
+    def origin_global(self) -> int:
+        """The source's global position of the last event it is made from."""
+        return max(source.global_position for source in self.sources)
+
+    @property
     def changed(self) -> bool:
         """Whether it differs from its one source in anything but its place."""
         source = self.sources[0]

@@ -89,6 +89,8 @@ class Columns(NamedTuple):
     event's first origin is in three columns: `origin_streams` (which may be the list
     `streams` itself), `origin_positions` (None: it has no origin) and
     `origin_ordinals`. `merged` holds all origins of those that have several, by index.
+    `origin_globals` has the source's global position of the event's last origin, for a store
+    that keeps it; 0: not known.
     """
 
     streams: list[str]
@@ -101,18 +103,19 @@ class Columns(NamedTuple):
     origin_streams: list[str]
     origin_positions: list[int | None]
     origin_ordinals: list[int]
+    origin_globals: list[int]
     merged: dict[int, tuple[Origin, ...]]
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Columns:
         """The columns of these events; their positions are left out."""
-        columns = cls([], [], [], [], [], [], [], [], [], [], {})
+        columns = cls([], [], [], [], [], [], [], [], [], [], [], {})
         for event in events:
             columns.add(event)
         return columns
 
-    def add(self, event: Event) -> None:
-        """Add one event at the end."""
+    def add(self, event: Event, origin_global: int = 0) -> None:
+        """Add one event at the end; its last origin is at this global position of the source."""
         _, stream, _, id_, type_, version, data, metadata, recorded_at, origins = event
         if len(origins) > 1:
             self.merged[len(self.ids)] = origins
@@ -127,6 +130,7 @@ class Columns(NamedTuple):
         self.origin_streams.append(origin_stream)
         self.origin_positions.append(position)
         self.origin_ordinals.append(ordinal)
+        self.origin_globals.append(origin_global)
 
     def events(self, positions: Sequence[int]) -> list[Event]:
         """The events again, at these stream positions; their global positions are 0."""

@@ -108,11 +108,11 @@ def _packed(made: Transformed) -> tuple[bytes, bytes]:
     if made.kept is not None:
         small = (made.until, asdict(made.tally), None, failed)
         return _encoder.encode(small), _encoder.encode(made.kept)
-    streams, *others, origin_streams, positions, ordinals, merged = made.columns
+    streams, *others, origin_streams, positions, ordinals, globals_, merged = made.columns
     origins = None if origin_streams is streams else origin_streams
     several = {n: tuple(map(tuple, origins)) for n, origins in merged.items()}
     small_ones = (made.until, asdict(made.tally), several, failed)
-    columns = (streams, *others, origins, positions, ordinals)
+    columns = (streams, *others, origins, positions, ordinals, globals_)
     return _encoder.encode(small_ones), _encoder.encode(columns)
 
 
@@ -121,13 +121,13 @@ def _unpacked(small: tuple[Any, ...], packed: bytes) -> Transformed:
     if merged is None:
         kept = Kept._make(_decoder.decode(packed))
         return Transformed(until=until, tally=Tally(**tally), kept=kept)
-    streams, *others, origin_streams, positions, ordinals = _decoder.decode(packed)
+    streams, *others, origin_streams, positions, ordinals, globals_ = _decoder.decode(packed)
     several = {n: tuple(Origin(*o) for o in origins) for n, origins in merged.items()}
     return Transformed(
         until=until,
         tally=Tally(**tally),
         columns=Columns._make(
-            [streams, *others, origin_streams or streams, positions, ordinals, several]
+            [streams, *others, origin_streams or streams, positions, ordinals, globals_, several]
         ),
         failed=[(Event(*row), cast(UpcastError, error_of(fault))) for row, fault in failed],
     )

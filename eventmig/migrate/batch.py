@@ -33,10 +33,10 @@ class Transformed:
     failed: list[tuple[Event, UpcastError]] = field(default_factory=list)
     kept: Kept | None = None
 
-    def add(self, events: list[Event]) -> None:
-        """Add target events at the end."""
-        for event in events:
-            self.columns.add(event)
+    def add(self, events: list[Event], drafts: list[Draft]) -> None:
+        """Add target events at the end, made of these drafts."""
+        for event, draft in zip(events, drafts, strict=True):
+            self.columns.add(event, draft.origin_global)
 
 
 class Transformer:
@@ -173,6 +173,7 @@ class Transformer:
                 origin_streams=streams,
                 origin_positions=list(page.stream_positions),
                 origin_ordinals=[0] * count,
+                origin_globals=list(page.global_positions),
                 merged={},
             ),
             tally=Tally(read=count, copied=copied, upcast=count - copied, written=count),
@@ -208,7 +209,7 @@ class Transformer:
             drafts, became = self._streams.due(event)
             made = self._placeless(drafts)
             self._count_in_stream(event, became, out.tally)
-            out.add(made)
+            out.add(made, drafts)
             return
         if isinstance(chain, Simple):
             self._simple(event, chain, out)
@@ -217,13 +218,13 @@ class Transformer:
         made = self._placeless(drafts)
         if drafts:
             out.tally.split += 1
-            out.add(made)
+            out.add(made, drafts)
         else:
             out.tally.drop(self._dropping_rule(event))
 
     def _simple(self, event: Event, chain: Simple, out: Transformed) -> None:
         """One event that stays one."""
-        _, stream, position, id_, _, _, data, metadata, recorded_at, _ = event
+        at, stream, position, id_, _, _, data, metadata, recorded_at, _ = event
         type_, version, new_data = chain[:3]
         if new_data is not None:
             data = new_data(event)
@@ -235,7 +236,7 @@ class Transformer:
             id_ = part_id(id_, 0)
         origins = (Origin(stream, position),)
         out.columns.add(
-            Event(0, target, 0, id_, type_, version, data, metadata, recorded_at, origins)
+            Event(0, target, 0, id_, type_, version, data, metadata, recorded_at, origins), at
         )
         if new_data is None:
             out.tally.copied += 1

@@ -308,6 +308,18 @@ class SpellingTarget(Protocol):
         ...
 
 
+@runtime_checkable
+class TracingTarget(Protocol):
+    """A target whose events name where in the source's global order they came from."""
+
+    def read_traced(self, *, after: int, until: int) -> Iterator[tuple[Event, int]]:
+        """The events of `read_all`, one by one, each with its last origin's global position.
+
+        `after` exclusive, `until` inclusive; 0 where an event names none.
+        """
+        ...
+
+
 class Fence(NamedTuple):
     """What a store's fence says: whether applications are shut out, by which job, since when.
 

@@ -10,7 +10,13 @@ from eventmig.errors import CodecError, UpcastError
 from eventmig.events import Event
 from eventmig.migrate.ledger import Batch, Job
 from eventmig.migrate.verify.findings import Mismatch, Verification, mismatch_at, short
-from eventmig.stores.base import Capability, EventReader, JobTarget, SpellingTarget
+from eventmig.stores.base import (
+    Capability,
+    EventReader,
+    JobTarget,
+    SpellingTarget,
+    TracingTarget,
+)
 from eventmig.transform import Pipeline, StreamCache
 
 
@@ -41,10 +47,17 @@ class Derivation:
         found = Verification()
         target = self._target
         read = _between(self._source, mark.source_after, mark.source_until)
-        expected, untouched = self._derived(read)
+        expected, untouched, traced = self._derived(read)
         if isinstance(target, SpellingTarget):
             expected = target.as_held(expected)
-        held = _between(target, mark.target_after, mark.target_until)
+        if isinstance(target, TracingTarget):
+            both = list(target.read_traced(after=mark.target_after, until=mark.target_until))
+            held = [event for event, _ in both]
+            wanted = {e.id: at for e, at in zip(expected, traced, strict=True)}
+            for mismatch in _misplaced(both, wanted):
+                found.add(mismatch)
+        else:
+            held = _between(target, mark.target_after, mark.target_until)
         if Capability.GLOBAL_ORDER not in target.capabilities:
             expected, untouched, held = _by_stream(expected, untouched, held)
         self.touched.update([event.stream for event in held])
@@ -66,10 +79,13 @@ class Derivation:
                 found.add(mismatch)
         return found
 
-    def _derived(self, events: list[Event]) -> tuple[list[Event], list[bool]]:
-        """The events, and for each whether its data must be the very bytes of the source."""
+    def _derived(self, events: list[Event]) -> tuple[list[Event], list[bool], list[int]]:
+        """The events; for each whether its data must be the very bytes of the source, and the
+        global position of the last event it came from.
+        """
         out: list[Event] = []
         untouched: list[bool] = []
+        traced: list[int] = []
         for event in events:
             try:
                 if self._pipeline.needs_stream(event.stream):
@@ -81,6 +97,7 @@ class Derivation:
                 continue
             for stream, draft in zip(streams, drafts, strict=True):
                 untouched.append(draft.data is draft.sources[0].data)
+                traced.append(max(source.global_position for source in draft.sources))
                 out.append(
                     Event(
                         0,
@@ -95,7 +112,7 @@ class Derivation:
                         draft.origins(),
                     )
                 )
-        return out, untouched
+        return out, untouched, traced
 
 
 def check_beyond(target: JobTarget, job: Job, found: Verification) -> None:
@@ -110,6 +127,20 @@ def check_beyond(target: JobTarget, job: Job, found: Verification) -> None:
                     global_position=event.global_position,
                     found=f"{event.type}, after the job's last batch",
                 )
+            )
+
+
+def _misplaced(held: list[tuple[Event, int]], wanted: dict[str, int]) -> Iterator[Mismatch]:
+    """The events that do not name the place in the source that they came from."""
+    for event, at in held:
+        right = wanted.get(event.id, at)  # one that must not be there is found otherwise
+        if at != right:
+            yield mismatch_at(
+                event,
+                kind="differs",
+                field="origin's global position",
+                expected=str(right),
+                found=str(at),
             )
 
 

@@ -27,6 +27,8 @@ class Envelope(
 
     - `stream`, `stream_position`, `ordinal`: the event's first origin, as its own store
       counts; `merged`: all origins, where there are several.
+    - `global_position`: that of the last origin in its own store (in KurrentDB, its commit
+      position).
     - `recorded_at`: when the original was recorded, in microseconds since 1970 (UTC).
     - `schema_version`: of the data; absent means 1.
     - `id`: the original id, where that is no UUID in its canonical form.
@@ -39,6 +41,7 @@ class Envelope(
     stream_position: int | None = None
     ordinal: int = 0
     merged: list[tuple[str, int, int]] | None = None
+    global_position: int | None = None
     recorded_at: int | None = None
     schema_version: int = 1
     id: str | None = None

@@ -95,6 +95,14 @@ class KurrentReader:
             *columns, _ = zip(*batch, strict=True)
             yield Page._make(columns)
 
+    def read_traced(self, *, after: int, until: int) -> Iterator[tuple[Event, int]]:
+        """What `read_all` reads, each event with its origin's global position (`TracingTarget`)."""
+        with closing(self._stored(after=after, until=until)) as stored_events:
+            for stored in stored_events:
+                envelope = unseal(stored.custom_metadata)[1]
+                known = None if envelope is None else envelope.global_position
+                yield self._event(stored), known or 0
+
     def read_data(
         self,
         *,
@@ -215,6 +223,20 @@ class KurrentReader:
         backwards: bool = False,
     ) -> Generator[Event, None, None]:
         """The store's events between two positions: those that a reader of a stream sees."""
+        span = self._stored(after=after, until=until, types=types, backwards=backwards)
+        with closing(span) as stored_events:
+            for stored in stored_events:
+                yield self._event(stored)
+
+    def _stored(
+        self,
+        *,
+        after: int = 0,
+        until: int = END,
+        types: Collection[str] | None = None,
+        backwards: bool = False,
+    ) -> Generator[Message, None, None]:
+        """The same, as the server gives them."""
         if types is not None and not types:
             return
         visible = self._rules().visible
@@ -228,7 +250,7 @@ class KurrentReader:
                 if type_ != MOVED and (wanted is None or type_ in wanted):
                     first, oldest = visible.get(name_of(stored), _ALL_SEEN)
                     if stored.stream_revision >= first and created(stored) >= oldest:
-                        yield self._event(stored)
+                        yield stored
 
     def _event(self, stored: Message) -> Event:
         """A stored event as eventmig's."""

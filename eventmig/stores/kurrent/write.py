@@ -124,8 +124,10 @@ class KurrentTransaction:
             check_names(location, stream, type_, "-")
         last = 0
         items: list[Item] = []
-        for event in columns.events(positions):
-            item = copied_item(location, event)
+        for event, origin_global in zip(
+            columns.events(positions), columns.origin_globals, strict=True
+        ):
+            item = copied_item(location, event, origin_global)
             there = known.unaccounted.pop((event.stream, event.stream_position), None)
             if there is None:
                 items.append(item)
@@ -196,9 +198,10 @@ class KurrentTransaction:
         self.connection.execute(insert(_accounted).values(namespace=namespace, position=position))
 
 
-def copied_item(location: Location, event: Event) -> Item:
+def copied_item(location: Location, event: Event, origin_global: int) -> Item:
     """An event of a job as an append takes it; its stream and type were checked.
 
+    `origin_global` is its last origin's global position in the source; 0: not known.
     Raises `DataError` for an id that cannot be carried.
     """
     id_ = event.id
@@ -214,6 +217,7 @@ def copied_item(location: Location, event: Event) -> Item:
         merged=[(o.stream, o.stream_position, o.ordinal) for o in event.origins]
         if len(event.origins) > 1
         else None,
+        global_position=origin_global or None,
         recorded_at=event.recorded_at,
         schema_version=event.schema_version,
         id=None if id_ == event.id else event.id,
