@@ -217,6 +217,27 @@ def test_what_is_written_again_in_other_batches_is_there_once(node: Node) -> Non
         tx.append_copied(changed)
 
 
+def test_a_refusal_among_many_appends_under_way_ends_them_all(node: Node) -> None:
+    """What was held back when the refusal came goes out, too: every request is answered."""
+    with (
+        KurrentStore(locate(kurrent.fresh(node.url)), mode="write") as store,
+        store.begin() as tx,
+    ):
+        name = f"{store.location.prefix}s-300"
+        node.log.append(name, Expect.ANY, [Proposal(id=str(uuid.uuid4()), type="T", data=b"")])
+        with pytest.raises(ConflictError, match="another event at revision 0") as error:
+            tx.append_copied([copied(n, f"s-{n}") for n in range(2_000)])
+        assert error.value.where.stream == name
+    there = {r.stream for r in node.log.records if r.stream.startswith(store.location.prefix)}
+    assert 300 < len(there) < 2_000
+
+
+def copied(number: int, stream: str) -> Event:
+    """An event of a job at the beginning of a stream."""
+    id_, origins = str(uuid.UUID(int=number)), (Origin("o", number),)
+    return Event(0, stream, 0, id_, "T", 1, b"{}", None, 0, origins)
+
+
 def test_a_stream_deleted_during_the_copy_is_found_out(tmp_path: Path, node: Node) -> None:
     source, target = kurrent.fresh(node.url), kurrent.fresh(node.url)
     into_kurrent(source, history(40))

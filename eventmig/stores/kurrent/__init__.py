@@ -7,6 +7,8 @@ log        reads of the log that go on where they break off
 rules      which of its events a reader of the streams would see
 read       the store's events, heads and counts
 subscription  how far the log is, as it grows
+wire       append requests as bytes
+exchange   a call whose both directions one thread carries
 append     appends, many under way at once
 fence      what keeps writers out of the streams that a crossing leaves
 route      which side is live, in a stream for applications

@@ -9,7 +9,6 @@ shifted or a cut batch changes nothing.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import groupby
@@ -18,16 +17,16 @@ from typing import Final, NamedTuple
 import grpc
 
 from eventmig.errors import ConflictError, DataError, StoreError, Where
+from eventmig.stores.kurrent import wire
 from eventmig.stores.kurrent.client import (
+    BatchAppendResp,
     Connection,
     Message,
     Patience,
     shared_pb2,
-    streams_pb2,
 )
 from eventmig.stores.kurrent.log import Log
 
-_NO_DEADLINE: Final = 315_576_000_000  # seconds: the most a protobuf duration holds
 _CALL_SECONDS: Final = 120.0  # a connection that swallows everything is given up after it
 _UNDER_WAY: Final = 512  # requests, and
 _BYTES_UNDER_WAY: Final = 16 * 1024 * 1024
@@ -42,12 +41,15 @@ _WRONG_REVISION: Final = shared_pb2.WrongExpectedVersion.DESCRIPTOR
 
 
 class Item(NamedTuple):
-    """One event to append: `stream` as KurrentDB calls it, and the revision it must get."""
+    """One event to append: `stream` as KurrentDB calls it, and the revision it must get.
+
+    `message` is what `wire.proposed` makes of it, `size` what it weighs by itself, in bytes.
+    """
 
     stream: str
     revision: int
     id: str
-    message: Message
+    message: bytes
     size: int
 
 
@@ -59,16 +61,6 @@ class _Request(NamedTuple):
 class _Refusal(NamedTuple):
     number: int
     details: Message
-
-
-def proposed(id: str, type: str, content_type: str, data: bytes, metadata: bytes) -> Message:
-    """An event as an append carries it."""
-    return streams_pb2.BatchAppendReq.ProposedMessage(
-        id=shared_pb2.UUID(string=id),
-        metadata={"type": type, "content-type": content_type},
-        custom_metadata=metadata,
-        data=data,
-    )
 
 
 class Appender:
@@ -147,20 +139,26 @@ class Appender:
     def _send(self, sent: _Sent) -> _Refusal | None:
         """Send the requests and take the answers; returns the first refusal, if there is one."""
         refusal: _Refusal | None = None
-        try:
-            with self._connection.batch_append(sent.messages(), timeout=_CALL_SECONDS) as answers:
-                for answer in answers:
-                    number = answer.correlation_id.structured.least_significant_bits
-                    if answer.WhichOneof("result") == "success":
-                        sent.succeeded(number, answer.success)
-                    else:
-                        sent.refused(number)
-                        if refusal is None or number < refusal.number:
-                            refusal = _Refusal(number, answer.error.details)
-                    if sent.answered():
-                        break
-        finally:
-            sent.stop()
+        with closing(self._connection.batch_append(timeout=_CALL_SECONDS)) as call:
+            while not sent.answered():
+                if call.ready:
+                    if (request := sent.next()) is not None:
+                        call.send(request, more=sent.more())
+                    elif sent.stopped:
+                        call.finish()
+                answer = call.next()
+                if call.ended:
+                    break
+                if answer is None:
+                    continue
+                told = BatchAppendResp.FromString(answer)
+                number = told.correlation_id.structured.least_significant_bits
+                if told.WhichOneof("result") == "success":
+                    sent.succeeded(number, told.success)
+                else:
+                    sent.refused(number)
+                    if refusal is None or number < refusal.number:
+                        refusal = _Refusal(number, told.error.details)
         return refusal
 
     # --- faults
@@ -264,30 +262,41 @@ class Appender:
 
 
 class _Sent:
-    """Requests under way on one call: the sender's thread takes them, the answers end them."""
+    """Requests under way on one call."""
 
     def __init__(self, requests: Sequence[_Request]) -> None:
         self.requests = requests
         self.positions: dict[int, int] = {}
-        # Each number has one thread that changes it; a lock is taken only to wait.
         self._begun = self._bytes_begun = 0
         self._ended = self._bytes_ended = 0
-        self._stopped = self._full = False
-        self._changed = threading.Condition()
+        self.stopped = self._full = False
 
-    def messages(self) -> Iterator[Message]:
-        """The requests, as there is room for them."""
-        for number, request in enumerate(self.requests):
-            if self._under_way() >= 1.0:
-                with self._changed:
-                    self._full = True
-                    self._changed.wait_for(self._may_go_on)
-                    self._full = False
-            if self._stopped:
-                return
-            self._begun += 1
-            self._bytes_begun += request.size
-            yield _message(number, request.items)
+    def next(self) -> bytes | None:
+        """The next request, if there is one and room for it."""
+        if not self.more():
+            return None
+        number, request = self._begun, self.requests[self._begun]
+        self._begun += 1
+        self._bytes_begun += request.size
+        first = request.items[0]
+        events = [item.message for item in request.items]
+        return wire.request(number, first.stream, first.revision, events)
+
+    def more(self) -> bool:
+        """Whether a request may be sent now.
+
+        Once as many are under way as may be, half of them must be answered first: so the
+        next ones go out together.
+        """
+        if self.stopped or self._begun == len(self.requests):
+            return False
+        under_way = self._begun - self._ended
+        size = self._bytes_begun - self._bytes_ended
+        most = 0.5 if self._full else 1.0
+        self._full = under_way > 0 and (
+            under_way >= most * _UNDER_WAY or size >= most * _BYTES_UNDER_WAY
+        )
+        return not self._full
 
     def succeeded(self, number: int, success: Message) -> None:
         """Take a request for done; raises `ConflictError` where the server numbered otherwise."""
@@ -305,17 +314,11 @@ class _Sent:
     def refused(self, number: int) -> None:
         """Take a request for answered, and send nothing more."""
         self._end(number)
-        self.stop()
-
-    def stop(self) -> None:
-        """Send nothing more."""
-        self._stopped = True
-        with self._changed:
-            self._changed.notify_all()
+        self.stopped = True
 
     def answered(self) -> bool:
         """Whether no answer is to come."""
-        whole = self._stopped or self._begun == len(self.requests)
+        whole = self.stopped or self._begun == len(self.requests)
         return whole and self._ended == self._begun
 
     def begun(self) -> Sequence[_Request]:
@@ -325,32 +328,3 @@ class _Sent:
     def _end(self, number: int) -> None:
         self._ended += 1
         self._bytes_ended += self.requests[number].size
-        if self._full and self._may_go_on():
-            with self._changed:
-                self._changed.notify_all()
-
-    def _under_way(self) -> float:
-        """How much is under way, of what may be."""
-        requests = self._begun - self._ended
-        size = self._bytes_begun - self._bytes_ended
-        return max(requests / _UNDER_WAY, size / _BYTES_UNDER_WAY if requests else 0.0)
-
-    def _may_go_on(self) -> bool:
-        """Woken at half: each wake costs a change of threads."""
-        return self._stopped or self._under_way() <= 0.5
-
-
-def _message(number: int, items: Sequence[Item]) -> Message:
-    first = items[0]
-    message = streams_pb2.BatchAppendReq(
-        proposed_messages=[item.message for item in items], is_final=True
-    )
-    message.correlation_id.structured.least_significant_bits = number
-    options = message.options
-    options.stream_identifier.stream_name = first.stream.encode()
-    options.deadline.seconds = _NO_DEADLINE
-    if first.revision:
-        options.stream_position = first.revision - 1
-    else:
-        options.no_stream.SetInParent()
-    return message

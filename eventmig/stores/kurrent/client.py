@@ -14,8 +14,7 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from types import ModuleType
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -24,6 +23,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its core prints each lo
 import grpc
 
 from eventmig.errors import ConfigError, StoreError, StoreUnavailableError, Where
+from eventmig.stores.kurrent.exchange import Exchange
 from eventmig.stores.kurrent.url import Location
 
 Message: TypeAlias = Any
@@ -80,6 +80,8 @@ _LIBRARY: Final = _library()
 streams_pb2: Final = _LIBRARY.streams
 shared_pb2: Final = _LIBRARY.shared
 Options: Final = streams_pb2.ReadReq.Options
+BatchAppendResp: Final = streams_pb2.BatchAppendResp
+_BATCH_APPEND: Final = "/event_store.client.streams.Streams/BatchAppend"
 
 
 class Connection:
@@ -121,20 +123,13 @@ class Connection:
         how = {"timeout": timeout, **self._call(write=False)}
         return self._begun(lambda stub: stub.Read(request, **how))
 
-    @contextmanager
-    def batch_append(
-        self, requests: Iterable[Message], *, timeout: float
-    ) -> Iterator[Iterator[Message]]:
-        """The answers to these append requests, as they come, for at most `timeout` seconds.
-
-        Raises `grpc.RpcError`.
-        """
+    def batch_append(self, *, timeout: float) -> Exchange:
+        """A call for append requests and their answers, for at most `timeout` seconds; close it."""
         how = {"timeout": timeout, **self._call(write=True)}
-        call = self._begun(lambda stub: stub.BatchAppend(iter(requests), **how))
         try:
-            yield call
-        finally:
-            call.cancel()
+            return Exchange(self._client._connection._grpc_channel, _BATCH_APPEND, **how)
+        except ValueError:  # as in `_begun`
+            return Exchange(self._client._connection._grpc_channel, _BATCH_APPEND, **how)
 
     def reconnect(self, error: grpc.RpcError) -> None:
         """Connect anew: to the leader that the error names, or to what can be found.

@@ -30,10 +30,11 @@ from eventmig.errors import (
     StoreError,
     Where,
 )
-from eventmig.stores.kurrent.append import Appender, Item, proposed
+from eventmig.stores.kurrent.append import Appender, Item
 from eventmig.stores.kurrent.client import Connection
 from eventmig.stores.kurrent.log import Log
 from eventmig.stores.kurrent.url import Location
+from eventmig.stores.kurrent.wire import proposed
 
 FORMAT: Final = 1
 ENTRY: Final = "LedgerEntry"

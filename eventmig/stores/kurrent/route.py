@@ -16,10 +16,11 @@ from typing import Final
 
 from eventmig.errors import ConflictError
 from eventmig.stores.base import PublishedRoute
-from eventmig.stores.kurrent.append import Appender, Item, proposed
+from eventmig.stores.kurrent.append import Appender, Item
 from eventmig.stores.kurrent.client import Message
 from eventmig.stores.kurrent.log import Log
 from eventmig.stores.kurrent.url import Location
+from eventmig.stores.kurrent.wire import proposed
 
 PUBLISHED: Final = "RoutePublished"
 FORMAT: Final = 1

@@ -19,12 +19,13 @@ from sqlalchemy import Connection as SqlConnection
 
 from eventmig.errors import ConflictError, DataError, Where
 from eventmig.events import Columns, Event, NewEvent
-from eventmig.stores.kurrent.append import Appender, Item, proposed
+from eventmig.stores.kurrent.append import Appender, Item
 from eventmig.stores.kurrent.client import Message
 from eventmig.stores.kurrent.envelope import Envelope, is_json, seal, unseal
 from eventmig.stores.kurrent.fence import FenceStream
 from eventmig.stores.kurrent.rules import MOVED
 from eventmig.stores.kurrent.url import Location, Order
+from eventmig.stores.kurrent.wire import proposed
 
 _BINARY: Final = "application/octet-stream"
 _JSON: Final = "application/json"
