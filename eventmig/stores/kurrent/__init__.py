@@ -13,6 +13,7 @@ append     appends, many under way at once
 fence      what keeps writers out of the streams that a crossing leaves
 route      which side is live, in a stream for applications
 ledger     the ledger of jobs, in a stream or in a database
+entries    what a transaction changes in it, as a stream holds it
 write      what a job writes
 store      all of it together
 """

@@ -4,15 +4,16 @@ The ledger's code works on a SQL connection. For a stream, that connection is to
 database in memory, filled from the stream; a commit appends the rows it changed as one
 entry, at the exact revision this process has read up to. Whoever read less than is there
 cannot write: that is the optimistic concurrency, and it ends a job that lost its hold.
+
+The stream does not grow for ever: where its entries weigh several times what the tables
+hold, an entry with all of it is appended, and what stands before that is truncated (`$tb`).
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import re
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, Final, Protocol
 
@@ -28,22 +29,23 @@ from eventmig.errors import (
     JobLostError,
     NewerLedgerError,
     StoreError,
+    StoreUnavailableError,
     Where,
 )
+from eventmig.stores.kurrent import entries
 from eventmig.stores.kurrent.append import Appender, Item
 from eventmig.stores.kurrent.client import Connection
 from eventmig.stores.kurrent.log import Log
+from eventmig.stores.kurrent.rules import METADATA
 from eventmig.stores.kurrent.url import Location
 from eventmig.stores.kurrent.wire import proposed
 
 FORMAT: Final = 1
 ENTRY: Final = "LedgerEntry"
-_PART_BYTES: Final = 256 * 1024
-_TYPE: Final = re.compile(r"[A-Z ]*(\(\d+\))?")
-_CHANGES: Final = "_changes"
-
-_Row = list[Any]
-"""A change: table, rowid, and the row's values; without values, the row is gone."""
+_JSON: Final = "application/json"
+_TIDY_BYTES: Final = 1024 * 1024
+_TIDY_TIMES: Final = 4
+"""Entries that weigh so much, and so many times what the last whole one does, are replaced."""
 
 
 class Ledger(Protocol):
@@ -117,14 +119,16 @@ class StreamLedger:
         self._revision = -1
         self._known: set[str] = set()
         self._unfinished: list[dict[str, Any]] = []
+        self._weight = self._whole_weight = self._pending = 0  # bytes
         self._engine = _in_memory()
         with self._engine.begin() as sql:
-            sql.exec_driver_sql("PRAGMA recursive_triggers = ON")
-            sql.exec_driver_sql(f"CREATE TABLE {_CHANGES} (name TEXT, row INTEGER)")
+            entries.prepare(sql)
 
     @contextmanager
     def begin(self) -> Iterator[SqlConnection]:
         self._refresh()
+        if self._weight > max(_TIDY_BYTES, _TIDY_TIMES * self._whole_weight):
+            self._tidy()
         with self._engine.connect() as sql, sql.begin():
             yield sql
             self._record(sql)
@@ -152,8 +156,8 @@ class StreamLedger:
     def _refresh(self) -> None:
         """Take in what the stream holds beyond what was read."""
         name = self._location.ledger_stream
-        with closing(self._log.of_stream(name, self._revision + 1)) as entries:
-            for stored in entries:
+        with closing(self._log.of_stream(name, self._revision + 1)) as stored_entries:
+            for stored in stored_entries:
                 self._take(stored.data)
                 self._revision = stored.stream_revision
 
@@ -167,31 +171,30 @@ class StreamLedger:
                 remedy="upgrade eventmig to the version that wrote it; nothing was changed",
             )
         if part["part"] == 1:
-            self._unfinished = []  # the writer of what was there died over it
+            self._unfinished, self._pending = [], 0  # the writer of what was there died over it
         self._unfinished.append(part)
-        if part["part"] == part["parts"]:
-            whole, self._unfinished = self._unfinished, []
-            with self._engine.begin() as sql:
-                for part in whole:
-                    _apply(sql, part)
-                self._known.update(_tables(sql))
-                sql.exec_driver_sql(f"DELETE FROM {_CHANGES}")
+        self._pending += len(data)
+        if part["part"] < part["parts"]:
+            return
+        parts, self._unfinished = self._unfinished, []
+        with self._engine.begin() as sql:
+            if part.get("whole"):
+                entries.cleared(sql)
+            for one in parts:
+                entries.apply(sql, one)
+            self._known.update(entries.tables_of(sql))
+            entries.settled(sql)
+        if part.get("whole"):
+            self._weight = self._whole_weight = self._pending
+        else:
+            self._weight += self._pending
 
     # --- to the stream
 
     def _record(self, sql: SqlConnection) -> None:
         """Append what the transaction changed; raises `JobLostError` where others were faster."""
-        _watch(sql)
-        parts = list(_entry(sql, self._known))
-        items = []
-        for number, part in enumerate(parts, 1):
-            data = json.dumps({"format": FORMAT, "part": number, "parts": len(parts), **part})
-            id_, encoded = str(uuid.uuid4()), data.encode()
-            message = proposed(id_, ENTRY, "application/json", encoded, b"")
-            revision = self._revision + number
-            items.append(Item(self._location.ledger_stream, revision, id_, message, len(encoded)))
         try:
-            self._appender.append(items)
+            self._weight += self._append(list(entries.changed(sql, self._known)))
         except ConflictError as error:
             raise JobLostError(
                 "another process wrote the ledger of this target meanwhile",
@@ -199,9 +202,59 @@ class StreamLedger:
                 remedy="let that one finish; what this one appended is what that one would, and "
                 "is found there",
             ) from error
+        self._known.update(entries.tables_of(sql))
+        entries.settled(sql)
+
+    def _append(self, parts: list[dict[str, Any]]) -> int:
+        """Append an entry; returns what it weighs. Raises `ConflictError`."""
+        items = []
+        for number, part in enumerate(parts, 1):
+            data = json.dumps({"format": FORMAT, "part": number, "parts": len(parts), **part})
+            revision = self._revision + number
+            items.append(_item(self._location.ledger_stream, revision, ENTRY, data.encode()))
+        self._appender.append(items)
         self._revision += len(items)
-        self._known.update(_tables(sql))
-        sql.exec_driver_sql(f"DELETE FROM {_CHANGES}")
+        return sum(item.size for item in items)
+
+    # --- keeping it short
+
+    def _tidy(self) -> None:
+        """Append all that the tables hold, and truncate what stands before that.
+
+        Killed in between, the stream is only longer: what it says is the same. Where others
+        write meanwhile, or this user may not truncate, it stays as it is.
+        """
+        first = self._revision + 1
+        with self._engine.connect() as sql:
+            parts = list(entries.whole(sql))
+        try:
+            self._weight = self._whole_weight = self._append(parts)
+        except ConflictError:
+            self._refresh()
+            return
+        try:
+            self._truncate(first)
+        except StoreUnavailableError:
+            raise
+        except StoreError:  # another holder was faster, or this user may not
+            return
+
+    def _truncate(self, before: int) -> None:
+        """Set the stream's `$tb`; what other metadata it has stays."""
+        name = f"$${self._location.ledger_stream}"
+        metadata: dict[str, Any] = {}
+        last = -1
+        with closing(self._log.of_stream_backwards(name)) as versions:
+            for stored in versions:
+                metadata, last = json.loads(stored.data or b"{}"), stored.stream_revision
+                break
+        data = json.dumps({**metadata, "$tb": before}).encode()
+        self._appender.append([_item(name, last + 1, METADATA, data)])
+
+
+def _item(stream: str, revision: int, type_: str, data: bytes) -> Item:
+    id_ = str(uuid.uuid4())
+    return Item(stream, revision, id_, proposed(id_, type_, _JSON, data, b""), len(data))
 
 
 def ledger_of(location: Location, connection: Connection, appender: Appender) -> Ledger:
@@ -233,105 +286,9 @@ def _begin_explicitly(engine: Engine, statement: str) -> None:
 
     def on_execute(connection: SqlConnection, cursor: object, sql: str, *rest: object) -> None:
         if sql.lstrip().upper().startswith("CREATE TABLE"):
-            _watch(connection)
+            entries.watch(connection)
 
     sa_event.listen(engine, "connect", on_connect)
     sa_event.listen(engine, "begin", on_begin)
     if engine.url.database is None:
         sa_event.listen(engine, "after_cursor_execute", on_execute)
-
-
-def _tables(sql: SqlConnection) -> list[str]:
-    found = sql.exec_driver_sql(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' "
-        "ESCAPE '\\' AND name <> ? ORDER BY name",
-        (_CHANGES,),
-    )
-    return [row[0] for row in found]
-
-
-def _watch(sql: SqlConnection) -> None:
-    """Note from now on which rows of which tables change."""
-    if not sql.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = ?", (_CHANGES,)).first():
-        return
-    for table in _tables(sql):
-        for event, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")):
-            trigger = _quoted(f"{_CHANGES}_{event}_{table}")
-            text = "'" + table.replace("'", "''") + "'"
-            sql.exec_driver_sql(
-                f"CREATE TRIGGER IF NOT EXISTS {trigger} AFTER {event} ON {_quoted(table)} BEGIN "
-                f"INSERT INTO {_CHANGES} VALUES ({text}, {row}.rowid); END"
-            )
-
-
-def _entry(sql: SqlConnection, known: Collection[str]) -> Iterator[dict[str, Any]]:
-    """The changed rows as they are now, and tables that are new, in parts of a bounded size."""
-    found = sql.exec_driver_sql(f"SELECT DISTINCT name, row FROM {_CHANGES} ORDER BY name, row")
-    changed = [(str(table), int(rowid)) for table, rowid in found]
-    columns = {table: _columns(sql, table) for table in _tables(sql)}
-    tables = {table: columns[table] for table in columns.keys() - set(known)}
-    rows: list[_Row] = []
-    size = 0
-    for table, rowid in changed:
-        kept = sql.exec_driver_sql(
-            f"SELECT * FROM {_quoted(table)} WHERE rowid = ?", (rowid,)
-        ).first()
-        row = [table, rowid] if kept is None else [table, rowid, [_plain(v) for v in kept]]
-        weight = len(json.dumps(row))
-        if rows and size + weight > _PART_BYTES:
-            yield {"tables": tables, "rows": rows}
-            tables, rows, size = {}, [], 0
-        tables[table] = columns[table]
-        rows.append(row)
-        size += weight
-    if rows or tables:
-        yield {"tables": tables, "rows": rows}
-
-
-def _apply(sql: SqlConnection, part: dict[str, Any]) -> None:
-    there = set(_tables(sql))
-    for table, columns in part["tables"].items():
-        if table not in there:
-            sql.exec_driver_sql(_create(table, columns))
-    for table, rowid, *_ in part["rows"]:
-        sql.exec_driver_sql(f"DELETE FROM {_quoted(table)} WHERE rowid = ?", (rowid,))
-    for table, rowid, *values in part["rows"]:
-        if values:
-            names = ", ".join(["rowid", *(_quoted(c[0]) for c in part["tables"][table])])
-            marks = ", ".join("?" * (1 + len(values[0])))
-            sql.exec_driver_sql(
-                f"INSERT INTO {_quoted(table)} ({names}) VALUES ({marks})",
-                (rowid, *map(_stored, values[0])),
-            )
-
-
-def _columns(sql: SqlConnection, table: str) -> list[_Row]:
-    """Name, type, whether it may be null, and its place in the primary key (0: none)."""
-    found = sql.exec_driver_sql(f"PRAGMA table_info({_quoted(table)})")
-    return [[row.name, row.type, not row.notnull, row.pk] for row in found]
-
-
-def _create(table: str, columns: list[_Row]) -> str:
-    for _, type_, *_ in columns:
-        if not _TYPE.fullmatch(type_):
-            raise ValueError(f"no type of a column: {type_!r}")
-    described = [
-        f"{_quoted(name)} {type_}{'' if nullable else ' NOT NULL'}"
-        for name, type_, nullable, _ in columns
-    ]
-    key = [c[0] for c in sorted(columns, key=lambda c: c[3]) if c[3]]
-    if key:
-        described.append(f"PRIMARY KEY ({', '.join(map(_quoted, key))})")
-    return f"CREATE TABLE {_quoted(table)} ({', '.join(described)})"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _plain(value: Any) -> Any:
-    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
-
-
-def _stored(value: Any) -> Any:
-    return base64.b64decode(value["base64"]) if isinstance(value, dict) else value
