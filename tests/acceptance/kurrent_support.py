@@ -16,7 +16,7 @@ from tests.acceptance.support import fill, project, read, steps
 
 def job(folder: Path, source: str, target: str, **config: Any) -> Project:
     registry = Registry(steps())
-    return project(folder, registry, source=source, target=target, batch_size=7, **config)
+    return project(folder, registry, source=source, target=target, **{"batch_size": 7, **config})
 
 
 def everything(url: str) -> list[Event]:

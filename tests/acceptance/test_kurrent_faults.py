@@ -238,6 +238,109 @@ def copied(number: int, stream: str) -> Event:
     return Event(0, stream, 0, id_, "T", 1, b"{}", None, 0, origins)
 
 
+@pytest.mark.parametrize("fault", [Fault.SILENT, None])
+def test_many_appends_under_way_outlive_what_comes_to_one(
+    node: Node, fault: Fault | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that swallows the answer, a connection that another thread makes anew."""
+    monkeypatch.setattr("eventmig.stores.kurrent.append._CALL_SECONDS", 0.5)
+    events = [copied(n, f"s-{n}") for n in range(60)]
+    with KurrentStore(locate(kurrent.fresh(node.url)), mode="write") as store:
+        node.faults.on_append(7, fault or store._connection._client.reconnect)
+        with store.begin() as tx:
+            last = tx.append_copied(events)
+        read = [e for batch in store.read_all() for e in batch]
+    assert [e._replace(global_position=0) for e in read] == events
+    assert last == read[-1].global_position
+    assert not node.faults.appends
+
+
+@pytest.mark.parametrize(("order", "at"), [("stream", 7), ("global", 60)])
+def test_a_busy_server_is_waited_for(node: Node, order: str, at: int) -> None:
+    events = [copied(n, f"s-{n:02}") for n in range(60)]
+    with KurrentStore(locate(kurrent.fresh(node.url, order=order)), mode="write") as store:
+        node.faults.on_append(at, Fault.BUSY)
+        with store.begin() as tx:
+            tx.append_copied(events)
+        read = sorted((e for batch in store.read_all() for e in batch), key=lambda e: e.stream)
+    assert [e._replace(global_position=0) for e in read] == events
+
+
+def test_a_server_that_refuses_an_event_and_takes_later_ones_is_an_error(
+    tmp_path: Path, node: Node
+) -> None:
+    """It cannot be mended, as nothing is taken back; and it is not left to the verification."""
+    fill(tmp_path / "source.db", history(40))
+    its = job(tmp_path, "sqlite:///source.db", kurrent.fresh(node.url), batch_size=100)
+    node.faults.on_append(12, Fault.BUSY)
+    with pytest.raises(StoreError, match="order over streams") as error:
+        commands.upcast(its)
+    assert error.value.where.stream
+    assert commands.cancel(its) > 0
+    assert commands.upcast(its).ready
+
+
+def test_after_an_event_that_is_refused_for_itself_the_order_is_not_mended_in_silence(
+    tmp_path: Path, node: Node
+) -> None:
+    events = history(40)
+    large = event("big-1", "Free", b'{"x": "' + b"a" * 60_000 + b'"}')
+    fill(tmp_path / "source.db", [*events[:20], large, *events[20:]])
+    its = job(tmp_path, "sqlite:///source.db", kurrent.fresh(node.url), batch_size=100)
+    node.log.max_event = 50_000
+    with pytest.raises(DataError, match="larger than the server takes"):
+        commands.upcast(its)
+    node.log.max_event = 1 << 20
+    with pytest.raises(StoreError, match="order over streams") as error:
+        commands.upcast(its)
+    assert str(error.value.where.stream).endswith("big-1")
+    assert commands.cancel(its) > 0
+    assert commands.upcast(its).ready
+
+
+def test_what_another_process_appended_just_before_is_found_where_it_is(node: Node) -> None:
+    """The server answers that it is there, and may not say where."""
+    node.streams.forgetful = True
+    with (
+        KurrentStore(locate(kurrent.fresh(node.url)), mode="write") as store,
+        store.begin() as tx,
+    ):
+        event = copied(1, "s-1")
+        same = Proposal(id=event.id, type="T", data=b"{}")
+        _, position = node.log.append(f"{store.location.prefix}s-1", Expect.NO_STREAM, [same])
+        assert tx.append_copied([event]) == position
+
+
+@pytest.mark.parametrize(
+    ("scheme", "preference"),
+    [("esdb+discover", "leader"), ("esdb", "leader"), ("esdb", "follower")],
+)
+def test_in_a_cluster_the_leader_is_written_whatever_is_read(
+    tmp_path: Path, scheme: str, preference: str
+) -> None:
+    events = history(21)
+    with running(nodes=2) as leader:
+        follower = leader.cluster[1]
+        hosts = [f"127.0.0.1:{node.port}" for node in (follower, leader)]
+        seeds = hosts[0] if scheme == "esdb+discover" else ",".join(hosts)
+        url = f"{scheme}://{seeds}?Tls=false&NodePreference={preference}"
+        source, target = kurrent.fresh(url), kurrent.fresh(url)
+        into_kurrent(source, events)
+        calls = [node.streams.calls for node in (leader, follower)]
+        with KurrentStore(locate(source), mode="read") as store:
+            assert store.count() == len(events)
+        read = [
+            n - c
+            for n, c in zip((leader.streams.calls, follower.streams.calls), calls, strict=True)
+        ]
+        assert (read[0] == 0) is (preference == "follower")
+        assert (read[1] == 0) is (preference == "leader")
+        assert commands.upcast(job(tmp_path, source, target)).ready
+        assert follower.faults.appended == 0 < leader.faults.appended
+        made = essence(everything(target), 0)
+    assert made == undisturbed(tmp_path / "sqlite", events)
+
+
 def test_a_stream_deleted_during_the_copy_is_found_out(tmp_path: Path, node: Node) -> None:
     source, target = kurrent.fresh(node.url), kurrent.fresh(node.url)
     into_kurrent(source, history(40))
@@ -282,6 +385,26 @@ def test_an_event_above_the_limit_is_named(tmp_path: Path) -> None:
         node.log.max_append = 1 << 20
         assert commands.upcast(its).ready
         assert len(everything(its.config.target or "")) == 41
+
+
+def test_an_event_above_the_limit_for_one_is_named_among_others(node: Node) -> None:
+    """Of newer servers; their answer does not say which event of a request it means."""
+    node.log.max_event = 1_000
+    large = b'{"x": "' + b"a" * 2_000 + b'"}'
+    events = [
+        copied(n, "s-1")._replace(stream_position=n, data=large if n == 11 else b"{}")
+        for n in range(20)
+    ]
+    with (
+        KurrentStore(locate(kurrent.fresh(node.url)), mode="write") as store,
+        store.begin() as tx,
+    ):
+        with pytest.raises(DataError, match="MaxAppendEventSize") as error:
+            tx.append_copied(events)
+        assert error.value.where.stream_position == 11
+        node.log.max_event = 1 << 20
+        tx.append_copied(events)
+        assert [e.data for e in store.read_stream("s-1")] == [e.data for e in events]
 
 
 def test_who_may_not_is_told_so(node: Node) -> None:

@@ -16,6 +16,8 @@ class Fault(Enum):
     TIMEOUT = "timeout"  # the write took effect, the server answers that it does not know
     NOT_LEADER = "not leader"  # another node is the leader now
     DELETED = "deleted"  # somebody soft-deletes the stream just before
+    SILENT = "silent"  # the write took effect, and no answer ever comes
+    BUSY = "busy"  # the server is too busy, or not ready, or has no leader yet
 
 
 @dataclass(slots=True)

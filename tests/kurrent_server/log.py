@@ -89,6 +89,7 @@ class Log:
 
     def __init__(self, *, clock: Callable[[], int], max_append: int) -> None:
         self.max_append = max_append
+        self.max_event = END  # as older servers: none but that of an append
         self.records: list[Record] = []
         self.grown = threading.Condition()
         self._clock = clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from itertools import islice
@@ -35,10 +36,16 @@ from tests.kurrent_server.log import (
 from tests.kurrent_server.requests import expected_of, proposal, stream_of, uuid_text
 
 _Resp = streams_pb2.ReadResp
+_EVENT_TOO_LARGE = any_pb2.Any(  # the client has no class for it
+    type_url="type.googleapis.com/event_store.client.MaximumAppendEventSizeExceeded"
+)
 
 
 class Streams(streams_pb2_grpc.StreamsServicer):
-    """Streams of one node. `leader` is the address of another one that is the leader, if any."""
+    """Streams of one node. `leader` is the address of another one that is the leader, if any.
+
+    `forgetful`: it does not say where an event stands that was there already.
+    """
 
     def __init__(self, log: Log, faults: Faults, access: Access) -> None:
         self.log = log
@@ -46,6 +53,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         self.access = access
         self.leader: tuple[str, int] | None = None
         self.open = True
+        self.forgetful = False
         self.calls = 0  # of Read
         self.subscribed_after: list[int] = []
 
@@ -224,6 +232,11 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         fault = self._before(name, context)
         if not self.access.may(user, "$w", name, self.log):
             return _failed(code_pb2.PERMISSION_DENIED, shared_pb2.AccessDenied())
+        if fault is Fault.BUSY:
+            return _failed(0, empty_pb2.Empty(), "Server Is Busy")
+        if max((p.size for p in proposals), default=0) > self.log.max_event:
+            return _failed(code_pb2.INVALID_ARGUMENT, _EVENT_TOO_LARGE)
+        before = len(self.log.records)
         try:
             expected = expected_of(options, "expected_stream_position")
             revision, position = self.log.append(name, expected, proposals)
@@ -239,8 +252,14 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
         if fault is Fault.TIMEOUT:
             return _failed(code_pb2.DEADLINE_EXCEEDED, shared_pb2.Timeout())
-        at = shared_pb2.AllStreamPosition(commit_position=position, prepare_position=position)
-        success = streams_pb2.BatchAppendResp.Success(current_revision=revision, position=at)
+        if fault is Fault.SILENT:
+            while context.is_active():
+                time.sleep(0.02)
+        success = streams_pb2.BatchAppendResp.Success(current_revision=revision)
+        if self.forgetful and len(self.log.records) == before:
+            success.no_position.SetInParent()
+        else:
+            success.position.commit_position = success.position.prepare_position = position
         return streams_pb2.BatchAppendResp(success=success)
 
     def Delete(  # noqa: N802
@@ -323,10 +342,13 @@ def _recorded(record: Record) -> _Resp.ReadEvent.RecordedEvent:
     )
 
 
-def _failed(code: int, details: Message) -> streams_pb2.BatchAppendResp:
-    packed = any_pb2.Any()
-    packed.Pack(details)
-    error = status_pb2.Status(code=code, message=type(details).__name__, details=packed)  # type: ignore[arg-type]
+def _failed(code: int, details: Message, said: str = "") -> streams_pb2.BatchAppendResp:
+    packed = details
+    if not isinstance(packed, any_pb2.Any):
+        packed = any_pb2.Any()
+        packed.Pack(details)
+    message = said or packed.TypeName().rpartition(".")[2]
+    error = status_pb2.Status(code=code, message=message, details=packed)  # type: ignore[arg-type]
     return streams_pb2.BatchAppendResp(error=error)
 
 

@@ -9,6 +9,7 @@ read       the store's events, heads and counts
 subscription  how far the log is, as it grows
 wire       append requests as bytes
 exchange   a call whose both directions one thread carries
+under_way  append requests on one call
 append     appends, many under way at once
 fence      what keeps writers out of the streams that a crossing leaves
 route      which side is live, in a stream for applications

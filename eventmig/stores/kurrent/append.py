@@ -15,9 +15,9 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 
 from eventmig.errors import ConflictError, DataError, StoreError, Where
-from eventmig.stores.kurrent import wire
 from eventmig.stores.kurrent.client import (
     BatchAppendResp,
     Connection,
@@ -26,10 +26,9 @@ from eventmig.stores.kurrent.client import (
     shared_pb2,
 )
 from eventmig.stores.kurrent.log import Log
+from eventmig.stores.kurrent.under_way import Item, Request, UnderWay
 
 _CALL_SECONDS: Final = 120.0  # a connection that swallows everything is given up after it
-_UNDER_WAY: Final = 512  # requests, and
-_BYTES_UNDER_WAY: Final = 16 * 1024 * 1024
 _REQUEST_BYTES: Final = 512 * 1024
 _REQUEST_EVENTS: Final = 1_000
 _OVERHEAD: Final = 128  # what an event weighs besides its own bytes, at most
@@ -38,28 +37,15 @@ _OVERHEAD: Final = 128  # what an event weighs besides its own bytes, at most
 _SURELY_TAKEN: Final = 64 * 1024
 
 _WRONG_REVISION: Final = shared_pb2.WrongExpectedVersion.DESCRIPTOR
-
-
-class Item(NamedTuple):
-    """One event to append: `stream` as KurrentDB calls it, and the revision it must get.
-
-    `message` is what `wire.proposed` makes of it, `size` what it weighs by itself, in bytes.
-    """
-
-    stream: str
-    revision: int
-    id: str
-    message: bytes
-    size: int
-
-
-class _Request(NamedTuple):
-    items: Sequence[Item]
-    size: int
+_NOT_HANDLED: Final = Empty.DESCRIPTOR
+"""What a server gives for details that is busy, not ready, or waits for a leader."""
+_EVENT_TOO_LARGE: Final = "event_store.client.MaximumAppendEventSizeExceeded"
+"""Of newer servers; the clients have no class for it."""
 
 
 class _Refusal(NamedTuple):
     number: int
+    message: str
     details: Message
 
 
@@ -72,17 +58,19 @@ class Appender:
         self._most = _REQUEST_BYTES
         self._taken = _SURELY_TAKEN
 
-    def append(self, items: Sequence[Item]) -> int:
+    def append(self, items: Sequence[Item], *, ordered: bool = False) -> int:
         """Append all, in order; returns the commit position of the last.
+
+        `ordered`: the order over streams matters, too. Within a stream it always holds.
 
         Raises `ConflictError` where a stream holds other events at these revisions,
         `DataError` for an event above the server's limit, `StoreError` where the server
-        refuses or cannot be reached; what was appended before stays.
+        refuses, cannot be reached or broke the order; what was appended before stays.
         """
         patience = Patience(self._connection)
         last, left = 0, list(items)
         while left:
-            sent = _Sent(self._next(left))
+            sent = UnderWay(self._next(left))
             try:
                 refusal = self._send(sent)
                 failure: grpc.RpcError | None = None
@@ -98,14 +86,16 @@ class Appender:
             left = [item for item in left if id(item) not in done]
             if failure is not None:
                 patience.wait(failure)
-            elif refusal is None and not sent.positions:
+            elif refusal is None and not sent.positions and not sent.unplaced:
                 patience.pause("it ended a call without an answer")
             elif refusal is not None:
-                self._refused(sent.requests[refusal.number], refusal.details, patience)
-            if failure is not None or refusal is not None:
+                self._refused(sent.requests[refusal.number], refusal, patience)
+            if failure is not None or refusal is not None or sent.unplaced:
                 there = self._there([item for r in sent.begun() for item in r.items])
                 last = max(last, *there.values(), 0)
                 left = [item for item in left if (item.stream, item.revision) not in there]
+                if ordered:
+                    self._check_order(sent, left)
             if refusal is not None and refusal.details.Is(_WRONG_REVISION):
                 first = sent.requests[refusal.number].items[0]
                 if (first.stream, first.revision) not in there:
@@ -114,38 +104,35 @@ class Appender:
 
     # --- requests
 
-    def _next(self, items: Sequence[Item]) -> list[_Request]:
+    def _next(self, items: Sequence[Item]) -> list[Request]:
         """The requests to send next: those that are surely taken, or else one larger one."""
-        sure: list[_Request] = []
+        sure: list[Request] = []
         for request in self._packed(items):
             if request.size > self._taken:
                 return sure or [request]
             sure.append(request)
         return sure
 
-    def _packed(self, items: Sequence[Item]) -> Iterator[_Request]:
+    def _packed(self, items: Sequence[Item]) -> Iterator[Request]:
         for _, run in groupby(items, key=lambda item: item.stream):
             packed: list[Item] = []
             size = 0
             for item in run:
                 weight = item.size + _OVERHEAD
                 if packed and (size + weight > self._most or len(packed) >= _REQUEST_EVENTS):
-                    yield _Request(packed, size)
+                    yield Request(packed, size)
                     packed, size = [], 0
                 packed.append(item)
                 size += weight
-            yield _Request(packed, size)
+            yield Request(packed, size)
 
-    def _send(self, sent: _Sent) -> _Refusal | None:
+    def _send(self, sent: UnderWay) -> _Refusal | None:
         """Send the requests and take the answers; returns the first refusal, if there is one."""
         refusal: _Refusal | None = None
         with closing(self._connection.batch_append(timeout=_CALL_SECONDS)) as call:
             while not sent.answered():
-                if call.ready:
-                    if (request := sent.next()) is not None:
-                        call.send(request, more=sent.more())
-                    elif sent.stopped:
-                        call.finish()
+                if call.ready and (request := sent.next()) is not None:
+                    call.send(request, more=sent.more())
                 answer = call.next()
                 if call.ended:
                     break
@@ -158,14 +145,24 @@ class Appender:
                 else:
                     sent.refused(number)
                     if refusal is None or number < refusal.number:
-                        refusal = _Refusal(number, told.error.details)
+                        refusal = _Refusal(number, told.error.message, told.error.details)
         return refusal
 
     # --- faults
 
-    def _refused(self, request: _Request, details: Message, patience: Patience) -> None:
+    def _check_order(self, sent: UnderWay, left: Sequence[Item]) -> None:
+        """Raise `StoreError` where a request was taken, and one before it was not."""
+        missing = {id(item) for item in left}
+        first: Item | None = None
+        for item in (item for request in sent.begun() for item in request.items):
+            if id(item) in missing:
+                first = first or item
+            elif first is not None:
+                raise overtaken(first, self._connection.location.url)
+
+    def _refused(self, request: Request, refusal: _Refusal, patience: Patience) -> None:
         """Make of a refusal what it means; returns where the rest is to be sent again."""
-        first = request.items[0]
+        first, details = request.items[0], refusal.details
         where = Where(
             store=self._connection.location.url,
             stream=first.stream,
@@ -176,14 +173,14 @@ class Appender:
             exceeded = shared_pb2.MaximumAppendSizeExceeded()
             details.Unpack(exceeded)
             if len(request.items) == 1:
-                raise DataError(
-                    f"an event of {first.size:,} bytes is larger than the server takes "
-                    f"({exceeded.maxAppendSize:,} bytes)",
-                    where=where,
-                    remedy="raise the server's MaxAppendSize, or keep such data outside of the "
-                    "event (a store step may do that) and resume",
-                )
+                raise _too_large(first, "MaxAppendSize", exceeded.maxAppendSize, where)
             self._most = min(exceeded.maxAppendSize, request.size // 2)
+        elif details.TypeName() == _EVENT_TOO_LARGE:
+            if len(request.items) == 1:
+                raise _too_large(first, "MaxAppendEventSize", None, where)
+            self._most = request.size // 2  # until the one that it means is alone
+        elif details.Is(_NOT_HANDLED):
+            patience.pause(f"it said: {refusal.message}")
         elif details.Is(shared_pb2.AccessDenied.DESCRIPTOR):
             raise StoreError(
                 f"the server does not let this user write the stream {first.stream!r}",
@@ -204,10 +201,8 @@ class Appender:
         elif details.Is(shared_pb2.Timeout.DESCRIPTOR):
             patience.pause("the server did not know in time whether an append took effect")
         elif not details.Is(_WRONG_REVISION):
-            raise StoreError(
-                f"the server refused an append: {details.TypeName() or 'for no known reason'}",
-                where=where,
-            )
+            said = refusal.message or details.TypeName() or "for no known reason"
+            raise StoreError(f"the server refused an append: {said}", where=where)
 
     def _elsewhere(self, item: Item, details: Message) -> ConflictError:
         """A stream is shorter than it was when it was last looked at, or not there any more."""
@@ -261,70 +256,23 @@ class Appender:
         )
 
 
-class _Sent:
-    """Requests under way on one call."""
+def overtaken(item: Item, url: str) -> StoreError:
+    """An event is not there, and one that must come after it is."""
+    return StoreError(
+        "the server took later events and refused this one: the order over streams is not the "
+        "source's any more",
+        where=Where(store=url, stream=item.stream, stream_position=item.revision, event_id=item.id),
+        remedy="end the job with `eventmig cancel` and run it anew, or with order=stream in the "
+        "URL, where that order does not matter",
+    )
 
-    def __init__(self, requests: Sequence[_Request]) -> None:
-        self.requests = requests
-        self.positions: dict[int, int] = {}
-        self._begun = self._bytes_begun = 0
-        self._ended = self._bytes_ended = 0
-        self.stopped = self._full = False
 
-    def next(self) -> bytes | None:
-        """The next request, if there is one and room for it."""
-        if not self.more():
-            return None
-        number, request = self._begun, self.requests[self._begun]
-        self._begun += 1
-        self._bytes_begun += request.size
-        first = request.items[0]
-        events = [item.message for item in request.items]
-        return wire.request(number, first.stream, first.revision, events)
-
-    def more(self) -> bool:
-        """Whether a request may be sent now.
-
-        Once as many are under way as may be, half of them must be answered first: so the
-        next ones go out together.
-        """
-        if self.stopped or self._begun == len(self.requests):
-            return False
-        under_way = self._begun - self._ended
-        size = self._bytes_begun - self._bytes_ended
-        most = 0.5 if self._full else 1.0
-        self._full = under_way > 0 and (
-            under_way >= most * _UNDER_WAY or size >= most * _BYTES_UNDER_WAY
-        )
-        return not self._full
-
-    def succeeded(self, number: int, success: Message) -> None:
-        """Take a request for done; raises `ConflictError` where the server numbered otherwise."""
-        last = self.requests[number].items[-1]
-        if success.current_revision != last.revision:
-            raise ConflictError(
-                f"the stream {last.stream!r} was deleted, and goes on counting where it ended "
-                f"({success.current_revision}, not {last.revision})",
-                where=Where(stream=last.stream, stream_position=success.current_revision),
-                remedy="name the new streams differently (prefix=… in the URL, or --naming)",
-            )
-        self.positions[number] = success.position.commit_position
-        self._end(number)
-
-    def refused(self, number: int) -> None:
-        """Take a request for answered, and send nothing more."""
-        self._end(number)
-        self.stopped = True
-
-    def answered(self) -> bool:
-        """Whether no answer is to come."""
-        whole = self.stopped or self._begun == len(self.requests)
-        return whole and self._ended == self._begun
-
-    def begun(self) -> Sequence[_Request]:
-        """The requests that were sent, or may have been."""
-        return self.requests[: self._begun]
-
-    def _end(self, number: int) -> None:
-        self._ended += 1
-        self._bytes_ended += self.requests[number].size
+def _too_large(item: Item, option: str, limit: int | None, where: Where) -> DataError:
+    """An event that the server does not take however it is sent."""
+    most = option if limit is None else f"{limit:,} bytes"
+    return DataError(
+        f"an event of {item.size:,} bytes is larger than the server takes ({most})",
+        where=where,
+        remedy=f"raise the server's {option}, or keep such data outside of the event (a store "
+        "step may do that) and resume",
+    )

@@ -22,7 +22,6 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _SENT: Final = "sent"
 _ANSWERED: Final = "answered"
 _ENDED: Final = "ended"
-_FINISHED: Final = "finished"
 _BEGUN: Final = "begun"
 
 
@@ -48,8 +47,7 @@ class CallError(grpc.RpcError):  # type: ignore[misc]
 class Exchange:
     """A call under way. Close it.
 
-    `ready`: whether the next request may be sent, or the call finished. `ended`: the server
-    ended the call, and well.
+    `ready`: whether the next request may be sent. `ended`: the server ended the call, and well.
     """
 
     def __init__(
@@ -61,7 +59,6 @@ class Exchange:
         """
         self.ready = True
         self.ended = False
-        self._finished = False
         self._due = {_BEGUN, _ENDED, _ANSWERED}
         self._call = channel._channel.segregated_call(
             cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
@@ -85,18 +82,11 @@ class Exchange:
         )
 
     def send(self, request: bytes, *, more: bool) -> None:
-        """Begin to send a request; `more`: another one follows, or `finish`, before any wait."""
+        """Begin to send a request; `more`: another one follows, whatever the answers say."""
         self.ready = False
         self._due.add(_SENT)
         flags = _HELD_BACK if more else 0
         self._call.operate((cygrpc.SendMessageOperation(request, flags),), _SENT)
-
-    def finish(self) -> None:
-        """Send what was held back, and no more requests; harmless twice."""
-        if not self._finished:
-            self._finished = True
-            self._due.add(_FINISHED)
-            self._call.operate((cygrpc.SendCloseFromClientOperation(0),), _FINISHED)
 
     def next(self) -> bytes | None:
         """Wait for something: an answer; or None, and the call is `ready` again, or it ended.

@@ -23,9 +23,10 @@ from typing import Final
 
 from eventmig.errors import ConflictError, CrossingError, FencedError, JobLostError, Where
 from eventmig.stores.base import Fence
-from eventmig.stores.kurrent.append import Appender, Item
+from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.log import Log
 from eventmig.stores.kurrent.rules import MOVED
+from eventmig.stores.kurrent.under_way import Item
 from eventmig.stores.kurrent.url import Location
 from eventmig.stores.kurrent.wire import proposed
 

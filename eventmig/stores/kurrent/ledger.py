@@ -33,10 +33,11 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.stores.kurrent import entries
-from eventmig.stores.kurrent.append import Appender, Item
+from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.client import Connection
 from eventmig.stores.kurrent.log import Log
 from eventmig.stores.kurrent.rules import METADATA
+from eventmig.stores.kurrent.under_way import Item
 from eventmig.stores.kurrent.url import Location
 from eventmig.stores.kurrent.wire import proposed
 

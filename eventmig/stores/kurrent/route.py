@@ -16,9 +16,10 @@ from typing import Final
 
 from eventmig.errors import ConflictError
 from eventmig.stores.base import PublishedRoute
-from eventmig.stores.kurrent.append import Appender, Item
+from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.client import Message
 from eventmig.stores.kurrent.log import Log
+from eventmig.stores.kurrent.under_way import Item
 from eventmig.stores.kurrent.url import Location
 from eventmig.stores.kurrent.wire import proposed
 

@@ -39,7 +39,7 @@ from eventmig.stores.base import (
     PublishedRoute,
     TargetTransaction,
 )
-from eventmig.stores.kurrent.append import Appender, Item
+from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.client import PATIENCE, Connection
 from eventmig.stores.kurrent.fence import FenceStream, is_shut, opened, shut
 from eventmig.stores.kurrent.ledger import Ledger, ledger_of
@@ -47,6 +47,7 @@ from eventmig.stores.kurrent.log import END, name_of
 from eventmig.stores.kurrent.read import KurrentReader
 from eventmig.stores.kurrent.route import RouteStream
 from eventmig.stores.kurrent.rules import METADATA, MOVED
+from eventmig.stores.kurrent.under_way import Item
 from eventmig.stores.kurrent.url import Door, Location, lock_name
 from eventmig.stores.kurrent.wire import proposed
 from eventmig.stores.kurrent.write import (

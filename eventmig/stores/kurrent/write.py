@@ -19,11 +19,12 @@ from sqlalchemy import Connection as SqlConnection
 
 from eventmig.errors import ConflictError, DataError, Where
 from eventmig.events import Columns, Event, NewEvent
-from eventmig.stores.kurrent.append import Appender, Item
+from eventmig.stores.kurrent.append import Appender, overtaken
 from eventmig.stores.kurrent.client import Message
 from eventmig.stores.kurrent.envelope import Envelope, is_json, seal, unseal
 from eventmig.stores.kurrent.fence import FenceStream
 from eventmig.stores.kurrent.rules import MOVED
+from eventmig.stores.kurrent.under_way import Item
 from eventmig.stores.kurrent.url import Location, Order
 from eventmig.stores.kurrent.wire import proposed
 
@@ -123,7 +124,7 @@ class KurrentTransaction:
         known, location = self.heads_known, self._store.location
         for stream, type_ in set(zip(columns.streams, columns.types, strict=True)):
             check_names(location, stream, type_, "-")
-        last = 0
+        last, ordered = 0, location.order is Order.GLOBAL
         items: list[Item] = []
         for event, origin_global in zip(
             columns.events(positions), columns.origin_globals, strict=True
@@ -135,10 +136,12 @@ class KurrentTransaction:
                 continue
             if there.id != item.id:
                 raise self._other(item, there)
+            if items and ordered:
+                raise overtaken(items[0], location.url)
             last = max(last, there.position)
         if location.order is Order.STREAM:
             items = _by_stream(items)
-        last = max(last, self._appender.append(items))
+        last = max(last, self._appender.append(items, ordered=ordered))
         known.last.update(zip(columns.streams, positions, strict=True))
         self._account(last)
         return last
