@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from eventmig.errors import (
     JobLostError,
     StoreError,
     StoreUnavailableError,
+    UpcastError,
     VerifyError,
 )
 from eventmig.events import Event, NewEvent, Origin
@@ -160,6 +163,20 @@ def test_a_leader_that_changes_in_the_middle_of_a_batch_is_followed(tmp_path: Pa
         assert second.faults.appended > 10
         made = essence(everything(target), 0)
     assert made == undisturbed(tmp_path / "sqlite", events)
+
+
+@pytest.mark.parametrize("fault", [Fault.DROPPED, Fault.NO_LEADER])
+def test_a_read_goes_on_where_it_broke_off(node: Node, fault: Fault) -> None:
+    url = kurrent.fresh(node.url)
+    events = into_kurrent(url, history(40))
+    with KurrentStore(locate(url), mode="read") as store:
+        for at in (1, 5, 23):
+            node.faults.on_read(at, fault)
+            assert [e for batch in store.read_all(batch_size=7) for e in batch] == events
+            node.faults.on_read(3, fault)
+            mine = [e for e in events if e.stream == "cart-1"]
+            assert list(store.read_stream("cart-1", first=1)) == mine[1:]
+    assert not node.faults.reads
 
 
 def test_a_holder_that_lost_the_ledger_writes_nothing_more(tmp_path: Path, node: Node) -> None:
@@ -355,6 +372,50 @@ def test_a_stream_deleted_during_the_copy_is_found_out(tmp_path: Path, node: Nod
     report = commands.upcast(its)
     assert report.ready, "the streams go on counting where they ended"
     assert "cart-1" not in {e.origins[0].stream for e in everything(target)}
+
+
+def test_what_grows_too_old_between_two_commands_is_found_out(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within one command a `$maxAge` is that of its begin: a copy and its verification agree."""
+    source = kurrent.fresh(node.url)
+    into_kurrent(source, history(40))
+    name = f"$${locate(source).prefix}cart-1"
+    rules = Proposal(id=str(uuid.uuid4()), type="$metadata", data=b'{"$maxAge": 600}')
+    node.log.append(name, Expect.ANY, [rules])
+    its = job(tmp_path, source, kurrent.fresh(node.url))
+    assert commands.upcast(its).ready
+    now = time.time_ns
+    monkeypatch.setattr("eventmig.stores.kurrent.rules.time.time_ns", lambda: now() + 10**12)
+    found = commands.verify(its).verification
+    assert found is not None
+    assert any("as when they were read" in m.expected for m in found.shown)
+
+
+@pytest.mark.parametrize("order", ["global", "stream"])
+def test_bytes_that_are_no_text_are_copied_or_refused_by_name(
+    tmp_path: Path, node: Node, order: str
+) -> None:
+    source, target = kurrent.fresh(node.url), kurrent.fresh(node.url, order=order)
+    raw = b"\x00\xff\xfe"
+    put = partial(Proposal, data=raw, metadata=raw, content_type="application/octet-stream")
+    stream = f"{locate(source).prefix}cart-1"
+    node.log.append(stream, Expect.ANY, [put(id=str(uuid.uuid4()), type="Untouched")])
+    its = job(tmp_path, source, target)
+    assert commands.upcast(its).ready
+    (copied,) = node.log.visible(f"{locate(target).prefix}cart-1")
+    assert (copied.event.data, copied.event.content_type) == (raw, "application/octet-stream")
+    (event,) = everything(target)
+    assert (event.data, event.metadata) == (raw, everything(source)[0].metadata)
+    with pytest.raises(DataError, match="not UTF-8") as refused:
+        commands.upcast(job(tmp_path, source, "sqlite:///refused.db"))
+    assert refused.value.where.stream == "cart-1"
+    node.log.append(stream, Expect.ANY, [put(id=str(uuid.uuid4()), type="Opened")])
+    with pytest.raises(UpcastError) as unreadable:
+        commands.upcast(its)
+    where = unreadable.value.where
+    assert (where.stream, where.stream_position, where.type) == ("cart-1", 1, "Opened")
+    assert len(everything(target)) == 1
 
 
 def test_a_target_stream_deleted_during_the_copy_is_found_out(tmp_path: Path, node: Node) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from eventmig.errors import StoreUnavailableError
+from eventmig.project import sql_engine
+from eventmig.rebuild import load, rebuild_snapshots
 from eventmig.rebuild.following import bring_up_to_date, follow
 from eventmig.stores.kurrent.store import KurrentStore
 from eventmig.stores.kurrent.url import locate
@@ -19,12 +22,25 @@ from tests.kurrent_server.server import Node, running
 from tests.unit.rebuild_helpers import engine_at, rows_of, same
 from tests.unit.test_read_model import daily, orders, rebuild, sales, sums
 from tests.unit.test_read_model_following import until
+from tests.unit.test_snapshots import cart, carts
 
 
 @pytest.fixture
 def node() -> Iterator[Node]:
     with running() as node:
         yield node
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A database for what is rebuilt: both kinds."""
+    if request.param == "sqlite":
+        made = engine_at(tmp_path / "read.db")
+        yield made
+        made.dispose()
+    else:
+        with sql_engine(request.getfixturevalue("postgres_url")) as made:
+            yield made
 
 
 @pytest.fixture
@@ -71,6 +87,30 @@ def test_a_read_model_is_rebuilt_and_kept_up_to_date(node: Node, engine: Engine)
         finally:
             end.set()
             following.join()
+
+
+def test_read_models_and_snapshots_are_rebuilt_into_either_database(
+    node: Node, either: Engine
+) -> None:
+    url, other = kurrent.fresh(node.url), kurrent.fresh(node.url)
+    into_kurrent(url, orders(30))
+    into_kurrent(other, carts(60)[:40])
+    with KurrentStore(locate(url), mode="read") as source:
+        rebuild(daily(), either, source)
+        assert rows_of(either, sales) == sums(30)
+        into_kurrent(url, orders(45)[30:])
+        bring_up_to_date([daily()], source=source, upcast=same, engine=either)
+        assert rows_of(either, sales) == sums(45)
+    with KurrentStore(locate(other), mode="read") as source:
+        how: Any = {"source": source, "upcast": same, "engine": either, "release": "1"}
+        (result,) = rebuild_snapshots([cart()], **how)
+        assert result.events_read == 40
+        events = into_kurrent(other, carts(60)[40:])
+        for stream in (f"cart-{n}" for n in range(5)):
+            loaded = load(cart(), stream, **how)
+            assert loaded.from_snapshot
+            assert loaded.events_replayed
+            assert loaded.state == cart().fold(e for e in events if e.stream == stream)
 
 
 def test_a_follower_subscribes_and_goes_on_where_its_subscription_drops(

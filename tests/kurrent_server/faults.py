@@ -15,6 +15,7 @@ class Fault(Enum):
     ANSWER_LOST = "answer lost"  # the write took effect, then the connection breaks
     TIMEOUT = "timeout"  # the write took effect, the server answers that it does not know
     NOT_LEADER = "not leader"  # another node is the leader now
+    NO_LEADER = "no leader"  # the cluster elects one
     DELETED = "deleted"  # somebody soft-deletes the stream just before
     SILENT = "silent"  # the write took effect, and no answer ever comes
     BUSY = "busy"  # the server is too busy, or not ready, or has no leader yet

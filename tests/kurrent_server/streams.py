@@ -83,7 +83,10 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         else:
             responses = self._all(options)
         for response in responses:
-            if fault() is not None:
+            met = fault()
+            if met is Fault.NO_LEADER:
+                context.abort(grpc.StatusCode.UNKNOWN, "No leader info available in response")
+            if met is not None:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
             yield response
 

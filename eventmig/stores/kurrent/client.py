@@ -41,6 +41,8 @@ _TRANSIENT: Final = frozenset(
         grpc.StatusCode.INTERNAL,
     }
 )
+_NO_LEADER: Final = "No leader info available"
+"""What a server says, as an unknown error, while its cluster elects a leader."""
 _CLOSED_HERE: Final = "Channel closed!"
 """What grpc says of a call whose channel was closed on this side."""
 _LIBRARIES: Final = (
@@ -197,7 +199,7 @@ class Patience:
 
 def transient(error: grpc.RpcError) -> bool:
     """Whether the same call may succeed a little later."""
-    return error.code() in _TRANSIENT
+    return error.code() in _TRANSIENT or _NO_LEADER in details(error)
 
 
 def is_gone(error: grpc.RpcError) -> bool:
