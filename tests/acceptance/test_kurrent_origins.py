@@ -97,7 +97,7 @@ def test_a_wrong_position_is_found(
     found = commands.verify(its).verification
     assert found is not None
     (mismatch,) = found.shown
-    assert (mismatch.kind, mismatch.field) == ("differs", "origin's global position")
+    assert (mismatch.kind, mismatch.field) == ("differs", "origin_global_position")
     assert (mismatch.expected, mismatch.found) == (str(right), str(wrong or 0))
     assert mismatch.stream == victim.stream.removeprefix(locate(its.config.target or "").prefix)
     assert mismatch.stream_position == victim.revision

@@ -138,7 +138,7 @@ def _misplaced(held: list[tuple[Event, int]], wanted: dict[str, int]) -> Iterato
             yield mismatch_at(
                 event,
                 kind="differs",
-                field="origin's global position",
+                field="origin_global_position",
                 expected=str(right),
                 found=str(at),
             )
