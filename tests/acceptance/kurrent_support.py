@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eventmig import Registry, commands
+from eventmig.errors import JobError, StoreError
 from eventmig.events import Event, NewEvent, Origin
 from eventmig.project import Project
 from eventmig.stores.base import ANY
 from eventmig.stores.kurrent.store import KurrentStore
 from eventmig.stores.kurrent.url import locate
+from tests import kurrent
 from tests.acceptance.support import fill, project, read, steps
+
+if TYPE_CHECKING:  # its messages are those of one client, and the tests may run with the other
+    from tests.kurrent_server.faults import Fault
+    from tests.kurrent_server.server import Node
 
 
 def job(folder: Path, source: str, target: str, **config: Any) -> Project:
@@ -51,3 +58,24 @@ def reference(folder: Path, events: list[Event]) -> list[Event]:
     fill(folder / "source.db", events)
     assert commands.upcast(project(folder, Registry(steps()))).ready
     return read(folder / "target.db")
+
+
+def cut_off_and_resumed(
+    folder: Path, node: Node, fault: Fault, appends: Iterable[int], wanted: list[Event]
+) -> int:
+    """Run a job from `source.db` anew for each of these appends, meet the fault there, and resume.
+
+    Each must end as wanted. Returns how many of the runs were cut off.
+    """
+    cut = 0
+    for at in appends:
+        its = job(folder, "sqlite:///source.db", kurrent.fresh(node.url))
+        node.faults.on_append(at, fault)
+        try:
+            commands.upcast(its)
+        except (StoreError, JobError):
+            cut += 1
+        node.faults.appends.clear()
+        assert commands.upcast(its).ready, at
+        assert essence(everything(its.config.target or ""), 0) == wanted, at
+    return cut

@@ -20,7 +20,6 @@ from eventmig.errors import (
     ConfigError,
     ConflictError,
     DataError,
-    JobError,
     JobLostError,
     StoreError,
     StoreUnavailableError,
@@ -34,7 +33,14 @@ from eventmig.stores.kurrent.store import KurrentStore
 from eventmig.stores.kurrent.url import locate
 from eventmig.stores.open import open_store
 from tests import kurrent
-from tests.acceptance.kurrent_support import essence, everything, into_kurrent, job, reference
+from tests.acceptance.kurrent_support import (
+    cut_off_and_resumed,
+    essence,
+    everything,
+    into_kurrent,
+    job,
+    reference,
+)
 from tests.acceptance.support import cli, environment, event, fill, history, project_in_files
 from tests.kurrent_server.faults import Fault
 from tests.kurrent_server.log import Proposal
@@ -95,17 +101,8 @@ def test_a_job_cut_off_at_any_append_is_resumed(
     events = history(21)
     wanted = undisturbed(tmp_path / "sqlite", events)
     fill(tmp_path / "source.db", events)
-    cut = 0
-    for at in range(1, appends_of_a_job(tmp_path / "alone", events) + 1, 2):
-        its = job(tmp_path, "sqlite:///source.db", kurrent.fresh(node.url))
-        node.faults.on_append(at, fault)
-        try:
-            commands.upcast(its)
-        except (StoreError, JobError):
-            cut += 1
-        node.faults.appends.clear()
-        assert commands.upcast(its).ready, at
-        assert essence(everything(its.config.target or ""), 0) == wanted, at
+    appends = range(1, appends_of_a_job(tmp_path / "alone", events) + 1, 2)
+    cut = cut_off_and_resumed(tmp_path, node, fault, appends, wanted)
     assert cut > 8
 
 

@@ -10,11 +10,17 @@ from pathlib import Path
 import pytest
 
 from eventmig import commands
-from eventmig.errors import JobError, StoreError, StoreUnavailableError
+from eventmig.errors import StoreUnavailableError
 from eventmig.stores.kurrent.store import KurrentStore
 from eventmig.stores.kurrent.url import locate
 from tests import kurrent
-from tests.acceptance.kurrent_support import essence, everything, job, reference
+from tests.acceptance.kurrent_support import (
+    cut_off_and_resumed,
+    essence,
+    everything,
+    job,
+    reference,
+)
 from tests.acceptance.support import event, fill, history
 from tests.kurrent_server.faults import Fault
 from tests.kurrent_server.log import Record
@@ -106,17 +112,7 @@ def test_cut_off_at_any_append_of_it_the_job_resumes(
     appends = node.faults.appended - before
     whole = [n for n, r in enumerate(node.log.records) if b'"whole"' in r.event.data]
     assert whole, "the stream was replaced in the course of it"
-    cut = 0
-    for at in range(1, appends + 1, 3):
-        its = job(tmp_path, "sqlite:///source.db", kurrent.fresh(node.url))
-        node.faults.on_append(at, fault)
-        try:
-            commands.upcast(its)
-        except (StoreError, JobError):
-            cut += 1
-        node.faults.appends.clear()
-        assert commands.upcast(its).ready, at
-        assert essence(everything(its.config.target or ""), 0) == wanted, at
+    cut = cut_off_and_resumed(tmp_path, node, fault, range(1, appends + 1, 3), wanted)
     assert cut > 5
 
 
