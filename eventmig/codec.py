@@ -16,6 +16,7 @@ from typing import Final, Never, TypeAlias, cast
 
 import msgspec
 from msgspec import Raw
+from pydantic_core import from_json
 
 from eventmig.errors import CodecError, Where
 
@@ -81,13 +82,26 @@ _REMEDY = "the stored bytes are not JSON text; look at them with `eventmig show`
 
 
 def decode_strict(data: bytes | Raw) -> Value:
-    """Bytes to a value by the slow, obvious road; refuses duplicate keys too.
+    """`decode` by other parsers than its own: the verifier's reading. Raises `CodecError`.
 
-    Raises `CodecError`. This is the verifier's own reading, and `decode`'s for
-    what its parser cannot hold.
+    What comes out is encoded again, and must spell what went in: so no key, digit or
+    character was lost. Where it does not, the standard library's parser reads it, and
+    hands every number and every object to functions of this module.
     """
+    text = bytes(data)
     try:
-        text = bytes(data).decode("utf-8")
+        value = cast(Value, from_json(text, allow_inf_nan=False, cache_strings="keys"))
+        if _spells(_encoder.encode(value), text):
+            return value
+    except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        pass
+    return _decode_slowly(text)
+
+
+def _decode_slowly(data: bytes) -> Value:
+    """Bytes to a value by the slow, obvious road."""
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise CodecError(
             f"the bytes are not UTF-8 (byte {error.start}: {error.reason})", remedy=_REMEDY
@@ -127,9 +141,9 @@ def decode(data: bytes | Raw) -> Value:
     try:
         value = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return decode_strict(data)
+        return _decode_slowly(bytes(data))
     if type(value) in _MAY_LOSE and not _spells(_encoder.encode(value), bytes(data)):
-        return decode_strict(data)
+        return _decode_slowly(bytes(data))
     return value
 
 
@@ -163,7 +177,7 @@ def decode_members(data: bytes) -> Members:
         if not data.isascii():
             data.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        value = decode_strict(data)
+        value = _decode_slowly(data)
         if isinstance(value, dict):
             return cast(Members, value)
         raise CodecError(
@@ -172,7 +186,7 @@ def decode_members(data: bytes) -> Members:
         ) from error
     compact = _encoder.encode(members)
     if compact != data and not _spells(compact, data):
-        decode_strict(data)
+        _decode_slowly(data)
     return members
 
 
@@ -220,6 +234,8 @@ def canonical(value: Value) -> bytes:
 
 def same(left: object, right: object) -> bool:
     """JSON equality: numbers by value (1.10 is 1.1), `true` is not 1, lists in order."""
+    if isinstance(left, str):
+        return left == right
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, list) and isinstance(right, list):

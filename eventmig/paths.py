@@ -53,6 +53,8 @@ def text(path: Path) -> str:
 
 def get(value: Value, path: Path) -> Value | _Absent:
     """What stands at a path, or ABSENT; never raises."""
+    if len(path) == 1 and isinstance(value, dict):  # as most paths are
+        return value.get(path[0], ABSENT)  # type: ignore[arg-type]
     found: Value | _Absent = value
     for part in path:
         if isinstance(part, str):
@@ -76,9 +78,11 @@ def put(value: Value, path: Path, new: Value) -> Value:
         return new
     part, rest = path[0], path[1:]
     if isinstance(part, str) and isinstance(value, dict):
-        if rest and part not in value:
+        if not rest:
+            return {**value, part: new}
+        if part not in value:
             raise KeyError(part)
-        return {**value, part: put(value.get(part), rest, new)}
+        return {**value, part: put(value[part], rest, new)}
     if isinstance(part, int) and isinstance(value, list) and 0 <= part < len(value):
         return [*value[:part], put(value[part], rest, new), *value[part + 1 :]]
     raise KeyError(part)

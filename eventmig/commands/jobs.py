@@ -301,6 +301,7 @@ def verify(
         opened(source_url) as reader,
         opened(target_url, "write") as writer,
         writer.lock(),
+        calm_collector(),
     ):
         job = job_of(writer)
         if job.release != frozen.name:

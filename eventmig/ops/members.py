@@ -144,16 +144,16 @@ class Rename(BaseOp):
     to: str
 
     def up(self, data: Value, event: Event) -> Value:
-        target = (*self.path[:-1], self.to)
-        if get(data, target) is not ABSENT:
-            raise taken(target)
-        if get(data, self.path) is ABSENT:
+        place, old, to = self.path[:-1], self.path[-1], self.to
+        parent = get(data, place) if place else data
+        if not isinstance(parent, dict):
             return data
-        parent = get(data, self.path[:-1])
-        assert isinstance(parent, dict)
-        old = self.path[-1]
-        renamed = {(self.to if k == old else k): v for k, v in parent.items()}
-        return put(data, self.path[:-1], renamed)
+        if to in parent:
+            raise taken((*place, to))
+        if old not in parent:
+            return data
+        renamed = {(to if k == old else k): v for k, v in parent.items()}
+        return put(data, place, renamed) if place else renamed
 
     def inverse(self) -> Op:
         return Rename((*self.path[:-1], self.to), str(self.path[-1]))
@@ -217,7 +217,9 @@ class Nest(BaseOp):
             return data
         if self.under in outer and not inner:
             raise taken(below)
-        rest = {k: v for k, v in outer.items() if k not in moved}
+        rest = outer.copy()
+        for key in moved:
+            del rest[key]
         return put(data, self.parent, {**rest, self.under: {**inner, **moved}})
 
     def inverse(self) -> Op:

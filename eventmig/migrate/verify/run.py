@@ -160,13 +160,14 @@ def verify_tail(
         windows = ledger.windows(connection, job)
         marks = list(ledger.batches(connection, job, after=told.verified_batch))[:at_most]
     own = [mark for mark in marks if mark.number not in windows]
-    derivation = Derivation(source, target, pipeline, job)
+    touched: set[str] = set()
+    derivation = Derivation(source, target, pipeline, job, touched=touched)
     for mark in own:
         found.include(derivation.check(mark))
         report(found.target_events, job.tally.written)
-    check_heads_of(target, derivation.touched, found)
-    if found.right and derivation.touched:
-        found.streams_hashed = extend_hashes(target, job, derivation.touched)
+    check_heads_of(target, touched, found)
+    if found.right and touched:
+        found.streams_hashed = extend_hashes(target, job, touched)
     if marks:
         _tell(target, job, found, marks, before=told.verified)
     return found
