@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from msgspec import Raw
 
@@ -24,7 +25,8 @@ class Constant:
     @property
     def value(self) -> codec.Value:
         """The value, fresh each time: whoever gets it may change it."""
-        return codec.decode(self.text.encode())
+        value = _decoded(self.text)
+        return codec.decode(self.text.encode()) if isinstance(value, dict | list) else value
 
     @property
     def raw(self) -> Raw:
@@ -33,6 +35,11 @@ class Constant:
 
     def __str__(self) -> str:
         return self.text
+
+
+@lru_cache(1_000)
+def _decoded(text: str) -> codec.Value:
+    return codec.decode(text.encode())
 
 
 @dataclass(frozen=True, slots=True)

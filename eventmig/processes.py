@@ -18,6 +18,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO, Any, BinaryIO, Final
 
@@ -72,12 +73,15 @@ class Child:
         self._reader: threading.Thread | None = None
 
     def ask(self, order: Order) -> Answers:
-        """Give it an order; the one before must have been answered to its end."""
+        """Give it an order. Orders are answered one after the other: what answers the one
+        before must be taken to its end first.
+        """
         assert self._process.stdin is not None
         lines = [order]
         if self._reader is None:
             assert self._process.stdout is not None
             _widen(self._process.stdout)
+            _widen(self._process.stdin)  # an order may wait there while another is worked on
             self._reader = threading.Thread(
                 target=self._receive, args=(self._process.stdout,), daemon=True
             )
@@ -145,23 +149,25 @@ class Answers:
 
     def __init__(self, receive: Callable[..., bytes | None]) -> None:
         self._receive = receive
+        self._taken: deque[bytes] = deque()
         self._ended = False
 
-    def arrived(self) -> list[bytes]:
-        """Those that are there now, and were not given before."""
-        found: list[bytes] = []
+    def there(self) -> bool:
+        """Whether all of them are there; takes in those that are."""
         while not self._ended:
             message = self._receive(wait=False)
             if message is None:
                 self._ended = True
             elif message:
-                found.append(message)
+                self._taken.append(message)
             else:
-                break
-        return found
+                return False
+        return True
 
     def rest(self) -> Iterator[bytes]:
         """All that are left; waits for them."""
+        while self._taken:
+            yield self._taken.popleft()
         while not self._ended:
             message = self._receive(wait=True)
             if message is None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -15,12 +14,14 @@ from eventmig.events import Columns, Event, Kept, Origin
 from eventmig.migrate import ledger
 from eventmig.migrate.batch import Transformed, Transformer
 from eventmig.migrate.job import Transforming
+from eventmig.migrate.ledger import Batch, Job
 from eventmig.migrate.tally import Tally
 from eventmig.migrate.verify import Hashed, Share, Verification, VerifyHelper
 from eventmig.migrate.verify.derivation import Derivation
-from eventmig.migrate.verify.hashes import blocks, hash_block
+from eventmig.migrate.verify.hashes import hash_block
 from eventmig.processes import Answers, Child, Order, error_of, fault_of
 from eventmig.project import Project, job_of, opened
+from eventmig.stores.base import JobTarget
 from eventmig.transform import Pipeline
 
 T = TypeVar("T")
@@ -160,38 +161,62 @@ class _VerifyProcess:
 
     def derive(self, numbers: list[int]) -> Share[Verification]:
         answers = self._child.ask(self._order | {"derive": numbers})
-        return _Share(answers, _verification_decoder.decode)
+        return _Answer(answers, _verification_decoder.decode)
 
-    def hash_second_blocks(self, size: int) -> Share[Hashed]:
-        return _Share(self._child.ask(self._order | {"blocks_of": size}), _hashed_decoder.decode)
+    def hash(self, streams: list[str]) -> Share[Hashed]:
+        answers = self._child.ask(self._order | {"hash": streams})
+        return _Answer(answers, _hashed_decoder.decode)
 
 
-class _Share(Generic[T]):
-    """Decoded answers."""
+class _Answer(Generic[T]):
+    """One decoded answer."""
 
     def __init__(self, answers: Answers, decode: Callable[[bytes], T]) -> None:
         self._answers = answers
         self._decode = decode
 
-    def arrived(self) -> list[T]:
-        return [self._decode(message) for message in self._answers.arrived()]
+    def there(self) -> bool:
+        return self._answers.there()
 
-    def rest(self) -> Iterator[T]:
-        return map(self._decode, self._answers.rest())
+    def result(self) -> T:
+        (message,) = self._answers.rest()
+        return self._decode(message)
 
 
-def verifying(project: Project, order: Order) -> Iterator[bytes]:
-    """In the child: a message per batch, or per block of streams."""
-    with opened(order["source"]) as source, opened(order["target"]) as target:
-        job = job_of(target)
-        if "derive" not in order:
-            for names in itertools.islice(blocks(target, order["blocks_of"]), 1, None, 2):
-                yield _encoder.encode(hash_block(target, job, names))
+class _Verifying:
+    """In the child: one message per order. The stores stay open until the process ends."""
+
+    def __init__(self) -> None:
+        self._open: _Opened | None = None
+
+    def __call__(self, project: Project, order: Order) -> Iterator[bytes]:
+        here = self._open = self._open or _Opened.of(project, order)
+        if "hash" in order:
+            yield _encoder.encode(hash_block(here.target, here.job, order["hash"]))
             return
-        numbers = set(order["derive"])
-        pipeline = _pipeline(project, order | {"naming": job.naming})
-        derivation = Derivation(source, target, pipeline, job)
+        found = Verification()
+        for number in order["derive"]:
+            found.include(here.derivation.check(here.marks[number]))
+        yield _encoder.encode(found)
+
+
+class _Opened(NamedTuple):
+    target: JobTarget
+    job: Job
+    marks: dict[int, Batch]
+    derivation: Derivation
+
+    @classmethod
+    def of(cls, project: Project, order: Order) -> _Opened:
+        stores = contextlib.ExitStack()
+        source = stores.enter_context(opened(order["source"]))
+        target = stores.enter_context(opened(order["target"]))
+        job = job_of(target)
         with target.reading() as connection:
-            marks = [m for m in ledger.batches(connection, job) if m.number in numbers]
-        for mark in marks:
-            yield _encoder.encode(derivation.check(mark))
+            marks = {mark.number: mark for mark in ledger.batches(connection, job)}
+        pipeline = _pipeline(project, order | {"naming": job.naming})
+        stores.pop_all()
+        return cls(target, job, marks, Derivation(source, target, pipeline, job))
+
+
+verifying = _Verifying()

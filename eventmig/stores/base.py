@@ -128,6 +128,13 @@ class EventReader(Protocol):
         """One stream's events in order; `first` and `last` are inclusive."""
         ...
 
+    def read_streams(self, streams: Collection[str]) -> Iterator[list[Event]]:
+        """Batches of the events of these streams: stream after stream, each in order.
+
+        Which stream comes first is the store's affair, and where a batch ends, too.
+        """
+        ...
+
     def event(self, event_id: str) -> Event | None:
         """The event with this id, or None."""
         ...
@@ -486,6 +493,27 @@ class Dropping(Protocol):
         Streams of a release in shared tables go; the tables stay.
         """
         ...
+
+
+def one_by_one(
+    read_stream: Callable[[str], Iterator[Event]], streams: Collection[str]
+) -> Iterator[list[Event]]:
+    """`read_streams`, for a store that can be asked for one stream only."""
+    for stream in streams:
+        batch: list[Event] = []
+        size = 0
+        for event in read_stream(stream):
+            batch.append(event)
+            size += len(event.data)
+            if len(batch) >= _BATCH or size > _BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+
+_BATCH = 1_000
+_BATCH_BYTES = 16 * 1024 * 1024
 
 
 def all_events(batches: Iterable[list[Event]]) -> Iterator[Event]:

@@ -36,7 +36,7 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(verified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(jobs, "WORTH_A_HELPER", 0)
-    monkeypatch.setattr(run, "_BLOCK", 2)
+    monkeypatch.setattr(run, "_BLOCK", 20)
     shutil.copytree(verified, tmp_path / "here")
     return tmp_path / "here"
 

@@ -228,6 +228,10 @@ class StoreConformance:
         assert sum(sizes) == 4
         assert max(sizes) == 2
         assert [len(batch) for batch in store.read_data()] == sizes
+        store.append("t", [an_event(9)], expected=NONE)
+        batches = list(store.read_streams(["t", "s"]))
+        assert sum(map(len, batches)) == 5
+        assert max(sum(len(e.data) for e in batch) for batch in batches) <= 2 * 9_000_002
 
     def test_reading_leaves_the_garbage_collector_as_it_was(self, store: Store) -> None:
         store.append("s", [an_event(n) for n in range(4)], expected=NONE)
@@ -245,6 +249,18 @@ class StoreConformance:
         assert list(store.read_stream("s")) == events
         first = store.first_position
         assert list(store.read_stream("s", first=first + 1, last=first + 3)) == events[1:4]
+
+    def test_several_streams_are_read_one_after_the_other(self, store: Store) -> None:
+        for start in range(3):
+            for stream in ("b", "a", "long", "d"):
+                more = [an_event(9_000 + n) for n in range(1_100 if stream == "long" else 3)]
+                more = [m._replace(id=str(uuid.uuid4())) for m in more]
+                store.append(stream, more, expected=ANY if start else NONE)
+        found = list(all_events(store.read_streams(["long", "none", "a", "d"])))
+        order = list(dict.fromkeys(event.stream for event in found))
+        assert sorted(order) == ["a", "d", "long"]
+        assert found == [event for stream in order for event in store.read_stream(stream)]
+        assert list(store.read_streams([])) == []
 
     def test_heads_categories_and_types_are_counted(self, store: Store) -> None:
         store.append("order-2", [an_event(1), an_event(2, type_="A")], expected=NONE)
@@ -450,6 +466,9 @@ class StoreConformance:
         assert {h.stream: h.last for h in store.heads(list(heads))} == heads
         for stream in heads:
             assert list(store.read_stream(stream)) == [e for e in read if e.stream == stream]
+        together = list(all_events(store.read_streams(list(heads))))
+        assert len(together) == len(read)
+        assert sorted(together, key=lambda e: e.stream) == sorted(read, key=lambda e: e.stream)
         if Capability.UNDO in store.capabilities:
             with store.begin() as transaction:
                 transaction.truncate_after(0)

@@ -20,11 +20,11 @@ from eventmig.migrate.verify.hashes import Hashed
 from eventmig.migrate.verify.run import (
     WORTH_A_HELPER,
     OnVerified,
-    Share,
     VerifyHelper,
     verify_job,
     verify_tail,
 )
+from eventmig.migrate.verify.sharing import Share
 
 __all__ = [
     "WORTH_A_HELPER",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from eventmig.events import Event
 
@@ -67,6 +68,25 @@ class Verification:
         self.mismatches += 1
         if len(self.shown) < SHOWN:
             self.shown.append(mismatch)
+
+
+class InOrder:
+    """What the parts of a verification found, put together in the order of the parts.
+
+    They may come in any order; of the mismatches only the first are kept, as ever.
+    """
+
+    def __init__(self) -> None:
+        self.found = Verification()
+        self._shown: list[tuple[int, Mismatch]] = []
+
+    def include(self, number: int, part: Verification) -> None:
+        """Add what the part of this number found."""
+        self._shown += [(number, mismatch) for mismatch in part.shown]
+        self._shown.sort(key=itemgetter(0))
+        del self._shown[SHOWN:]
+        self.found.include(replace(part, shown=[]))
+        self.found.shown = [mismatch for _, mismatch in self._shown]
 
 
 def mismatch_at(

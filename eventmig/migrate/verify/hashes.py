@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain, groupby
+from operator import attrgetter
 
 from eventmig.events import Event
 from eventmig.migrate import ledger
@@ -17,25 +19,32 @@ _STREAMS = 20_000
 
 def chained(previous: bytes, event: Event) -> bytes:
     """SHA-256 over the previous hash and everything an event is, parts told apart by length."""
-    digest = hashlib.sha256(previous)
-    origins = ";".join(f"{o.stream}\x1f{o.stream_position}\x1f{o.ordinal}" for o in event.origins)
-    for part in (
-        f"{event.stream_position}\x1f{event.id}\x1f{event.type}\x1f{event.schema_version}"
-        f"\x1f{event.recorded_at}".encode(),
-        origins.encode(),
-        event.data,
-        b"\x00" if event.metadata is None else b"\x01" + event.metadata,
-    ):
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
+    _, _, position, id_, type_, version, data, metadata, recorded_at, origins = event
+    place = f"{position}\x1f{id_}\x1f{type_}\x1f{version}\x1f{recorded_at}".encode()
+    origin = ";".join([f"{stream}\x1f{at}\x1f{n}" for stream, at, n in origins]).encode()
+    rest = b"\x00" if metadata is None else b"\x01" + metadata
+    return sha256(
+        b"".join(
+            (
+                previous,
+                len(place).to_bytes(8, "big"),
+                place,
+                len(origin).to_bytes(8, "big"),
+                origin,
+                len(data).to_bytes(8, "big"),
+                data,
+                len(rest).to_bytes(8, "big"),
+                rest,
+            )
+        )
+    ).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hashed:
-    """The present hashes of some streams, by name: (stream position, hash).
+    """The hashes of some streams that are not recorded as they are: (stream position, hash).
 
-    `known` of them were recorded before.
+    `known` of the streams have a hash recorded.
     """
 
     known: int
@@ -43,14 +52,19 @@ class Hashed:
     found: Verification
 
 
-def blocks(target: JobTarget, size: int) -> Iterator[list[str]]:
-    """The target's streams, so many at a time, ordered by name."""
+def blocks(target: JobTarget, events: int) -> Iterator[list[str]]:
+    """The names of the target's streams, as many at a time as hold so many events.
+
+    Never more names than a tenth of that: they are sent to another process at once.
+    """
     names: list[str] = []
+    size = 0
     for head in target.heads():
         names.append(head.stream)
-        if len(names) == size:
+        size += head.count
+        if size >= events or len(names) >= events // 10:
             yield names
-            names = []
+            names, size = [], 0
     if names:
         yield names
 
@@ -87,12 +101,13 @@ def hash_block(target: JobTarget, job: Job, streams: Sequence[str]) -> Hashed:
     found = Verification()
     with target.reading() as connection:
         recorded = ledger.hashes(connection, job, streams)
-    fresh: dict[str, tuple[int, bytes]] = {}
-    for stream in streams:
-        none = target.first_position - 1
-        old_position, old = recorded.get(stream, (none, b""))
-        position, value, last_global = none, b"", 0
-        for event in target.read_stream(stream):
+    none = (target.first_position - 1, b"")
+    fresh = dict.fromkeys(streams, none)
+    all_events = chain.from_iterable(target.read_streams(streams))
+    for stream, events in groupby(all_events, attrgetter("stream")):
+        old_position, old = recorded.get(stream, none)
+        (position, value), last_global = none, 0
+        for event in events:
             position, value = event.stream_position, chained(value, event)
             if event.global_position <= last_global:
                 found.add(
@@ -114,19 +129,21 @@ def hash_block(target: JobTarget, job: Job, streams: Sequence[str]) -> Hashed:
                         found=value.hex()[:16],
                     )
                 )
-        if position < old_position:
+        fresh[stream] = position, value
+    for stream, (old_position, _) in recorded.items():
+        if fresh[stream][0] < old_position:
             found.add(
                 Mismatch(
                     kind="hash",
                     stream=stream,
-                    stream_position=position,
+                    stream_position=fresh[stream][0],
                     expected=f"events up to {old_position}",
-                    found=f"events up to {position}",
+                    found=f"events up to {fresh[stream][0]}",
                 )
             )
-        fresh[stream] = (position, value)
     found.streams_hashed = len(fresh)
-    return Hashed(known=len(recorded), hashes=fresh, found=found)
+    new = {stream: now for stream, now in fresh.items() if recorded.get(stream) != now}
+    return Hashed(known=len(recorded), hashes=new, found=found)
 
 
 def extend_hashes(target: JobTarget, job: Job, streams: Collection[str]) -> int:

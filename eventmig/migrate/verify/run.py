@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Batch, Job
 from eventmig.migrate.states import CROSSED
 from eventmig.migrate.verify.derivation import Derivation, check_beyond
-from eventmig.migrate.verify.findings import Verification
+from eventmig.migrate.verify.findings import InOrder, Verification
 from eventmig.migrate.verify.hashes import (
     Hashed,
     blocks,
@@ -19,10 +19,9 @@ from eventmig.migrate.verify.hashes import (
     hash_block,
 )
 from eventmig.migrate.verify.heads import check_heads, check_heads_of
+from eventmig.migrate.verify.sharing import Share, Sharing
 from eventmig.stores.base import EventReader, JobTarget
 from eventmig.transform import Pipeline
-
-T = TypeVar("T")
 
 OnVerified = Callable[[int, int], None]
 """Called with (target events compared, target events in all)."""
@@ -30,30 +29,23 @@ OnVerified = Callable[[int, int], None]
 WORTH_A_HELPER = 50_000
 """Fewer events are verified alone in less time than a process takes to start."""
 
-_BLOCK = 2_000  # streams
-
-
-class Share(Protocol[T]):
-    """What a helper was asked for, as it comes in."""
-
-    def arrived(self) -> list[T]:
-        """What is there now, and was not given before."""
-        ...
-
-    def rest(self) -> Iterator[T]:
-        """What is left; waits for it."""
-        ...
+_BLOCK = 25_000  # events whose streams are hashed at once
+_MARKS = 2  # batches that are compared at once, where two processes share them
+_HEAD_START = 10  # of so many batches the helper is given one while this process looks at heads
 
 
 class VerifyHelper(Protocol):
-    """A second process that works on its share of the same verification, at the same time."""
+    """A second process that works on units of the same verification, at the same time.
+
+    Its answers come in the order of the questions.
+    """
 
     def derive(self, numbers: list[int]) -> Share[Verification]:
         """Have the batches of these numbers compared."""
         ...
 
-    def hash_second_blocks(self, size: int) -> Share[Hashed]:
-        """Have every second block of so many streams hashed: the second, the fourth, …"""
+    def hash(self, streams: list[str]) -> Share[Hashed]:
+        """Have these streams hashed."""
         ...
 
 
@@ -69,49 +61,47 @@ def verify_job(
 ) -> Verification:
     """Verify a job's target, by all three parts; without `derive`, heads and hashes only.
 
-    Hashes are recorded only when everything else was right. A helper takes half of it.
+    Hashes are recorded only when everything else was right. A helper shares the work.
     """
     found = Verification()
     with target.reading() as connection:
         marks = list(ledger.batches(connection, job))
         windows = ledger.windows(connection, job)
+    own = [mark for mark in marks if mark.number not in windows] if derive else []
+    deriving = _deriving(Derivation(source, target, pipeline, job), own, helper)
+    deriving.begin()
     check_heads(target, job, marks, windows, found)
-    if derive:
-        own = [mark for mark in marks if mark.number not in windows]
-        report = on_progress or (lambda done, total: None)
-        _derive(Derivation(source, target, pipeline, job), own, job, found, helper, report)
-        if job.state not in CROSSED:
-            check_beyond(target, job, found)
+    derived = InOrder()
+    for number, part in deriving.results():
+        derived.include(number, part)
+        if on_progress is not None:
+            on_progress(derived.found.target_events, job.tally.written)
+    found.include(derived.found)
+    if derive and job.state not in CROSSED:
+        check_beyond(target, job, found)
     _check_hashes(target, job, found, helper, record=derive)
     if derive:
         _tell(target, job, found, marks)
     return found
 
 
-def _derive(
-    derivation: Derivation,
-    marks: list[Batch],
-    job: Job,
-    found: Verification,
-    helper: VerifyHelper | None,
-    report: OnVerified,
-) -> None:
-    """Compare batches; a helper takes the second half of them."""
-    theirs = Verification()
-    share: Share[Verification] | None = None
-    if helper is not None and len(marks) > 1:
-        half = len(marks) // 2
-        share = helper.derive([mark.number for mark in marks[half:]])
-        marks = marks[:half]
-    for mark in marks:
-        found.include(derivation.check(mark))
-        for part in share.arrived() if share else ():
-            theirs.include(part)
-        report(found.target_events + theirs.target_events, job.tally.written)
-    for part in share.rest() if share else ():
-        theirs.include(part)
-        report(found.target_events + theirs.target_events, job.tally.written)
-    found.include(theirs)
+def _deriving(
+    derivation: Derivation, marks: list[Batch], helper: VerifyHelper | None
+) -> Sharing[list[Batch], Verification]:
+    """The comparison of these batches, in their order."""
+
+    def mine(some: list[Batch]) -> Verification:
+        found = Verification()
+        for mark in some:
+            found.include(derivation.check(mark))
+        return found
+
+    if helper is None:
+        return Sharing([[mark] for mark in marks], mine)
+    derive, first = helper.derive, len(marks) // _HEAD_START
+    units = [marks[:first]] if first else []
+    units += [marks[n : n + _MARKS] for n in range(first, len(marks), _MARKS)]
+    return Sharing(units, mine, lambda some: derive([mark.number for mark in some]))
 
 
 def _check_hashes(
@@ -119,23 +109,19 @@ def _check_hashes(
 ) -> None:
     """Compare every recorded stream hash; record the present ones if all was right."""
     known = 0
-
-    def take(hashed: Hashed) -> None:
-        nonlocal known
-        known += hashed.known
-        found.include(hashed.found)
-        if record and found.right and hashed.hashes:
+    hashed = InOrder()
+    hashing = Sharing(
+        blocks(target, _BLOCK),
+        lambda streams: hash_block(target, job, streams),
+        None if helper is None else helper.hash,
+    )
+    for number, part in hashing.results():
+        known += part.known
+        hashed.include(number, part.found)
+        if record and found.right and hashed.found.right and part.hashes:
             with target.begin() as tx:
-                ledger.store_hashes(tx.connection, job, hashed.hashes)
-
-    share = helper.hash_second_blocks(_BLOCK) if helper else None
-    for number, names in enumerate(blocks(target, _BLOCK)):
-        if share is None or number % 2 == 0:
-            take(hash_block(target, job, names))
-        for hashed in share.arrived() if share else ():
-            take(hashed)
-    for hashed in share.rest() if share else ():
-        take(hashed)
+                ledger.store_hashes(tx.connection, job, part.hashes)
+    found.include(hashed.found)
     found.include(check_vanished(target, job, known))
 
 

@@ -25,7 +25,7 @@ from eventmig.events import (
     TypeCount,
     category_of,
 )
-from eventmig.stores.base import Capability, DataRow
+from eventmig.stores.base import Capability, DataRow, one_by_one
 from eventmig.stores.kurrent.client import Connection, Message
 from eventmig.stores.kurrent.envelope import Envelope, is_json, schema_version, seal, unseal
 from eventmig.stores.kurrent.log import END, Log, created, is_system, name_of
@@ -127,6 +127,10 @@ class KurrentReader:
                     return
                 if not is_system(stored) and stored.metadata["type"] != MOVED:
                     yield self._event(stored)
+
+    def read_streams(self, streams: Collection[str]) -> Iterator[list[Event]]:
+        """Batches of the events of these streams, asked for one stream at a time."""
+        return one_by_one(self.read_stream, streams)
 
     def event(self, event_id: str) -> Event | None:
         """The first event with this id, or None; reads the whole store."""

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, Select, Text, cast, func, inspect, selec
 
 from eventmig.errors import DataError, StoreDamagedError
 from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
-from eventmig.stores.base import Capability, DataRow
+from eventmig.stores.base import Capability, DataRow, one_by_one
 from eventmig.stores.layouts import lineage
 from eventmig.stores.layouts.checks import damages
 from eventmig.stores.layouts.description import Layout
@@ -122,6 +122,10 @@ class LayoutReader:
                 return
             yield from page
             following = page[-1].stream_position + 1
+
+    def read_streams(self, streams: Collection[str]) -> Iterator[list[Event]]:
+        """Batches of the events of these streams, asked for one stream at a time."""
+        return one_by_one(self.read_stream, streams)
 
     def event(self, event_id: str) -> Event | None:
         """The event with this id, or None. Without a column for ids it reads all positions."""

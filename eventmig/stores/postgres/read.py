@@ -8,6 +8,7 @@ safe head (`tail`). Writing is in `store`.
 from __future__ import annotations
 
 import gc
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -153,7 +154,32 @@ class PostgresReader:
         self, stream: str, *, first: int | None = None, last: int | None = None
     ) -> Iterator[Event]:
         """One stream's events in order; `first` and `last` are inclusive stream positions."""
-        following = FIRST_POSITION if first is None else first
+        for page in self._stream(stream, FIRST_POSITION if first is None else first, last):
+            yield from page
+
+    def read_streams(self, streams: Collection[str]) -> Iterator[list[Event]]:
+        """Batches of the events of these streams: stream after stream, by their keys."""
+        bound = {
+            "names": list(filter(_storable, streams)),
+            "release": self.location.release,
+        }
+        keys: dict[str, int] = dict(self._rows(self._sql.streams_of_names, bound))
+        left = sorted(keys.values())
+
+        def rows_of_those_left(_: int, limit: int) -> list[_Row]:
+            return self._rows(self._sql.read_streams, {"ids": left, "limit": limit})
+
+        while left:
+            limit = self._rows_that_fit
+            page = self._events(self._sized(rows_of_those_left, 0, limit, place=0, size=6))
+            if not page:
+                return
+            yield page
+            last = page[-1]
+            yield from self._stream(last.stream, last.stream_position + 1, None)
+            left = left[bisect_right(left, keys[last.stream]) :]
+
+    def _stream(self, stream: str, first: int, last: int | None) -> Iterator[list[Event]]:
         bound = {
             "stream": stream,
             "release": self.location.release,
@@ -165,9 +191,9 @@ class PostgresReader:
         def rows_from(first: int, limit: int) -> list[_Row]:
             return self._rows(self._sql.read_stream, {**bound, "first": first, "limit": limit})
 
-        while rows := self._sized(rows_from, following, _STREAM_PAGE, place=2, size=6):
-            yield from self._events(rows)
-            following = rows[-1][2] + 1
+        while rows := self._sized(rows_from, first, _STREAM_PAGE, place=2, size=6):
+            yield self._events(rows)
+            first = rows[-1][2] + 1
 
     def event(self, event_id: str) -> Event | None:
         """The event with this id, or None."""

@@ -155,6 +155,8 @@ class Statements:
     read_lines: Callable[[Members], str]
     read_lines_ours: Callable[[Members], str]
     read_stream: str
+    read_streams: str
+    streams_of_names: str
     event_by_id: str
     examples: str
     origins_of: str
@@ -279,6 +281,12 @@ def compose(tables: Tables, data: DataType) -> Statements:
                                  WHERE s.name = %(stream)s AND {released})
               AND e.stream_position BETWEEN %(first)s::bigint AND %(last)s::bigint
             ORDER BY e.stream_position LIMIT %(limit)s::bigint"""),
+        # Events of several streams, by the index over streams.
+        read_streams=made(f"""SELECT {whole} FROM {{events}} e
+            WHERE e.stream_id = ANY (%(ids)s::bigint[])
+            ORDER BY e.stream_id, e.stream_position LIMIT %(limit)s::bigint"""),
+        streams_of_names=made(f"""SELECT s.name, s.stream_id FROM {{streams}} s
+            WHERE s.name = ANY (%(names)s::text[]) AND {released}"""),
         event_by_id=made(f"""SELECT {whole} FROM {{events}} e
             WHERE e.event_id = %(event_id)s AND {ours}"""),
         examples=made(f"""SELECT {whole} FROM {{events}} e WHERE e.type = %(type)s

@@ -119,6 +119,7 @@ class Statements:
     read_data_alone_typed: str
     other_streams: str
     read_stream: str
+    read_streams: str
     event_by_id: str
     examples: str
     origins_of: str
@@ -212,6 +213,10 @@ def compose(tables: Tables) -> Statements:
             WHERE s.name = :stream AND s.release IS :release
               AND e.stream_position BETWEEN :first AND :last
             ORDER BY e.stream_position LIMIT :limit""",
+        # Events of several streams, by the index over streams, without a sort.
+        read_streams=f"""SELECT {columns} FROM {mine} {origin}
+            WHERE e.stream_id IN (SELECT value FROM json_each(:ids))
+            ORDER BY e.stream_id, e.stream_position LIMIT :limit""",
         event_by_id=f"""SELECT {columns} FROM {mine} {origin}
             WHERE e.event_id = :event_id AND s.release IS :release""",
         examples=f"""{page} AND e.type = :type AND e.schema_version = :schema_version
