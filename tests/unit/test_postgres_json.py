@@ -11,14 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventmig import codec
-from eventmig.stores.postgres.json_fit import changed_by_jsonb, misfit
+from eventmig.stores.postgres.json_fit import changed_by_jsonb, fits_jsonb, misfit
 from tests.postgres import Server
 
 strings = st.sampled_from(
     ['"a"', '"b"', '"\\u0061"', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"é\\n\\""', '"x-0,"']
 )
 numbers = st.sampled_from(
-    ["0", "-0", "-0.0", "-0e5", "1.10", "1e2", "1E-3", "12345678901234567890", "1e400", "-0.01"]
+    [
+        "0",
+        "-0",
+        "-0.0",
+        "-0e5",
+        "1.10",
+        "1e2",
+        "1E-3",
+        "12345678901234567890",
+        "1e400",
+        "-0.01",
+        "1E+200000",
+        "1E-20000",
+        "1E+9000",
+        f"0.{'1' * 9000}E-9000",
+        f"0.{'1' * 17000}",
+    ]
 )
 spaces = st.sampled_from(["", " ", "\n"])
 
@@ -54,10 +70,12 @@ def test_what_passes_comes_back_as_the_same_value(
         assert row is not None
     except psycopg.DataError:
         assert misfit(text, binary=True) is not None  # the server refuses it, and we know why
+        assert not fits_jsonb(text)
         return
     kept = _without_loss(text, row[0].encode())
     assert kept is not changed
     assert (misfit(text, binary=True) is None) is kept
+    assert fits_jsonb(text) is kept
 
 
 def _without_loss(text: bytes, held: bytes) -> bool:

@@ -20,6 +20,9 @@ import msgspec
 # -0, -0.0, -0e5 and the like; a match may lie inside a string, a miss is sure.
 _MINUS_ZERO: Final = re.compile(rb"-0(?:\.0*)?(?:[eE][-+]?[0-9]+)?\s*(?:[,\]}\n]|\Z)")
 
+# Of four digits or more; a match may lie inside a string, a miss is sure.
+_LONG_EXPONENT: Final = re.compile(rb"[0-9][eE][-+]?[0-9]{4}")
+
 _decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 _format: Final = msgspec.json.format
@@ -86,6 +89,28 @@ def _may_change(text: bytes) -> bool:
 def _once(pairs: _Members) -> None:
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError
+
+
+def fits_jsonb(text: bytes) -> bool:
+    """Whether a `jsonb` column takes this text and hands its values back: no `misfit`."""
+    return _is_plain(text) or misfit(text, binary=True) is None
+
+
+def _is_plain(text: bytes) -> bool:
+    """Whether it is sure at a glance that nothing in a text is a misfit.
+
+    Each name stands once (see `_may_change`); a number that `numeric` cannot hold is longer,
+    or has a long exponent; NUL and halves of surrogate pairs are spelled as escapes.
+    """
+    if len(text) > _FRACTION_DIGITS - 1_000 or b"\\u" in text:
+        return False
+    if _LONG_EXPONENT.search(text) or _MINUS_ZERO.search(text):
+        return False
+    try:
+        spelled = _encoder.encode(_decoder.decode(text))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return spelled == text or _format(spelled, indent=0) == text
 
 
 def misfit(text: bytes, *, binary: bool) -> tuple[str, str] | None:

@@ -24,7 +24,7 @@ from eventmig.stores.base import Capability, DataLines, DataRow, Members
 from eventmig.stores.postgres import tail
 from eventmig.stores.postgres.check import Found, check_sequence, damages, find_tables
 from eventmig.stores.postgres.failures import translated
-from eventmig.stores.postgres.json_fit import compact, misfit
+from eventmig.stores.postgres.json_fit import compact, fits_jsonb
 from eventmig.stores.postgres.location import Location, connect
 from eventmig.stores.postgres.schema import FIRST_POSITION, SPELLED, Statements, Tables
 from eventmig.stores.stream_cache import NAMES_KEPT
@@ -283,9 +283,13 @@ class PostgresReader:
         data = [event.data for event in events]
         if self._found.data != "jsonb":
             return list(events)
-        fits = [misfit(text, binary=True) is None for text in data]
-        sent = [text.decode() for text, fit in zip(data, fits, strict=True) if fit]
-        spelled = iter(self._rows(SPELLED, {"texts": sent}))
+        fits = list(map(fits_jsonb, data))
+        sent = [
+            (compact(text) if b"\n" in text else text).decode()
+            for text, fit in zip(data, fits, strict=True)
+            if fit
+        ]
+        spelled = iter(self._rows(SPELLED, {"lines": "\n".join(sent)}))
         return [
             event._replace(data=self._spelled(next(spelled)[0])) if fit else event
             for event, fit in zip(events, fits, strict=True)

@@ -51,8 +51,12 @@ MARK: Final = "eventmig_store"
 """The table (after the prefix) that makes a schema an event store."""
 
 SPELLED: Final = """SELECT convert_to(t.text::jsonb::text, 'UTF8')
-    FROM unnest(%(texts)s::text[]) WITH ORDINALITY t (text, number) ORDER BY t.number"""
-"""JSON texts as `jsonb` spells them, in order."""
+    FROM unnest(string_to_array(%(lines)s::text, E'\\n')) WITH ORDINALITY t (text, number)
+    ORDER BY t.number"""
+"""JSON texts, one a line, as `jsonb` spells them, in order.
+
+Lines, for the driver looks at each character of the texts of an array.
+"""
 
 _TYPES: Final[dict[str, TypeEngine[Any]]] = {
     "jsonb": JSONB(),
