@@ -20,8 +20,8 @@ import msgspec
 # -0, -0.0, -0e5 and the like; a match may lie inside a string, a miss is sure.
 _MINUS_ZERO: Final = re.compile(rb"-0(?:\.0*)?(?:[eE][-+]?[0-9]+)?\s*(?:[,\]}\n]|\Z)")
 
-# Of four digits or more; a match may lie inside a string, a miss is sure.
-_LONG_EXPONENT: Final = re.compile(rb"[0-9][eE][-+]?[0-9]{4}")
+# A number with one of four digits or more; a match may lie inside a string, a miss is sure.
+_LONG_EXPONENT: Final = re.compile(rb"(?:[\[:,\s]|\A)-?[0-9.]+[eE][-+]?[0-9]{4}")
 
 _decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
