@@ -284,10 +284,8 @@ class PostgresReader:
         if self._found.data != "jsonb":
             return list(events)
         fits = list(map(fits_jsonb, data))
-        sent = [
-            (compact(text) if b"\n" in text else text).decode()
-            for text, fit in zip(data, fits, strict=True)
-            if fit
+        sent = [  # a line break stands between tokens, where a space means the same
+            text.replace(b"\n", b" ").decode() for text, fit in zip(data, fits, strict=True) if fit
         ]
         spelled = iter(self._rows(SPELLED, {"lines": "\n".join(sent)}))
         return [
