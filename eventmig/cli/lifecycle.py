@@ -90,7 +90,7 @@ def complete(
     drop: Annotated[bool, typer.Option("--drop", help="Drop the old side's events.")] = False,
     json: Json = False,
 ) -> None:
-    """End the reverse window. From then on there is no way back."""
+    """End the reverse window: no way back then, nor to what rebuilds kept."""
     session = begin(json)
     found = commands.complete(
         session.project(), release=release, source=source, target=target, drop=drop

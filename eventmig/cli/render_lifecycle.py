@@ -75,7 +75,19 @@ def completed(found: commands.Completed) -> RenderableType:
         if found.dropped is None
         else f"the old side's {found.dropped:,} events were dropped"
     )
-    return f"job {found.job.job_id[:8]}: {found.job.state.value}; {kept}"
+    lines = [f"job {found.job.job_id[:8]}: {found.job.state.value}; {kept}"]
+    rebuilt = found.kept
+    if rebuilt is not None and rebuilt.names:
+        lines.append(
+            f"  {len(rebuilt.names)} kept generations of read models and snapshots were dropped in "
+            f"{rebuilt.database}: {', '.join(rebuilt.names)}"
+        )
+    if rebuilt is not None and rebuilt.left:
+        lines.append(
+            f"  what rebuilds kept in {rebuilt.database} is still there: {rebuilt.left}\n"
+            "  drop it later: `eventmig drop-kept --all`, or complete again"
+        )
+    return "\n".join(lines)
 
 
 def controls(found: Controls) -> RenderableType:

@@ -32,9 +32,10 @@ from eventmig.commands.jobs import (
     upcast,
     verify,
 )
+from eventmig.commands.keeping import KeptDropped, drop_kept
 from eventmig.commands.looking import SAMPLES_EACH, Current, Shown, current, plan, show
 from eventmig.commands.naming import release_mark, source_of_rebuild
-from eventmig.commands.rebuilding import RebuildReport, drop_kept, load, rebuild, rollback
+from eventmig.commands.rebuilding import RebuildReport, load, rebuild, rollback
 from eventmig.commands.releasing import Started, check, init, release
 from eventmig.commands.steering import (
     Measured,
@@ -60,6 +61,7 @@ __all__ = [
     "Inspection",
     "JobHistory",
     "JobReport",
+    "KeptDropped",
     "Measured",
     "Pushdown",
     "RebuildReport",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eventmig.commands.holding import check_before, checks, held
+from eventmig.commands.keeping import KeptDropped, drop_all_kept
 from eventmig.drafts import Draft
 from eventmig.errors import CrossingError, UpcastError, Where
 from eventmig.events import Event
@@ -172,11 +173,15 @@ def reverse(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """A job that is completed; `dropped` events went with the old side (None: it was kept)."""
+    """A job that is completed; `dropped` events went with the old side (None: it was kept).
+
+    `kept`: what became of the generations that rebuilds kept (None: there can be none).
+    """
 
     job: Job
     target: str
     dropped: int | None = None
+    kept: KeptDropped | None = None
 
 
 def complete(
@@ -189,8 +194,9 @@ def complete(
 ) -> Completed:
     """End the reverse window: from now on there is no way back.
 
-    With `drop` the old side's events are dropped; without, it stays as it is, closed. Killed
-    in between, the same call goes on.
+    With `drop` the old side's events are dropped; without, it stays as it is, closed. At the
+    end, the generations that rebuilds kept of the project's read models and snapshots are
+    dropped: `rollback` has no way back then, either. Killed in between, the same call goes on.
     """
     with held(project, release=release, source=source, target=target, may_be_ended=True) as (
         sides,
@@ -223,7 +229,12 @@ def complete(
             new.carry_metadata(old, sides.plan.forth.renamed)
         failpoints.reached("complete: after")
         run_hook(project.config, "completed", _context(sides.job))
-        return Completed(job=sides.job, target=public(writer.url), dropped=dropped)
+        completed = Completed(job=sides.job, target=public(writer.url), dropped=dropped)
+    name = completed.job.release
+    failpoints.reached("drop kept: before")
+    kept = drop_all_kept(project, release=name, target=project.url("target", target, name))
+    failpoints.reached("drop kept: after")
+    return replace(completed, kept=kept)
 
 
 # the ways back ----------------------------------------------------------------------------------

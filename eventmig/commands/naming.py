@@ -54,6 +54,12 @@ def read_models_url(project: Project, given: str | None, source_url: str) -> str
     return project.config.url(given or project.config.read_models or source_url, release=name)
 
 
+def absent(database: str) -> bool:
+    """Whether this is a SQLite file that is not there: to look into it would make it."""
+    url = make_url(database)
+    return url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file()
+
+
 def affected_since(project: Project, release: str, types: Iterable[str]) -> bool:
     """Whether what events become these types changed since a release.
 
@@ -100,8 +106,7 @@ def _outdated(project: Project) -> Iterator[Finding]:
     if not models or url is None or ("{release}" in url and project.lock.latest is None):
         return
     database = read_models_url(project, url, url)
-    parsed = make_url(database)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+    if absent(database):
         return
     with sql_engine(database) as engine, engine.connect() as connection:
         if not bookkeeping.is_there(connection):

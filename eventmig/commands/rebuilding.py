@@ -34,8 +34,7 @@ from eventmig.rebuild import (
     rollback_snapshots,
 )
 from eventmig.rebuild import load as load_state
-from eventmig.rebuild.rebuild_read_models import MAX_ROWS, drop_kept_read_models
-from eventmig.rebuild.snapshots import drop_kept_snapshots
+from eventmig.rebuild.rebuild_read_models import MAX_ROWS
 from eventmig.stores.base import EventReader
 
 
@@ -194,26 +193,6 @@ def rollback(
     with sql_engine(database) as engine:
         live = rollback_read_models(models, engine=engine) if models else {}
         return live | (rollback_snapshots(aggregates, engine=engine) if aggregates else {})
-
-
-def drop_kept(
-    project: Project,
-    names: Sequence[str],
-    *,
-    all_: bool = False,
-    read_models: str | None = None,
-) -> list[str]:
-    """Drop the generation before of these read models and snapshots: no way back then.
-
-    Returns the names of those that had one.
-    """
-    found = named(project, names, all_)
-    database = read_models_url(project, read_models, source_of_rebuild(project, None))
-    models = [p.name for p in found if isinstance(p, ReadModel)]
-    aggregates = [p.name for p in found if isinstance(p, Aggregate)]
-    with sql_engine(database) as engine:
-        dropped = drop_kept_read_models(models, engine=engine) if models else []
-        return dropped + (drop_kept_snapshots(aggregates, engine=engine) if aggregates else [])
 
 
 def load(

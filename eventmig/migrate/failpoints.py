@@ -37,6 +37,8 @@ NAMES = (
     "reopen: after",
     "complete: before",
     "complete: after",
+    "drop kept: before",
+    "drop kept: after",
     "cancel: before",
     "cancel: after",
 )
