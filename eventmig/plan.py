@@ -62,7 +62,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything a job to `release` would do to the source as it is now."""
+    """Everything a job to `release` would do to the source as it is now.
+
+    `left_behind` says what of the owner's it does not copy: snapshots, and streams left out.
+    """
 
     release: str
     source: str
@@ -71,6 +74,7 @@ class Plan:
     types: tuple[PlannedType, ...]
     steps: tuple[PlannedStep, ...]
     samples: tuple[Sample, ...]
+    left_behind: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:

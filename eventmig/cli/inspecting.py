@@ -12,6 +12,7 @@ from rich.text import Text
 
 from eventmig import commands
 from eventmig.cli.exits import ExitCode
+from eventmig.cli.left_behind import left_behind
 from eventmig.cli.options import Json
 from eventmig.cli.session import begin
 from eventmig.events import Event
@@ -92,12 +93,7 @@ def _verdict(found: commands.Inspection) -> list[RenderableType]:
         lines.append(Text("a job can write such a store"))
     else:
         lines.append(Text(f"such a store is only read: {found.why_not}", style="yellow"))
-    lines += [
-        Text(
-            f"snapshots stay behind ({count:,} in {table}): take new ones with the owner's library"
-        )
-        for table, count in found.snapshots
-    ]
+    lines += left_behind(found.left_behind, found.snapshot_form)
     if found.side_by_side:
         lines.append(Text(f"old and new side by side: {' '.join(found.side_by_side.split())}"))
     if found.proof:

@@ -79,6 +79,7 @@ def plan(found: Plan, *, samples: int | None = None) -> RenderableType:
             Text(f"{some(len(found.problems), 'problem')} would stop the job:", style="bold red"),
         ]
         parts += [Padding(Text(problem), (0, 0, 0, 2)) for problem in found.problems]
+    parts += [Text(f"{one} stay behind") for one in found.left_behind]
     counts = ", ".join(f"{found.count(o):,} {o}" for o in ("copy", "upcast", "split", "drop"))
     parts += ["", Text(f"{counts}; nothing was written", style="dim")]
     return Group(*parts)
@@ -130,6 +131,11 @@ def job(found: commands.JobReport) -> RenderableType:
         parts.append(pushed(found.pushed))
     if found.verification is not None:
         parts.append(verification(found))
+    parts += [Text(f"  {one} stay behind") for one in found.left_behind]
+    parts += [
+        Text(f"  in the target are {one}, not of this job: `rebuild --snapshots`", style="yellow")
+        for one in found.in_target
+    ]
     return Group(*parts)
 
 

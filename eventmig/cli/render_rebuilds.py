@@ -33,6 +33,8 @@ def rebuilt(found: commands.RebuildReport) -> RenderableType:
             )
         if len(result.quarantined) > _SHOWN:
             parts.append(Text(f"{result.name}: and {len(result.quarantined) - _SHOWN:,} more"))
+    if found.owners is not None:
+        parts += _owners(found.owners)
     if found.live:
         head = Text(f"rebuilt from {found.source} into {found.database}", style="green")
     else:
@@ -46,6 +48,20 @@ def rebuilt(found: commands.RebuildReport) -> RenderableType:
             )
         )
     return Group(head, *parts)
+
+
+def _owners(found: commands.OwnersSnapshots) -> list[RenderableType]:
+    lines: list[RenderableType] = [
+        Text(
+            f"{one.name}: {one.written:,} snapshots of {one.streams:,} streams written into "
+            f"{one.table} of {found.store}"
+            + (f"; {one.replaced:,} old ones went" * bool(one.replaced))
+        )
+        for one in found.written
+    ]
+    if found.astray:
+        lines.append(Text(f"{found.astray:,} snapshots that stood where no event is were deleted"))
+    return lines + [Text(why, style="yellow") for why in found.why_not]
 
 
 def followed(found: commands.FollowReport) -> RenderableType:

@@ -19,6 +19,7 @@ from eventmig.commands.crossing import (
     reverse,
 )
 from eventmig.commands.following import FollowReport, follow
+from eventmig.commands.handing import OwnersSnapshots
 from eventmig.commands.histories import export_history, import_history
 from eventmig.commands.inspecting import EVENTS_TRIED, Inspection, inspect
 from eventmig.commands.jobs import (
@@ -63,6 +64,7 @@ __all__ = [
     "JobReport",
     "KeptDropped",
     "Measured",
+    "OwnersSnapshots",
     "Pushdown",
     "RebuildReport",
     "Shown",

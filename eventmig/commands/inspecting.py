@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 from eventmig.errors import ConfigError, DataError, EventmigError, NotAStoreError, Where
 from eventmig.events import Event
 from eventmig.project import Project, opened, public
-from eventmig.stores.base import EventReader
+from eventmig.stores.base import EventReader, LeftBehind
 from eventmig.stores.layouts import (
     OPTION,
     LayoutStore,
@@ -37,8 +37,8 @@ class Inspection:
 
     `layout` is None for a store that eventmig made itself. `description` is TOML for the
     configuration where no preset fits. `source` is the URL that reads the store. `refused`
-    says what a job would not read; the first `EVENTS_TRIED` events were tried. `snapshots` are
-    tables with how many each holds: a job leaves them behind.
+    says what a job would not read; the first `EVENTS_TRIED` events were tried. `left_behind` is
+    what a job does not copy; `snapshot_form` the library whose snapshots a rebuild can write.
     """
 
     store: str
@@ -57,7 +57,8 @@ class Inspection:
     side_by_side: str
     proof: str
     others: tuple[str, ...] = field(default=())
-    snapshots: tuple[tuple[str, int], ...] = field(default=())
+    left_behind: tuple[LeftBehind, ...] = field(default=())
+    snapshot_form: str = ""
 
 
 def inspect(project: Project, url: str, *, layout: str | None = None) -> Inspection:
@@ -172,7 +173,8 @@ def _described(
         side_by_side=layout.side_by_side,
         proof=layout.proof,
         others=others,
-        snapshots=tuple(store.snapshots()),
+        left_behind=tuple(store.left_behind()),
+        snapshot_form=store.snapshot_form,
     )
 
 

@@ -42,7 +42,7 @@ from eventmig.project import (
     public,
 )
 from eventmig.release import Release
-from eventmig.stores.base import EventReader, JobTarget
+from eventmig.stores.base import EventReader, JobTarget, LeftBehind, OwnerSnapshots
 from eventmig.stores.open import open_store
 from eventmig.transform import Pipeline
 from eventmig.workers import transform_in_process, verify_in_process
@@ -53,6 +53,8 @@ class JobReport:
     """A job as it stands, with what its verification found (None: not verified now).
 
     `pushed` counts the batches of this run that ran inside the database (None: it was no run).
+    `left_behind` is what of the source's owner was not copied, `in_target` what snapshots its
+    owner has in the target: those are not of the job. Both are empty where it was no run.
     """
 
     job: Job
@@ -62,6 +64,8 @@ class JobReport:
     running: bool = False
     source_events: int | None = None
     pushed: Pushed | None = None
+    left_behind: tuple[LeftBehind, ...] = ()
+    in_target: tuple[LeftBehind, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -149,6 +153,8 @@ def upcast(
                     target=public(target_url),
                     resumed=resumed,
                     pushed=Pushed(why_not=pusher) if isinstance(pusher, str) else pusher.counted,
+                    left_behind=_beside(reader),
+                    in_target=tuple(one for one in _beside(writer) if one.table),
                 )
                 if job.job.state is State.PAUSED or not verify:
                     return report
@@ -157,6 +163,10 @@ def upcast(
                 with _helper(project, job.job, source_url, target_url, workers) as helper:
                     verification = _verify(job, reader, writer, pipeline, helper, on_progress)
                 return replace(report, job=job.job, verification=verification)
+
+
+def _beside(store: EventReader) -> tuple[LeftBehind, ...]:
+    return tuple(store.left_behind()) if isinstance(store, OwnerSnapshots) else ()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eventmig import plan as planning
 from eventmig.drafts import Draft
@@ -19,6 +19,7 @@ from eventmig.project import (
     opened,
     public,
 )
+from eventmig.stores.base import OwnerSnapshots
 
 SAMPLES_EACH = 1
 
@@ -45,9 +46,11 @@ def plan(
         for count in counts:
             if not pipeline.chains.goal.arrived((count.type, count.schema_version)):
                 chosen += store.examples(count.type, count.schema_version, samples)
-        return planning.make_plan(
+        found = planning.make_plan(
             pipeline, counts, chosen, source=public(store.url), target=public(target_url)
         )
+        left = store.left_behind() if isinstance(store, OwnerSnapshots) else []
+        return replace(found, left_behind=tuple(map(str, left)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

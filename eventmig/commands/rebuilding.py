@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from eventmig.commands.handing import OwnersSnapshots, hand_over_snapshots
 from eventmig.commands.naming import (
     affected_since,
     named,
@@ -40,12 +41,17 @@ from eventmig.stores.base import EventReader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildReport:
-    """What a rebuild made, per read model and aggregate, and from which events."""
+    """What a rebuild made, per read model and aggregate, and from which events.
+
+    `owners`: what became of the snapshots of the library that owns the store's tables (None:
+    there is nothing to say of them).
+    """
 
     source: str
     database: str
     release: str
     results: tuple[RebuildResult, ...] = field(default_factory=tuple)
+    owners: OwnersSnapshots | None = None
 
     @property
     def live(self) -> bool:
@@ -123,8 +129,16 @@ def rebuild(
                 every=every,
                 progress=on_progress,
             )
+        owners = None
+        if aggregates:
+            each = [(one, own if streams else None) for (one,), own in parts]
+            owners = hand_over_snapshots(each, url=source_url, engine=engine)
     return RebuildReport(
-        source=public(source_url), database=public(database), release=mark, results=tuple(results)
+        source=public(source_url),
+        database=public(database),
+        release=mark,
+        results=tuple(results),
+        owners=owners,
     )
 
 

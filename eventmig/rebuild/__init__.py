@@ -10,6 +10,7 @@ from eventmig.rebuild.loading import (
     compare_snapshots,
     load,
 )
+from eventmig.rebuild.owners import EventsourcingAggregate
 from eventmig.rebuild.progress import Phase, RebuildProgress, RebuildResult
 from eventmig.rebuild.read_model import ReadModel, ReplayOrder
 from eventmig.rebuild.rebuild_read_models import rebuild_read_models, rollback_read_models
@@ -19,6 +20,7 @@ from eventmig.rebuild.sql import Sql
 
 __all__ = [
     "Aggregate",
+    "EventsourcingAggregate",
     "Loaded",
     "Phase",
     "ReadModel",

@@ -6,36 +6,54 @@ Declared in user code at import, read by the rebuild and by `load`; pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar, cast
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final, Generic, TypeVar, cast
+from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel, TypeAdapter
 
 from eventmig import codec, fingerprint
-from eventmig.errors import RebuildError
+from eventmig.errors import RebuildError, Where
 from eventmig.events import Event, category_of
 from eventmig.rebuild.faults import handler_error
 from eventmig.rebuild.handlers import Handler, call, handler_of, is_plain, schema_of
+from eventmig.rebuild.owners import EventsourcingAggregate
 
 S = TypeVar("S")
 F = TypeVar("F", bound=Callable[..., object])
+
+_KEPT: Final = (bytes, date, datetime, time, timedelta, Decimal, UUID)
+"""Types that a state's members keep on their way to an owner, who has forms of them."""
 
 
 class Aggregate(Generic[S]):
     """The state that the events of one stream come to.
 
-    `category` names the streams: all whose name is it, up to the first `-`. `state`
-    is a msgspec.Struct, a pydantic model or dict. `version` is raised when the
-    state's meaning changes in a way that neither its schema nor the fold shows.
+    `category` names the streams: all whose name is it, up to the first `-`. Without one, they
+    are those that hold an event of a type it folds. `state` is a msgspec.Struct, a pydantic
+    model or dict. `version` is raised when the state's meaning changes in a way that neither
+    its schema nor the fold shows. `owner`: its class in the library that owns the store's
+    tables, whose snapshots are written too, then.
     """
 
-    def __init__(self, name: str, *, category: str, state: type[S], version: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        state: type[S],
+        category: str | None = None,
+        version: int = 1,
+        owner: EventsourcingAggregate | None = None,
+    ) -> None:
         if not name or len(name) > 200:
             raise RebuildError(f"an aggregate's name has 1 to 200 characters, not {len(name)}")
         self.name = name
         self.category = category
         self.state = state
         self.version = version
+        self.owner = owner
         self._handlers: dict[str, Handler] = {}
         self._calls: dict[str, Callable[[Event, object], object]] = {}
         self._encode, self._decode = _state_codec(state, name)
@@ -70,8 +88,8 @@ class Aggregate(Generic[S]):
         return frozenset(self._handlers)
 
     def covers(self, stream: str) -> bool:
-        """Whether this stream is one of the aggregate's."""
-        return category_of(stream) == self.category
+        """Whether this stream may be one of the aggregate's, as far as its name shows."""
+        return self.category is None or category_of(stream) == self.category
 
     def apply(self, state: S | None, event: Event) -> S | None:
         """The state after one event of the release; unhandled types change nothing.
@@ -100,6 +118,26 @@ class Aggregate(Generic[S]):
     def decode(self, text: str) -> S | None:
         """JSON text as a state."""
         return None if text == "null" else cast("S", self._decode(text))
+
+    def members(self, text: str) -> dict[str, object]:
+        """The members of a state that was encoded, for its owner.
+
+        Those of a model are Python's values, those of a dict JSON (`msgspec.Raw`). Raises
+        `RebuildError` where it is no object.
+        """
+        if is_plain(self.state):
+            found: object = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        elif (state := self.decode(text)) is not None and isinstance(state, BaseModel):
+            found = state.model_dump(by_alias=True)
+        else:
+            found = msgspec.to_builtins(state, builtin_types=_KEPT, str_keys=True)
+        if not isinstance(found, dict):
+            raise RebuildError(
+                f"the state of {self.name} is no object with members",
+                where=Where(path=self.name),
+                remedy="let it be a dict or a model with a field for each attribute",
+            )
+        return found
 
     def fingerprint(self, release: str) -> str:
         """16 hex digits over the state's schema, the fold's code, version and release."""

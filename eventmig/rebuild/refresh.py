@@ -60,6 +60,8 @@ def refresh(
             if not stored:
                 continue
             events = [event for event in upcast(stored) if event.type in aggregate.types]
+            if aggregate.category is None and not events:
+                continue
             state = aggregate.encode(aggregate.fold(events))
             last = stored[-1]
             rows.append(writer.row(stream, HEAD, last.stream_position, last.id, len(events), state))

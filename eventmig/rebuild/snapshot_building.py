@@ -119,8 +119,10 @@ class SnapshotBuilding:
 
     def _fold(self, stored: list[Event]) -> int:
         aggregate, states, touched = self.aggregate, self.states, self.touched
-        category, prefix = aggregate.category, aggregate.category + "-"
-        mine = [e for e in stored if e.stream.startswith(prefix) or e.stream == category]
+        mine = stored
+        if (category := aggregate.category) is not None:
+            prefix = category + "-"
+            mine = [e for e in stored if e.stream.startswith(prefix) or e.stream == category]
         last = {event.stream: event for event in mine}
         self._bring_in(last.keys())
         origins = {e.global_position: e.id for e in mine} if self.every else {}
@@ -173,7 +175,10 @@ class SnapshotBuilding:
 
     def _commit(self) -> None:
         rows = self.rows
-        rows.extend(self._row(stream, HEAD, at) for stream, at in self.touched.items())
+        whole = self.aggregate.category is not None  # else a stream is its own by what it folds
+        rows.extend(
+            self._row(stream, HEAD, at) for stream, at in self.touched.items() if whole or at.events
+        )
         with self.connection.begin():
             self.hold.fence(self.connection)
             bookkeeping.checkpoint(self.connection, self.hold, self.at)

@@ -81,6 +81,31 @@ def read_heads(
             yield _snapshot(row)
 
 
+def of_streams(
+    connection: Connection, aggregate: str, generation: int, streams: Collection[str]
+) -> Iterator[Snapshot]:
+    """Every snapshot of these streams in one generation (reads)."""
+    query = select(snapshots).where(*_in_generation(aggregate, generation))
+    rest = iter(streams)
+    while chunk := list(islice(rest, _STREAMS_AT_ONCE)):
+        for row in connection.execute(query.where(snapshots.c.stream.in_(chunk))):
+            yield _snapshot(row)
+
+
+def names_after(
+    connection: Connection, aggregate: str, generation: int, after: str, limit: int
+) -> list[str]:
+    """The next so many streams with a snapshot, by name (reads); `after` is exclusive."""
+    query = (
+        select(snapshots.c.stream)
+        .where(*_in_generation(aggregate, generation))
+        .where(snapshots.c.slot == HEAD, snapshots.c.stream > after)
+        .order_by(snapshots.c.stream)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
 def live_snapshot(
     connection: Connection, aggregate: str, stream: str, upto: int | None
 ) -> Snapshot | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -480,6 +481,70 @@ class Carrying(Protocol):
 
         `named` is a stream's name here. What a stream has here already stays.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftBehind:
+    """Something of the owner's that stands beside the events, and that a job does not copy.
+
+    So many snapshots in a `table`, or events of `streams` that are left out (a LIKE pattern).
+    """
+
+    number: int
+    table: str = ""
+    streams: str = ""
+
+    def __str__(self) -> str:
+        if self.table:
+            return f"{self.number:,} snapshots in {self.table}"
+        return f"{self.number:,} events of streams like {self.streams}"
+
+
+class OwnerSnapshot(NamedTuple):
+    """A snapshot for the library that owns a store's tables.
+
+    It stands at the event `event_id`. `topic` and `class_version` are those of the aggregate's
+    class, `kind` the topic of the snapshot's own class. `state`: what the class holds, by
+    attribute; Decimals, UUIDs and times are written as the library does, `msgspec.Raw` is
+    JSON already.
+    """
+
+    stream: str
+    stream_position: int
+    event_id: str
+    topic: str
+    class_version: int
+    kind: str
+    state: Mapping[str, object]
+
+
+@runtime_checkable
+class OwnerSnapshots(Protocol):
+    """A store beside whose events their owner keeps snapshots.
+
+    `snapshot_form` is the library whose snapshots can be written; empty where none can.
+    """
+
+    snapshot_form: str
+
+    def left_behind(self) -> list[LeftBehind]:
+        """What a copy of the events leaves behind, where there is some. Reads only."""
+        ...
+
+    def replace_snapshots(
+        self, streams: Collection[str], snapshots: Sequence[OwnerSnapshot]
+    ) -> tuple[str, int]:
+        """Give these streams these snapshots and no others, in one transaction.
+
+        Returns the table, and how many older ones went. Raises `StoreDamagedError` where a
+        snapshot's event is not where it was folded, `DataError` for a state that the owner's
+        form cannot hold.
+        """
+        ...
+
+    def drop_astray(self) -> int:
+        """Delete snapshots that stand where no event is; returns how many."""
         ...
 
 

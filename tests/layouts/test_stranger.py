@@ -71,8 +71,8 @@ def test_from_a_database_of_the_library_to_its_reader_on_the_result(tmp_path: Pa
     assert len(found["shown"]) == 10
     assert found["types"] == [["till:Sale.Opened", 1, 12], ["till:Sale.Rung", 1, 66]]
     assert found["refused"] == []
-    assert found["snapshots"] == [["stored_snapshots", 3]]
-    assert "snapshots stay behind (3 in stored_snapshots)" in looked.stdout
+    assert found["left_behind"] == [{"number": 3, "table": "stored_snapshots", "streams": ""}]
+    assert "3 snapshots in stored_snapshots stay behind" in looked.stdout
     assert database.read_bytes() == before
 
     work = tmp_path / "work"
@@ -84,9 +84,11 @@ def test_from_a_database_of_the_library_to_its_reader_on_the_result(tmp_path: Pa
     planned = cli(work, "plan")
     assert planned.returncode == 0, planned.stderr
     assert "66 upcast" in planned.stdout
+    assert "3 snapshots in stored_snapshots stay behind" in planned.stdout
     done = cli(work, "upcast")
     assert done.returncode == 0, done.stderr
     assert "0 mismatches" in done.stdout
+    assert "3 snapshots in stored_snapshots stay behind" in done.stdout
     assert database.read_bytes() == before
 
     result = sqlite(work / "till-3.db")

@@ -198,6 +198,9 @@ class Layout(_Part):
     snapshots: tuple[str, ...] = ()
     """Tables with snapshots: a target's must be empty, since old ones would be stale. `{stem}`
     is the events' table without `_events` at its end."""
+    snapshot_form: Literal["", "eventsourcing"] = ""
+    """The library whose form the snapshots have, where `rebuild --snapshots` can write them; they
+    then name stream, position, type and state by the same columns as the events."""
     not_carried: tuple[str, ...] = ()
     """Tables with something about events that a copy would lose: they must be empty."""
     create: tuple[str, ...] = ()

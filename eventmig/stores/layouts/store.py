@@ -7,17 +7,18 @@ transaction; the owner's tables get no column.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from sqlalchemy import URL, func, inspect, select, table
+from sqlalchemy import URL, func, select, table
 
-from eventmig.errors import ReadOnlyError, StoreError, Where
+from eventmig.errors import NotAStoreError, ReadOnlyError, StoreError, Where
 from eventmig.events import Event
-from eventmig.stores.base import Capability
-from eventmig.stores.layouts import lineage, values
+from eventmig.stores.base import Capability, LeftBehind, OwnerSnapshot
+from eventmig.stores.layouts import lineage, owner_snapshots, values
 from eventmig.stores.layouts.columns import Kind
+from eventmig.stores.layouts.owner_snapshots import SnapshotTable
 from eventmig.stores.layouts.place import Address, Database, Place, locate
 from eventmig.stores.layouts.postgres import PostgresDatabase
 from eventmig.stores.layouts.read import LayoutReader
@@ -94,16 +95,44 @@ class LayoutStore(LayoutReader):
         if unused:
             self._database.discard()
 
-    def snapshots(self) -> list[tuple[str, int]]:
-        """The tables of snapshots that hold some, with how many. Reads only."""
+    @property
+    def snapshot_form(self) -> str:
+        """The library whose snapshots can be written here; empty where none can."""
+        return self.place.layout.snapshot_form
+
+    def left_behind(self) -> list[LeftBehind]:
+        """Snapshots, and streams that are no events, where there are some. Reads only."""
         with self.reading() as connection:
-            there = set(inspect(connection).get_table_names())
-            names = [name for name in self.place.layout.snapshot_tables() if name in there]
-            counted = [
-                connection.execute(select(func.count()).select_from(table(name))).scalar_one()
-                for name in names
-            ]
-        return [(name, count) for name, count in zip(names, counted, strict=True) if count]
+            return owner_snapshots.left_behind(connection, self._tables)
+
+    def replace_snapshots(
+        self, streams: Collection[str], snapshots: Sequence[OwnerSnapshot]
+    ) -> tuple[str, int]:
+        """Give these streams these snapshots and no others, in one transaction.
+
+        Returns the table, and how many older ones went.
+        """
+        tables = self._tables
+        with self._database.begin() as connection:
+            names = owner_snapshots.there(connection, tables)
+            if not names:
+                raise NotAStoreError(
+                    f"there is no table {', '.join(self.place.layout.snapshot_tables())}",
+                    where=Where(store=self.url),
+                    remedy="let the library that owns the tables make it",
+                )
+            place = SnapshotTable(connection, tables, names[0])
+            rows = self._rows(connection, tables)
+            return names[0], place.replace(streams, snapshots, rows, self.url)
+
+    def drop_astray(self) -> int:
+        """Delete snapshots that stand where no event is; returns how many."""
+        tables = self._tables
+        with self._database.begin() as connection:
+            return sum(
+                SnapshotTable(connection, tables, name).drop_astray()
+                for name in owner_snapshots.there(connection, tables)
+            )
 
     def as_held(self, events: Sequence[Event]) -> list[Event]:
         """What this store hands back for these events: the schema version is inside of data or
@@ -161,15 +190,21 @@ class LayoutStore(LayoutReader):
             )
 
     def _check_snapshots(self) -> None:
-        """Refuse snapshots in a target that has no events yet: they would be stale."""
-        if self.count():
+        """Refuse snapshots in a target that has no events yet: they would be stale.
+
+        Beside other streams in the same table, snapshots are of those.
+        """
+        if self.place.release is not None or self.count():
             return
-        for name, count in self.snapshots():
-            raise StoreError(
-                f"the target's table {name!r} holds {count} snapshots, and no events",
-                where=Where(store=self.url),
-                remedy="empty that table: snapshots of another history give wrong state",
-            )
+        with self.reading() as connection:
+            for name in owner_snapshots.there(connection, self._tables):
+                query = select(func.count()).select_from(table(name))
+                if count := connection.execute(query).scalar_one():
+                    raise StoreError(
+                        f"the target's table {name!r} holds {count} snapshots, and no events",
+                        where=Where(store=self.url),
+                        remedy="empty that table: snapshots of another history give wrong state",
+                    )
 
 
 def open_layout(url: URL, *, mode: Literal["read", "write", "create"]) -> LayoutStore:

@@ -212,12 +212,18 @@ class Tables:
                 return None
         return parts
 
-    def among(self, keys: Sequence[tuple[str, ...]]) -> Expression:
-        """The condition that a row belongs to one of the streams with these keys."""
-        if len(self.keys) == 1:
+    def among(
+        self, keys: Sequence[tuple[str, ...]], of: Sequence[Expression] | None = None
+    ) -> Expression:
+        """The condition that a row belongs to one of the streams with these keys.
+
+        `of`: such columns of another table (None: of the events').
+        """
+        columns = self.keys if of is None else of
+        if len(columns) == 1:
             name = self.layout.stream.columns[0]
-            return self.keys[0].in_(self._bound_list(name, [key[0] for key in keys]))
-        return tuple_(*self.keys).in_([tuple_(*self._bound_key(key)) for key in keys])
+            return columns[0].in_(self._bound_list(name, [key[0] for key in keys]))
+        return tuple_(*columns).in_([tuple_(*self._bound_key(key)) for key in keys])
 
     def beyond(self, key: tuple[str, ...]) -> Expression:
         """The condition that a row's stream comes after this one, in the order of the keys."""

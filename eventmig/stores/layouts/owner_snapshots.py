@@ -1,0 +1,156 @@
+"""The owner's snapshots beside the events: counted, replaced, and taken away where none can be.
+
+A snapshot table names stream, position, type and state by the same columns as the table of
+events. Everything here is within the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, delete, exists, func, insert, inspect, or_, select, table
+from sqlalchemy import column as sa_column
+
+from eventmig.errors import NotAStoreError, StoreDamagedError, Where
+from eventmig.stores.base import LeftBehind, OwnerSnapshot
+from eventmig.stores.layouts import owner_states, values
+from eventmig.stores.layouts.bulk import copies, copy_rows, insert_rows
+from eventmig.stores.layouts.columns import Expression, Kind, columns_of, parameter
+from eventmig.stores.layouts.rows import Rows
+from eventmig.stores.layouts.tables import Tables
+
+_AT_ONCE: Final = 200  # streams in one statement
+
+
+def left_behind(connection: Connection, tables: Tables) -> list[LeftBehind]:
+    """Snapshots, and streams that are no events, where there are some. Reads only."""
+    found = []
+    for name in there(connection, tables):
+        count = connection.execute(select(func.count()).select_from(table(name))).scalar_one()
+        found.append(LeftBehind(number=count, table=name))
+    for pattern in tables.layout.stream.left_out:
+        query = select(func.count()).select_from(tables.source).where(tables.name().like(pattern))
+        count = connection.execute(query).scalar_one()
+        found.append(LeftBehind(number=count, streams=pattern))
+    return [one for one in found if one.number]
+
+
+def there(connection: Connection, tables: Tables) -> list[str]:
+    """The layout's tables of snapshots that this database has. Reads only."""
+    names = set(inspect(connection).get_table_names())
+    return [name for name in tables.layout.snapshot_tables() if name in names]
+
+
+class SnapshotTable:
+    """One table of snapshots; raises `NotAStoreError` where it is not as the events' table."""
+
+    def __init__(self, connection: Connection, tables: Tables, name: str) -> None:
+        layout = tables.layout
+        self.name = name
+        self._connection = connection
+        self._tables = tables
+        self._found = columns_of(connection, name)
+        place = [*layout.stream.columns, layout.stream.position]
+        missing = [one for one in place if one not in self._found]
+        if missing:
+            raise NotAStoreError(
+                f"the table {name!r} of snapshots has no column {missing[0]!r}",
+                remedy="`eventmig inspect` shows what is there; describe it in the layout",
+            )
+        self._table = table(name, *map(sa_column, self._found))
+        self._keys = [self._table.c[one] for one in layout.stream.columns]
+
+    def drop_astray(self, keys: Sequence[tuple[str, ...]] | None = None) -> int:
+        """Delete snapshots (of these streams) that stand where no event is; returns how many."""
+        tables, layout = self._tables, self._tables.layout
+        same = [*layout.stream.columns, layout.stream.position]
+        event = exists().where(*(tables.events.c[n] == self._table.c[n] for n in same))
+        clause = delete(self._table).where(~event)
+        if keys is None:
+            return self._connection.execute(clause).rowcount
+        return sum(
+            self._connection.execute(clause.where(self._among(keys[at : at + _AT_ONCE]))).rowcount
+            for at in range(0, len(keys), _AT_ONCE)
+        )
+
+    def replace(
+        self, streams: Collection[str], snapshots: Sequence[OwnerSnapshot], rows: Rows, url: str
+    ) -> int:
+        """Delete the snapshots of these streams, and write these; returns how many went.
+
+        Raises `StoreDamagedError` where an event is another, `DataError` for a state that the
+        owner's form cannot hold.
+        """
+        keys = [key for key in map(self._tables.key_of, sorted(streams)) if key is not None]
+        gone = 0
+        for at in range(0, len(keys), _AT_ONCE):
+            among = self._among(keys[at : at + _AT_ONCE])
+            gone += self._connection.execute(delete(self._table).where(among)).rowcount
+        for at in range(0, len(snapshots), _AT_ONCE):
+            self._write(snapshots[at : at + _AT_ONCE], rows, url)
+        return gone
+
+    def _write(self, snapshots: Sequence[OwnerSnapshot], rows: Rows, url: str) -> None:
+        layout = self._tables.layout
+        events = self._events(snapshots, rows)
+        columns: dict[str, list[Any]] = {
+            name: []
+            for name in (
+                *layout.stream.columns,
+                layout.stream.position,
+                layout.type.column,
+                layout.data.column,
+            )
+        }
+        binary = self._found[layout.data.column].kind is Kind.BLOB
+        for one in snapshots:
+            first = events.get((one.stream, layout.stream.first))
+            last = events.get((one.stream, one.stream_position))
+            if first is None or last is None or last[0] != one.event_id:
+                raise StoreDamagedError(
+                    f"a snapshot was folded up to the event {one.event_id}, which is not at its "
+                    "place any more",
+                    where=Where(store=url, stream=one.stream, stream_position=one.stream_position),
+                    remedy="the store was changed meanwhile: rebuild the snapshots again",
+                )
+            state = values.packed(owner_states.eventsourcing(one, first[1], last[1]), layout.data)
+            assert state is not None
+            key = self._tables.key_of(one.stream)
+            assert key is not None
+            text = state if binary else state.decode()
+            row = (*key, one.stream_position, one.kind, text)
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+        if copies(self._connection, self.name):
+            copy_rows(self._connection, self.name, columns)
+            return
+        sqlite = self._tables.sqlite
+        bound = {n: parameter(self._found[n], f"b{i}", sqlite) for i, n in enumerate(columns)}
+        named = {f"b{i}": column for i, column in enumerate(columns.values())}
+        insert_rows(self._connection, insert(self._table).values(bound), named)
+
+    def _events(
+        self, snapshots: Sequence[OwnerSnapshot], rows: Rows
+    ) -> dict[tuple[str, int], tuple[str, bytes]]:
+        """Id and data of the events that these snapshots stand at, and of each stream's first."""
+        wanted: dict[str, set[int]] = {}
+        for one in snapshots:
+            wanted.setdefault(one.stream, {self._tables.layout.stream.first}).add(
+                one.stream_position
+            )
+        position = self._tables.stream_position
+        places = []
+        for stream, positions in wanted.items():
+            key = self._tables.key_of(stream)
+            if key is not None:
+                places.append(and_(self._tables.among([key]), position.in_(sorted(positions))))
+        found = self._connection.execute(rows.events().where(or_(*places))).all()
+        if not found:
+            return {}
+        page = rows.page(found)
+        at = zip(page.streams, page.stream_positions, strict=True)
+        return dict(zip(at, zip(page.ids, page.data, strict=True), strict=True))
+
+    def _among(self, keys: Sequence[tuple[str, ...]]) -> Expression:
+        return self._tables.among(keys, self._keys)
