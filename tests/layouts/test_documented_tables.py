@@ -17,6 +17,7 @@ import pytest
 from eventmig import Registry, commands, ops, upcaster
 from eventmig.errors import NotAStoreError, ReadOnlyError, StoreDamagedError
 from eventmig.project import Project
+from eventmig.rebuild import Aggregate
 from tests.acceptance.support import project
 from tests.layouts import tables
 from tests.layouts.tables import CASES, Case
@@ -148,6 +149,59 @@ def test_stale_snapshots_in_a_target_are_refused(tmp_path: Path, postgres_url: s
     )
     with pytest.raises(Exception, match="holds 1 snapshots, and no events"):
         commands.upcast(moved)
+
+
+@pytest.mark.parametrize(
+    ("layout", "table"),
+    [
+        ("axon", "snapshot_event_entry (aggregate_identifier varchar, sequence_number bigint)"),
+        ("pekko-jdbc", "snapshot (persistence_id varchar, sequence_number bigint)"),
+        ("commanded", "snapshots (source_uuid text, source_version bigint)"),
+    ],
+)
+def test_snapshots_that_a_job_leaves_behind_are_told(
+    tmp_path: Path, postgres_url: str, layout: str, table: str
+) -> None:
+    case = next(case for case in CASES if case.layout == layout)
+    name = table.split()[0]
+    taken = (f"CREATE TABLE {table}", f"INSERT INTO {name} VALUES ('cart-1', 2), ('cart-2', 1)")
+    run(postgres_url, "old", *case.tables, *case.rows, *taken)
+    source = place(postgres_url, layout, "old")
+    left = [f"2 snapshots in {name}"]
+    assert list(map(str, commands.inspect(Project.open(), source).left_behind)) == left
+
+    moved = project(
+        tmp_path, RENAME, source=source, projections="x:y", read_models="sqlite:///v.db"
+    )
+    carts = Aggregate("cart", state=dict[str, Any])
+
+    @carts.on("Added")
+    def added(data: dict[str, Any]) -> dict[str, Any]:
+        return data
+
+    moved.__dict__["projections"] = (carts,)
+    assert list(commands.plan(moved).left_behind) == left
+    rebuilt = commands.rebuild(moved, snapshots=True)
+    assert rebuilt.results[0].rows == {"eventmig_snapshots": 2}
+    assert rebuilt.owners is not None
+    assert rebuilt.owners.why_not[0].startswith(f"2 snapshots in {name} are of a form that")
+    assert list(map(str, commands.upcast(moved).left_behind)) == left
+    assert run(postgres_url, "old", f"SELECT count(*) FROM {name}") == [(2,)]
+
+
+def test_snapshots_of_events_that_are_taken_back_go(tmp_path: Path, postgres_url: str) -> None:
+    case = next(case for case in CASES if case.layout == "axon")
+    run(postgres_url, "old", *case.tables, *case.rows)
+    table = "snapshot_event_entry (aggregate_identifier varchar, sequence_number bigint)"
+    run(postgres_url, "new", *case.tables, f"CREATE TABLE {table}")
+    both = {name: place(postgres_url, "axon", name) for name in ("old", "new")}
+    moved = project(tmp_path, RENAME, source=both["old"], target=both["new"])
+    commands.upcast(moved)
+    taken = "INSERT INTO snapshot_event_entry VALUES ('cart-1', 1), ('cart-9', 1)"
+    run(postgres_url, "new", taken)
+    commands.cancel(moved)
+    left = run(postgres_url, "new", "SELECT * FROM snapshot_event_entry")
+    assert left == [("cart-9", 1)], "of no stream of the job"
 
 
 def test_emmett_on_sqlite(tmp_path: Path) -> None:

@@ -147,6 +147,8 @@ def test_new_streams_stand_beside_the_old_ones(
     made = [row for row in after if "V2" in row[0]]
     left_out = [row for row in before if ":snapshot-" in row[0] or ":position-" in row[0]]
     assert len(made) == len(before) - len(left_out) == report.job.tally.written
+    assert sum(one.number for one in report.left_behind) == len(left_out)
+    assert [one.streams for one in report.left_behind] == ["%:snapshot-%", "%:position-%"]
     assert not {row[6] for row in made} & {row[6] for row in before}
     digest(made)  # positions of each stream, without holes
     assert min(row[2] for row in made) > max(row[2] for row in before)

@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, exists, func, insert, inspect, or_, select, table
+from sqlalchemy import (
+    Connection,
+    Delete,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    inspect,
+    or_,
+    select,
+    table,
+)
 from sqlalchemy import column as sa_column
 
 from eventmig.errors import NotAStoreError, StoreDamagedError, Where
@@ -60,13 +72,14 @@ class SnapshotTable:
             )
         self._table = table(name, *map(sa_column, self._found))
         self._keys = [self._table.c[one] for one in layout.stream.columns]
+        self._fixed = {n: value for n, value in layout.where.items() if n in self._found}
 
     def drop_astray(self, keys: Sequence[tuple[str, ...]] | None = None) -> int:
         """Delete snapshots (of these streams) that stand where no event is; returns how many."""
         tables, layout = self._tables, self._tables.layout
         same = [*layout.stream.columns, layout.stream.position]
         event = exists().where(*(tables.events.c[n] == self._table.c[n] for n in same))
-        clause = delete(self._table).where(~event)
+        clause = self._delete().where(~event)
         if keys is None:
             return self._connection.execute(clause).rowcount
         return sum(
@@ -86,7 +99,7 @@ class SnapshotTable:
         gone = 0
         for at in range(0, len(keys), _AT_ONCE):
             among = self._among(keys[at : at + _AT_ONCE])
-            gone += self._connection.execute(delete(self._table).where(among)).rowcount
+            gone += self._connection.execute(self._delete().where(among)).rowcount
         for at in range(0, len(snapshots), _AT_ONCE):
             self._write(snapshots[at : at + _AT_ONCE], rows, url)
         return gone
@@ -101,6 +114,7 @@ class SnapshotTable:
                 layout.stream.position,
                 layout.type.column,
                 layout.data.column,
+                *self._fixed,
             )
         }
         binary = self._found[layout.data.column].kind is Kind.BLOB
@@ -119,7 +133,7 @@ class SnapshotTable:
             key = self._tables.key_of(one.stream)
             assert key is not None
             text = state if binary else state.decode()
-            row = (*key, one.stream_position, one.kind, text)
+            row = (*key, one.stream_position, one.kind, text, *self._fixed.values())
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
         if copies(self._connection, self.name):
@@ -151,6 +165,11 @@ class SnapshotTable:
         page = rows.page(found)
         at = zip(page.streams, page.stream_positions, strict=True)
         return dict(zip(at, zip(page.ids, page.data, strict=True), strict=True))
+
+    def _delete(self) -> Delete:
+        """To delete of this store's own rows."""
+        own = (self._table.c[name] == value for name, value in self._fixed.items())
+        return delete(self._table).where(*own)
 
     def _among(self, keys: Sequence[tuple[str, ...]]) -> Expression:
         return self._tables.among(keys, self._keys)
