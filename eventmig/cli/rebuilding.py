@@ -37,6 +37,14 @@ def rebuild(
         list[str] | None,
         typer.Option(metavar="NAME", help="Renew only this stream's snapshots; repeat for more."),
     ] = None,
+    streams_from: Annotated[
+        typer.FileText | None,
+        typer.Option(metavar="FILE", help="Those of each line, too (-: of standard input)."),
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Aggregates of this category; repeat for more."),
+    ] = None,
     every: Annotated[
         int | None, typer.Option(min=1, help="A snapshot after each so many events, too.")
     ] = None,
@@ -54,6 +62,11 @@ def rebuild(
 ) -> None:
     """Rebuild read models and snapshots beside the live ones, and swap them in."""
     session = begin(json)
+    streams = list(stream or ())
+    if streams_from is not None:
+        streams += filter(None, map(str.strip, streams_from))
+        if not streams:
+            raise typer.BadParameter(f"{streams_from.name} names no stream")
     with session.reporting() as report:
         found = commands.rebuild(
             session.project(),
@@ -65,7 +78,8 @@ def rebuild(
             quarantine=quarantine,
             accept_quarantined=accept_quarantined,
             snapshots=snapshots,
-            streams=stream or (),
+            categories=category or (),
+            streams=streams,
             every=every,
             since_release=since_release,
             on_progress=lambda p: report(p.name, p.events_read, p.events_expected),

@@ -33,6 +33,11 @@ def rebuilt(found: commands.RebuildReport) -> RenderableType:
             )
         if len(result.quarantined) > _SHOWN:
             parts.append(Text(f"{result.name}: and {len(result.quarantined) - _SHOWN:,} more"))
+    parts += [
+        Text(f"{result.name}: {result.stale:,} stale snapshots were replaced")
+        for result in found.results
+        if result.stale
+    ]
     if found.owners is not None:
         parts += _owners(found.owners)
     if found.live:

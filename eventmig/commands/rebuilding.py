@@ -70,6 +70,7 @@ def rebuild(
     quarantine: bool = False,
     accept_quarantined: bool = False,
     snapshots: bool = False,
+    categories: Sequence[str] = (),
     streams: Sequence[str] = (),
     every: int | None = None,
     since_release: str | None = None,
@@ -77,8 +78,9 @@ def rebuild(
 ) -> RebuildReport:
     """Rebuild read models and snapshots by name, or all of them, and swap them in.
 
-    `snapshots`: of aggregates alone (those named, else all). `streams`: only their
-    snapshots, renewed in place. `every`: a snapshot after each so many events, too.
+    `snapshots`: of aggregates alone (those named, else all). `categories`: of aggregates of
+    these. `streams`: only their snapshots, renewed in place. `every`: a snapshot after each
+    so many events, too.
     `since_release`: of those chosen, only what depends on event types that changed since.
 
     Reads `source`: the one given, else the latest release's target if a job made it
@@ -87,7 +89,12 @@ def rebuild(
     With `quarantine`, events that read models cannot take are set aside; such read models
     are swapped in only with `accept_quarantined`.
     """
-    chosen = _chosen(project, names, all_, snapshots or bool(streams), streams)
+    if snapshots or categories or streams:
+        chosen: list[ReadModel | Aggregate[Any]] = [
+            *_aggregates(project, names, all_, categories, streams)
+        ]
+    else:
+        chosen = named(project, names, all_)
     if since_release is not None:
         chosen = [one for one in chosen if affected_since(project, since_release, one.types)]
     mark = release_mark(project)
@@ -142,28 +149,40 @@ def rebuild(
     )
 
 
-def _chosen(
-    project: Project, names: Sequence[str], all_: bool, snapshots: bool, streams: Sequence[str]
-) -> list[ReadModel | Aggregate[Any]]:
-    if not snapshots:
-        return named(project, names, all_)
+def _aggregates(
+    project: Project,
+    names: Sequence[str],
+    all_: bool,
+    categories: Sequence[str],
+    streams: Sequence[str],
+) -> list[Aggregate[Any]]:
+    """The aggregates named (else all), of these categories, that these streams may belong to."""
     known = named(project, names, all_ or not names)
-    aggregates = [one for one in known if isinstance(one, Aggregate)]
-    if names and len(aggregates) < len(known):
+    found = [one for one in known if isinstance(one, Aggregate)]
+    if names and len(found) < len(known):
         raise RebuildError(
             f"{next(one.name for one in known if isinstance(one, ReadModel))} is a read model, and "
             "has no snapshots",
-            remedy="name aggregates, or rebuild it without --snapshots and --stream",
+            remedy="name aggregates, or rebuild it without --snapshots, --category and --stream",
         )
+    there = sorted({one.category for one in found if one.category is not None})
+    for category in categories:
+        if category not in there:
+            raise RebuildError(
+                f"no aggregate has the category {category}",
+                remedy=f"there are: {', '.join(there) or 'none'}",
+            )
+    if categories:
+        found = [one for one in found if one.category in categories]
     for stream in streams:
-        if not any(one.covers(stream) for one in aggregates):
+        if not any(one.covers(stream) for one in found):
             raise RebuildError(
                 f"no aggregate has the stream {stream}",
                 where=Where(stream=stream),
                 remedy="an aggregate's streams are called after its category: "
-                + (", ".join(f"{one.category}-…" for one in aggregates) or "there are none"),
+                + (", ".join(f"{category}-…" for category in there) or "there are none"),
             )
-    return [one for one in aggregates if not streams or any(map(one.covers, streams))]
+    return [one for one in found if not streams or any(map(one.covers, streams))]
 
 
 def helpers_of(

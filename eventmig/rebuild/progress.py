@@ -60,7 +60,8 @@ class RebuildResult:
 
     `generation` is live now; `kept` the one before it, which a rollback brings back
     (None: there was none). `rows` counts the rows per table. `restarted` says why a
-    half-built generation was thrown away, `resumed` that one was gone on with.
+    half-built generation was thrown away, `resumed` that one was gone on with. `stale` counts
+    the snapshots replaced that nobody used any more: of another state, fold, release or source.
     `quarantined` are events that were set aside; with any, it is not live (`swapped` is
     False) unless that was asked for.
     """
@@ -76,6 +77,7 @@ class RebuildResult:
     restarted: str | None = None
     quarantined: Sequence[SetAside] = ()
     swapped: bool = True
+    stale: int = 0
 
 
 Progress: TypeAlias = Callable[[RebuildProgress], None]

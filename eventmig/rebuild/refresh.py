@@ -50,8 +50,9 @@ def refresh(
             remedy="rebuild all of them first, without naming streams",
         )
     expected = sum(head.count for head in source.heads(streams))
-    writer = SnapshotWriter(name, live.number, aggregate.fingerprint(release), connection.dialect)
-    read = folded = written = 0
+    fingerprint = aggregate.fingerprint(release)
+    writer = SnapshotWriter(name, live.number, fingerprint, connection.dialect)
+    read = folded = written = stale = 0
     for start in range(0, len(streams), _STREAMS_AT_ONCE):
         chunk = streams[start : start + _STREAMS_AT_ONCE]
         rows: list[tuple[Any, ...]] = []
@@ -69,6 +70,7 @@ def refresh(
             folded += len(events)
         with connection.begin():
             hold.fence(connection)
+            stale += snapshot_rows.count_others(connection, name, live.number, fingerprint, chunk)
             snapshot_rows.discard(connection, name, live.number, chunk)
             writer.write(connection, rows)
         written += len(rows)
@@ -92,4 +94,5 @@ def refresh(
         events_read=read,
         events_folded=folded,
         rows={bookkeeping.snapshots.name: written},
+        stale=stale,
     )

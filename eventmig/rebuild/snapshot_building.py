@@ -228,7 +228,11 @@ class SnapshotBuilding:
                 snapshot_rows.discard(connection, name, oldest.number)
                 bookkeeping.remove(connection, hold, oldest.number)
             live = bookkeeping.generation(connection, _KIND, name, State.LIVE)
+            stale = 0
             if live is not None:
+                here = live.source == self.plan.source.identity()
+                mine = self.fingerprint if here else None
+                stale = snapshot_rows.count_others(connection, name, live.number, mine)
                 bookkeeping.become(connection, hold, live.number, State.KEPT)
             bookkeeping.become(connection, hold, self.at.number, State.LIVE)
             streams = snapshot_rows.count(connection, name, self.at.number)
@@ -242,6 +246,7 @@ class SnapshotBuilding:
             rows={bookkeeping.snapshots.name: streams},
             resumed=self.planned.resumed,
             restarted=self.planned.restarted,
+            stale=stale,
         )
 
     def _tell(self, phase: Phase) -> None:

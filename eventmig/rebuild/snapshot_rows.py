@@ -164,6 +164,25 @@ def count(connection: Connection, aggregate: str, generation: int) -> int:
     return connection.execute(query).scalar_one()
 
 
+def count_others(
+    connection: Connection,
+    aggregate: str,
+    generation: int,
+    fingerprint: str | None,
+    streams: Sequence[str] | None = None,
+) -> int:
+    """How many streams' snapshots at the head are not of this fingerprint (None: of none) (reads).
+
+    `streams`: of these alone.
+    """
+    conditions = [*_in_generation(aggregate, generation), snapshots.c.slot == HEAD]
+    if fingerprint is not None:
+        conditions.append(snapshots.c.fingerprint != fingerprint)
+    if streams is not None:
+        conditions.append(snapshots.c.stream.in_(streams))
+    return connection.execute(select(func.count()).where(*conditions)).scalar_one()
+
+
 def discard(
     connection: Connection,
     aggregate: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -123,6 +124,39 @@ def test_every_command_prints_at_most_80_columns(folder: Path, run: Run) -> None
         long = [text for text in out.splitlines() if len(text) > 80]
         assert long == [], line
         assert "Traceback" not in err
+
+
+ORDERS = """
+from eventmig.rebuild import Aggregate
+
+orders = Aggregate("orders", category="order", state=dict)
+
+@orders.on("OrderPlaced")
+def placed(data: dict) -> dict:
+    return data
+
+projections.append(orders)
+"""
+
+
+def test_streams_are_named_by_a_file_or_on_standard_input(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (folder / "projections" / "__init__.py").open("a") as file:
+        file.write(ORDERS)
+    assert value(run("rebuild", "--category", "order", "--json")[1])["results"][0]["rows"] == {
+        "eventmig_snapshots": 7
+    }
+    (folder / "some.txt").write_text("order-1\n\n  order-2 \n")
+    (folder / "none.txt").write_text("\n")
+    line = ["rebuild", "--stream", "order-3", "--streams-from", "some.txt", "--json"]
+    assert value(run(*line)[1])["results"][0]["rows"] == {"eventmig_snapshots": 3}
+    monkeypatch.setattr("sys.stdin", io.StringIO("order-4\n"))
+    code, out, _ = run("rebuild", "--streams-from", "-", "--json")
+    assert (code, value(out)["results"][0]["rows"]) == (0, {"eventmig_snapshots": 1})
+    code, out, err = run("rebuild", "--streams-from", "none.txt")
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert "names no stream" in err
 
 
 COMMANDS = [

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from eventmig import Registry, commands, ops, upcaster
+from eventmig.cli import render_rebuilds
 from eventmig.config import Config
 from eventmig.errors import RebuildError, ReleaseError
 from eventmig.project import Project
@@ -92,6 +96,16 @@ def test_snapshots_of_all_of_some_and_of_streams(source: Path, tmp_path: Path) -
     assert rebuilt(made, "payment", snapshots=True, every=2) == ["payment"]
     result = commands.rebuild(made, streams=["order-1", "order-2", "payment-0"]).results
     assert [(one.name, one.events_read) for one in result] == [("order", 10), ("payment", 3)]
+    assert rebuilt(made, categories=["payment"]) == ["payment"]
+    assert rebuilt(made, categories=["payment", "order"]) == ["order", "payment"]
+    assert rebuilt(made, snapshots=True, since_release="1") == ["payment"]
+    more_made = project(tmp_path, renamed, more)
+    assert rebuilt(more_made, snapshots=True, since_release="2") == ["order"]
+    assert rebuilt(more_made, streams=["order-1", "payment-0"], since_release="2") == ["order"]
+    with pytest.raises(RebuildError, match="no aggregate has the category basket"):
+        rebuilt(made, categories=["order", "basket"])
+    with pytest.raises(RebuildError, match="no aggregate has the stream order-1"):
+        rebuilt(made, categories=["payment"], streams=["order-1"])
     with pytest.raises(RebuildError, match="no aggregate has the stream basket-1"):
         rebuilt(made, streams=["basket-1"])
     with pytest.raises(RebuildError, match="daily is a read model"):
@@ -117,10 +131,56 @@ def test_snapshots_are_compared_and_stale_ones_counted(source: Path, tmp_path: P
     changed = project(tmp_path, renamed, projections=[daily(), order(bug=1), payments()])
     stale = commands.check_snapshots(changed, sample=None)
     assert (stale.right, stale.stale) == (True, 4)
-    rebuilt(changed, "order")
+    text = io.StringIO()
+    one = commands.rebuild(changed, streams=["order-1"])
+    assert (one.results[0].stale, one.results[0].rows) == (1, {"eventmig_snapshots": 1})
+    assert commands.check_snapshots(changed, sample=None).stale == 3
+    Console(file=text).print(render_rebuilds.rebuilt(commands.rebuild(changed, ["order"])))
+    assert "order: 3 stale snapshots were replaced" in text.getvalue()
     assert commands.check_snapshots(changed, sample=None).stale == 0
+    assert [r.stale for r in commands.rebuild(changed, snapshots=True).results] == [0, 0]
     with pytest.raises(RebuildError, match="no snapshots"):
         commands.check_snapshots(made, ["daily"])
+
+
+def test_snapshots_of_another_source_and_of_moved_events_are_stale(
+    source: Path, tmp_path: Path
+) -> None:
+    made = project(tmp_path, renamed, target="sqlite:///target.db")
+    rebuilt(made, "order")
+    shutil.copy(source, tmp_path / "copy.db")
+    elsewhere = {"source": url(tmp_path / "copy.db")}
+    found = commands.check_snapshots(made, ["order"], **elsewhere)  # type: ignore[arg-type]
+    assert (found.right, found.stale) == (True, 4)
+    sql(
+        tmp_path / "views.db",
+        "UPDATE eventmig_snapshots SET event_id = 'other' WHERE stream = 'order-1'",
+    )
+    assert commands.load(made, "order", "order-1").stale is not None
+    found = commands.check_snapshots(made, ["order"])
+    assert (found.right, found.stale) == (True, 1)
+    (result,) = commands.rebuild(made, ["order"], **elsewhere).results  # type: ignore[arg-type]
+    assert result.stale == 4
+    assert commands.check_snapshots(made, ["order"], **elsewhere).stale == 0  # type: ignore[arg-type]
+
+
+def test_an_aggregate_without_a_category_has_the_streams_it_folds(
+    source: Path, tmp_path: Path
+) -> None:
+    anywhere = Aggregate("anywhere", state=dict[str, Any])
+
+    @anywhere.on("Paid")
+    def paid(state: dict[str, Any] | None, data: dict[str, Any]) -> dict[str, Any]:
+        return {"paid": (state or {"paid": 0})["paid"] + data["cents"]}
+
+    made = project(tmp_path, renamed, projections=[anywhere])
+    (result,) = commands.rebuild(made, ["anywhere"]).results
+    assert result.rows == {"eventmig_snapshots": 2}
+    loaded = commands.load(made, "anywhere", "payment-1")
+    assert (loaded.state, loaded.from_snapshot) == ({"paid": 9}, True)
+    (result,) = commands.rebuild(made, streams=["payment-1", "order-1"]).results
+    assert result.rows == {"eventmig_snapshots": 1}
+    assert commands.load(made, "anywhere", "order-1").state is None
 
 
 def test_check_warns_of_rows_that_other_handlers_made(source: Path, tmp_path: Path) -> None:

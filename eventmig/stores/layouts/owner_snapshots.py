@@ -7,6 +7,7 @@ events. Everything here is within the caller's transaction.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -52,6 +53,20 @@ def there(connection: Connection, tables: Tables) -> list[str]:
     """The layout's tables of snapshots that this database has. Reads only."""
     names = set(inspect(connection).get_table_names())
     return [name for name in tables.layout.snapshot_tables() if name in names]
+
+
+def drop_astray(
+    connection: Connection, tables: Tables, streams: Sequence[tuple[str, ...]] | None = None
+) -> int:
+    """Delete snapshots (of the streams with these keys) that stand where no event is.
+
+    Returns how many. Tables with other columns than the events' are left alone.
+    """
+    gone = 0
+    for name in there(connection, tables):
+        with suppress(NotAStoreError):
+            gone += SnapshotTable(connection, tables, name).drop_astray(streams)
+    return gone
 
 
 class SnapshotTable:

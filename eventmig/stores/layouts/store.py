@@ -129,10 +129,7 @@ class LayoutStore(LayoutReader):
         """Delete snapshots that stand where no event is; returns how many."""
         tables = self._tables
         with self._database.begin() as connection:
-            return sum(
-                SnapshotTable(connection, tables, name).drop_astray()
-                for name in owner_snapshots.there(connection, tables)
-            )
+            return owner_snapshots.drop_astray(connection, tables)
 
     def as_held(self, events: Sequence[Event]) -> list[Event]:
         """What this store hands back for these events: the schema version is inside of data or

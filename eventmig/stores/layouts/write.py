@@ -25,7 +25,7 @@ from eventmig.stores.layouts import lineage
 from eventmig.stores.layouts.bulk import copies, copy_rows, insert_rows
 from eventmig.stores.layouts.description import Guard, Layout
 from eventmig.stores.layouts.encode import XID, Encoder
-from eventmig.stores.layouts.owner_snapshots import SnapshotTable, there
+from eventmig.stores.layouts.owner_snapshots import drop_astray
 from eventmig.stores.layouts.place import Database, Place
 from eventmig.stores.layouts.stream_heads import StreamHeads
 from eventmig.stores.layouts.tables import Tables
@@ -263,14 +263,9 @@ class LayoutTransaction:
         self.connection.execute(delete(lineage.origins).where(mine))
         for at in range(0, len(touched), _NAMED):
             self._take_back(touched[at : at + _NAMED])
-        self._drop_snapshots(touched)
+        if touched:
+            drop_astray(self.connection, tables, list(map(self._key, touched)))
         return deleted
-
-    def _drop_snapshots(self, streams: Sequence[str]) -> None:
-        """Take the snapshots away that stood at events of these streams that are gone."""
-        keys = list(map(self._key, streams))
-        for name in there(self.connection, self._tables) if keys else ():
-            SnapshotTable(self.connection, self._tables, name).drop_astray(keys)
 
     def _take_back(self, streams: Sequence[str]) -> None:
         """Set the heads of these streams back, and forget those that are gone."""
