@@ -59,18 +59,30 @@ def retried(connection: Connection, attempt: Callable[[], T], tables: Sequence[K
         except DBAPIError as error:
             if not is_busy(error):
                 raise
+        _take_back(connection)
         time.sleep(pause)
     try:
         return attempt()
     except DBAPIError as error:
         if not is_busy(error):
             raise
+        _take_back(connection)
         raise RebuildError(
             f"the live tables are in use: {_who(connection, tables)}",
             where=Where(path=", ".join(table.name for table in tables)),
             remedy="wait for it or end it, then run the same command again: only the swap is "
             "left to do",
         ) from error
+
+
+def _take_back(connection: Connection) -> None:
+    """End the transaction of an attempt for good.
+
+    A COMMIT that SQLite refuses while somebody reads leaves the transaction open, and
+    SQLAlchemy takes it for ended.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.connection.rollback()
 
 
 def _who(connection: Connection, tables: Sequence[KeptTable]) -> str:
