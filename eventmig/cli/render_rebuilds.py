@@ -121,10 +121,10 @@ def compared(found: commands.SnapshotReport) -> RenderableType:
     numbers = ("checked", "stale", "wrong")
     made = table("name", *numbers, numbers=numbers)
     parts: list[RenderableType] = []
-    for one in found.results:
-        made.add_row(
-            one.aggregate, f"{one.checked:,}", f"{one.stale:,}", f"{len(one.mismatches):,}"
-        )
+    named = [(one.aggregate, one) for one in found.results]
+    named += [(f"{one.aggregate}, its owner's", one) for one in found.owners]
+    for name, one in named:
+        made.add_row(name, f"{one.checked:,}", f"{one.stale:,}", f"{len(one.mismatches):,}")
         for wrong in one.mismatches[:_SHOWN]:
             parts.append(
                 Text.assemble(

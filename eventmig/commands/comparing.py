@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from eventmig.commands.naming import named, read_models_url, release_mark, source_of_rebuild
 from eventmig.commands.rebuilding import check_steps_done, helpers_of
 from eventmig.errors import RebuildError
-from eventmig.project import Project, opened, public, sql_engine
+from eventmig.project import Project, finished_job, opened, public, sql_engine
 from eventmig.rebuild import (
     Aggregate,
     ReadModel,
@@ -17,7 +17,9 @@ from eventmig.rebuild import (
     compare_snapshots,
 )
 from eventmig.rebuild.comparing import ModelDifference
+from eventmig.rebuild.handing_over import compare_handed_over
 from eventmig.rebuild.rebuild_read_models import compare_read_models
+from eventmig.stores.base import OwnerSnapshots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +85,20 @@ def diff_read_models(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotReport:
-    """What comparing snapshots with full replays came to, per aggregate."""
+    """What comparing snapshots with full replays came to, per aggregate.
+
+    `owners`: for those in the tables of the library that owns the store.
+    """
 
     source: str
     database: str
     results: tuple[SnapshotComparison, ...]
+    owners: tuple[SnapshotComparison, ...] = ()
 
     @property
     def right(self) -> bool:
         """Whether every snapshot that is used leads to the state of a full replay."""
-        return not any(result.mismatches for result in self.results)
+        return not any(result.mismatches for result in (*self.results, *self.owners))
 
     @property
     def stale(self) -> int:
@@ -129,6 +135,26 @@ def check_snapshots(
             release=release_mark(project),
             sample=sample,
         )
+        made = finished_job(reader) is not None  # a source's are its owner's alone
+        owners = [
+            compare_handed_over(
+                one,
+                one.owner,
+                reader,
+                source=reader,
+                upcast=project.registry.upcast_batch,
+                engine=engine,
+                sample=sample,
+            )
+            for one in aggregates
+            if made
+            and one.owner is not None
+            and isinstance(reader, OwnerSnapshots)
+            and one.owner.form == reader.snapshot_form
+        ]
     return SnapshotReport(
-        source=public(source_url), database=public(database), results=tuple(results)
+        source=public(source_url),
+        database=public(database),
+        results=tuple(results),
+        owners=tuple(owners),
     )

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Engine
@@ -18,9 +20,10 @@ from eventmig.errors import RebuildError, Where
 from eventmig.rebuild import bookkeeping, snapshot_rows
 from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.bookkeeping import Kind, State
+from eventmig.rebuild.loading import SnapshotComparison, SnapshotMismatch
 from eventmig.rebuild.owners import EventsourcingAggregate
-from eventmig.rebuild.snapshot_rows import Snapshot
-from eventmig.stores.base import OwnerSnapshot, OwnerSnapshots
+from eventmig.rebuild.progress import Upcast
+from eventmig.stores.base import EventReader, OwnerSnapshot, OwnerSnapshots
 
 _STREAMS_AT_ONCE = 500
 
@@ -66,13 +69,64 @@ def hand_over(
     for names in _chunks(engine, aggregate.name, live.number, streams):
         with engine.connect() as connection:  # closed before the owner's table is written
             found = list(snapshot_rows.of_streams(connection, aggregate.name, live.number, names))
-        made = [_for_owner(aggregate, owner, one) for one in found if one.state != "null"]
+        made = [
+            _for_owner(aggregate, owner, one.stream, one.stream_position, one.event_id, one.state)
+            for one in found
+            if one.state != "null"
+        ]
         table, gone = target.replace_snapshots(names, made)
         many += len({one.stream for one in made})
         written += len(made)
         replaced += gone
     return HandedOver(
         name=aggregate.name, table=table, streams=many, written=written, replaced=replaced
+    )
+
+
+def compare_handed_over(
+    aggregate: Aggregate[Any],
+    owner: EventsourcingAggregate,
+    store: OwnerSnapshots,
+    *,
+    source: EventReader,
+    upcast: Upcast,
+    engine: Engine,
+    sample: int | None,
+) -> SnapshotComparison:
+    """Compare the owner's snapshots with full replays, up to where each stands (reads only).
+
+    Of `sample` streams of the aggregate's live generation (None: all). `source` is the store.
+    All that are not as they would be written are mismatches, for the library uses them.
+    """
+    with engine.connect() as connection:
+        live = bookkeeping.generation(connection, Kind.AGGREGATE, aggregate.name, State.LIVE)
+        number = 0 if live is None else live.number
+        streams = snapshot_rows.sample_of(connection, aggregate.name, number, sample)
+    checked, wrong = 0, []
+    for at in range(0, len(streams), _STREAMS_AT_ONCE):
+        wanted = []
+        for stream, places in groupby(
+            store.snapshot_places(streams[at : at + _STREAMS_AT_ONCE]), key=itemgetter(0)
+        ):
+            events = list(source.read_stream(stream))
+            for _, position in places:
+                checked += 1
+                until = [event for event in events if event.stream_position <= position]
+                if not until or until[-1].stream_position != position:
+                    wrong.append((stream, position, "it stands where no event is"))
+                    continue
+                state = aggregate.encode(aggregate.fold(upcast(until)))
+                id_ = until[-1].id
+                wanted.append(_for_owner(aggregate, owner, stream, position, id_, state))
+        wrong += store.unlike_snapshots(wanted)
+    return SnapshotComparison(
+        aggregate=aggregate.name,
+        checked=checked,
+        stale=0,
+        mismatches=tuple(
+            SnapshotMismatch(stream=stream, stream_position=position, reason=reason)
+            for stream, position, reason in wrong
+        ),
     )
 
 
@@ -95,14 +149,19 @@ def _chunks(
 
 
 def _for_owner(
-    aggregate: Aggregate[Any], owner: EventsourcingAggregate, found: Snapshot
+    aggregate: Aggregate[Any],
+    owner: EventsourcingAggregate,
+    stream: str,
+    position: int,
+    event_id: str,
+    state: str,
 ) -> OwnerSnapshot:
     return OwnerSnapshot(
-        stream=found.stream,
-        stream_position=found.stream_position,
-        event_id=found.event_id,
+        stream=stream,
+        stream_position=position,
+        event_id=event_id,
         topic=owner.topic,
         class_version=owner.class_version,
         kind=owner.kind,
-        state=aggregate.members(found.state),
+        state=aggregate.members(state),
     )

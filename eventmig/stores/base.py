@@ -543,6 +543,14 @@ class OwnerSnapshots(Protocol):
         """
         ...
 
+    def snapshot_places(self, streams: Collection[str]) -> list[tuple[str, int]]:
+        """Stream and position of each of the owner's snapshots of these streams. Reads only."""
+        ...
+
+    def unlike_snapshots(self, snapshots: Sequence[OwnerSnapshot]) -> list[tuple[str, int, str]]:
+        """Stream, position and what is wrong, of those that are not stored so. Reads only."""
+        ...
+
     def drop_astray(self) -> int:
         """Delete snapshots that stand where no event is; returns how many."""
         ...

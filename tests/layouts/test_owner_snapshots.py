@@ -154,6 +154,9 @@ def test_the_library_loads_what_was_written_into_its_schema(
     ]
     written = sum(w.written for w in found.owners.written)
     assert loaded_by_the_library(folder, postgres(postgres_url, "v2")) == f"48 {written}"
+    checked = commands.check_snapshots(made, sample=None)
+    assert checked.right
+    assert sum(one.checked for one in checked.owners) == written
     with psycopg.connect(postgres_url) as connection:
         after = connection.execute("SELECT * FROM public.shop_snapshots ORDER BY 1, 2").fetchall()
     assert after == before
@@ -287,6 +290,56 @@ def test_named_streams_alone_are_renewed(till: Project, tmp_path: Path) -> None:
     assert found is not None
     assert (found.written[0].streams, found.written[0].replaced) == (2, 2)
     assert [row[0] for row in rows(path) if row[3] != "x"] == ids[:2]
+
+
+def test_the_owners_snapshots_are_compared_with_full_replays(till: Project, tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    owners(till)
+    found = commands.check_snapshots(till, sample=None)
+    assert [(one.checked, one.mismatches) for one in found.owners] == [(12, ())]
+    assert "sale, its owner's" in shown(render_rebuilds.compared(found))
+    ids = [row[0] for row in rows(path)]
+    with closing(sqlite3.connect(path)) as connection:
+        for id_, change in zip(
+            ids,
+            (
+                """state = replace(state, '"cents":', '"sense":')""",
+                """state = replace(state, 'till:Sale', 'till:Return')""",
+                "topic = 'till:Snapshot'",
+                "state = x'00'",
+                "state = '[]'",
+                "originator_version = 99",
+            ),
+            strict=False,
+        ):
+            connection.execute(
+                f"UPDATE stored_snapshots SET {change} WHERE originator_id = ?",
+                (id_,),
+            )
+        connection.commit()
+    found = commands.check_snapshots(till, sample=None)
+    assert not found.right
+    (compared,) = found.owners
+    assert (compared.checked, {one.stream for one in compared.mismatches}) == (12, set(ids[:6]))
+    reasons = {one.stream: one.reason for one in compared.mismatches}
+    for id_, reason in zip(
+        ids,
+        (
+            "another cents, sense",
+            "a eventsourcing.domain:Snapshot of till:Return",
+            "a till:Snapshot of till:Sale",
+            "opaque",
+            "no snapshot of this form",
+            "where no event is",
+        ),
+        strict=False,
+    ):
+        assert reason in reasons[id_]
+    owners(till)
+    assert commands.check_snapshots(till, sample=None).right
+    assert (
+        commands.check_snapshots(till, source="sqlite:///old.db?layout=eventsourcing").owners == ()
+    )
 
 
 def test_a_job_that_takes_events_back_takes_their_snapshots(till: Project, tmp_path: Path) -> None:

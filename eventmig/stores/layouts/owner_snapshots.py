@@ -6,14 +6,17 @@ events. Everything here is within the caller's transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
     Delete,
+    Text,
     and_,
+    cast,
     delete,
     exists,
     func,
@@ -25,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import column as sa_column
 
-from eventmig.errors import NotAStoreError, StoreDamagedError, Where
+from eventmig.errors import NotAStoreError, OpaqueError, StoreDamagedError, Where
 from eventmig.stores.base import LeftBehind, OwnerSnapshot
 from eventmig.stores.layouts import owner_states, values
 from eventmig.stores.layouts.bulk import copies, copy_rows, insert_rows
@@ -119,9 +122,60 @@ class SnapshotTable:
             self._write(snapshots[at : at + _AT_ONCE], rows, url)
         return gone
 
+    def places(self, streams: Collection[str]) -> list[tuple[str, int]]:
+        """Stream and position of each snapshot of these streams, in this order. Reads only."""
+        keys = [key for key in map(self._tables.key_of, streams) if key is not None]
+        columns = [self._name(one) for one in self._tables.layout.stream.columns]
+        position = self._table.c[self._tables.layout.stream.position]
+        found = []
+        for at in range(0, len(keys), _AT_ONCE):
+            query = select(*columns, position).where(self._among(keys[at : at + _AT_ONCE]))
+            for *key, place in self._connection.execute(query):
+                found.append((self._tables.stream(key), int(place)))
+        return sorted(found)
+
+    def unlike(
+        self, snapshots: Sequence[OwnerSnapshot], rows: Rows, url: str
+    ) -> Iterator[tuple[str, int, str]]:
+        """Stream, position and what is wrong, of snapshots that are not stored so. Reads only.
+
+        Raises as `replace`.
+        """
+        for at in range(0, len(snapshots), _AT_ONCE):
+            some = snapshots[at : at + _AT_ONCE]
+            stored = self._stored(some)
+            for one, state in zip(some, self._states(some, rows, url), strict=True):
+                kind, found = stored.get((one.stream, one.stream_position), ("", None))
+                reason = _unlike(one, kind, found, state)
+                if reason:
+                    yield one.stream, one.stream_position, reason
+
+    def _stored(
+        self, snapshots: Sequence[OwnerSnapshot]
+    ) -> dict[tuple[str, int], tuple[str, bytes | None]]:
+        layout = self._tables.layout
+        columns = [self._name(one) for one in layout.stream.columns]
+        position, kind, state = (
+            self._table.c[n]
+            for n in (layout.stream.position, layout.type.column, layout.data.column)
+        )
+        keys = [k for k in {self._tables.key_of(one.stream) for one in snapshots} if k is not None]
+        query = select(*columns, position, kind, state).where(self._among(keys))
+        found: dict[tuple[str, int], tuple[str, bytes | None]] = {}
+        for *key, place, type_, stored in self._connection.execute(query):
+            try:
+                unpacked = values.unpacked(stored, layout.data)
+            except OpaqueError:
+                unpacked = None
+            found[self._tables.stream(key), int(place)] = (type_, unpacked)
+        return found
+
+    def _name(self, column: str) -> Expression:
+        found: Expression = self._table.c[column]
+        return found if self._tables.sqlite else cast(found, Text)
+
     def _write(self, snapshots: Sequence[OwnerSnapshot], rows: Rows, url: str) -> None:
         layout = self._tables.layout
-        events = self._events(snapshots, rows)
         columns: dict[str, list[Any]] = {
             name: []
             for name in (
@@ -133,19 +187,10 @@ class SnapshotTable:
             )
         }
         binary = self._found[layout.data.column].kind is Kind.BLOB
-        for one in snapshots:
-            first = events.get((one.stream, layout.stream.first))
-            last = events.get((one.stream, one.stream_position))
-            if first is None or last is None or last[0] != one.event_id:
-                raise StoreDamagedError(
-                    f"a snapshot was folded up to the event {one.event_id}, which is not at its "
-                    "place any more",
-                    where=Where(store=url, stream=one.stream, stream_position=one.stream_position),
-                    remedy="the store was changed meanwhile: rebuild the snapshots again",
-                )
-            state = values.packed(owner_states.eventsourcing(one, first[1], last[1]), layout.data)
-            assert state is not None
+        for one, made in zip(snapshots, self._states(snapshots, rows, url), strict=True):
+            state = values.packed(made, layout.data)
             key = self._tables.key_of(one.stream)
+            assert state is not None
             assert key is not None
             text = state if binary else state.decode()
             row = (*key, one.stream_position, one.kind, text, *self._fixed.values())
@@ -158,6 +203,23 @@ class SnapshotTable:
         bound = {n: parameter(self._found[n], f"b{i}", sqlite) for i, n in enumerate(columns)}
         named = {f"b{i}": column for i, column in enumerate(columns.values())}
         insert_rows(self._connection, insert(self._table).values(bound), named)
+
+    def _states(self, snapshots: Sequence[OwnerSnapshot], rows: Rows, url: str) -> list[bytes]:
+        """What the owner would store as the state of each, as JSON."""
+        events = self._events(snapshots, rows)
+        made = []
+        for one in snapshots:
+            first = events.get((one.stream, self._tables.layout.stream.first))
+            last = events.get((one.stream, one.stream_position))
+            if first is None or last is None or last[0] != one.event_id:
+                raise StoreDamagedError(
+                    f"a snapshot was folded up to the event {one.event_id}, which is not at its "
+                    "place any more",
+                    where=Where(store=url, stream=one.stream, stream_position=one.stream_position),
+                    remedy="the store was changed meanwhile: rebuild the snapshots again",
+                )
+            made.append(owner_states.eventsourcing(one, first[1], last[1]))
+        return made
 
     def _events(
         self, snapshots: Sequence[OwnerSnapshot], rows: Rows
@@ -188,3 +250,20 @@ class SnapshotTable:
 
     def _among(self, keys: Sequence[tuple[str, ...]]) -> Expression:
         return self._tables.among(keys, self._keys)
+
+
+def _unlike(wanted: OwnerSnapshot, kind: str, stored: bytes | None, made: bytes) -> str:
+    """What is wrong with a stored snapshot; empty where nothing is. Its own time does not count."""
+    if stored is None:
+        return "it is opaque, or not there any more"
+    try:
+        found, right = json.loads(stored), json.loads(made)
+        if (kind, found["topic"]) != (wanted.kind, wanted.topic):
+            return f"it is a {kind} of {found['topic']}"
+        if found["state"] == right["state"]:
+            return ""
+        ours, theirs = right["state"], found["state"]
+        names = [n for n in {**ours, **theirs} if ours.get(n, ours) != theirs.get(n, theirs)]
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return "it is no snapshot of this form"
+    return f"a full replay gives another {', '.join(names)}"

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from sqlalchemy import URL, func, select, table
+from sqlalchemy import URL, Connection, func, select, table
 
 from eventmig.errors import NotAStoreError, ReadOnlyError, StoreError, Where
 from eventmig.events import Event
@@ -112,18 +112,30 @@ class LayoutStore(LayoutReader):
 
         Returns the table, and how many older ones went.
         """
-        tables = self._tables
         with self._database.begin() as connection:
-            names = owner_snapshots.there(connection, tables)
-            if not names:
-                raise NotAStoreError(
-                    f"there is no table {', '.join(self.place.layout.snapshot_tables())}",
-                    where=Where(store=self.url),
-                    remedy="let the library that owns the tables make it",
-                )
-            place = SnapshotTable(connection, tables, names[0])
-            rows = self._rows(connection, tables)
-            return names[0], place.replace(streams, snapshots, rows, self.url)
+            place = self._snapshot_table(connection)
+            rows = self._rows(connection, self._tables)
+            return place.name, place.replace(streams, snapshots, rows, self.url)
+
+    def snapshot_places(self, streams: Collection[str]) -> list[tuple[str, int]]:
+        """Stream and position of each of the owner's snapshots of these streams. Reads only."""
+        with self.reading() as connection:
+            return self._snapshot_table(connection).places(streams)
+
+    def unlike_snapshots(self, snapshots: Sequence[OwnerSnapshot]) -> list[tuple[str, int, str]]:
+        """Stream, position and what is wrong, of those that are not stored so. Reads only."""
+        with self._reading() as (connection, rows):
+            return list(self._snapshot_table(connection).unlike(snapshots, rows, self.url))
+
+    def _snapshot_table(self, connection: Connection) -> SnapshotTable:
+        names = owner_snapshots.there(connection, self._tables)
+        if not names:
+            raise NotAStoreError(
+                f"there is no table {', '.join(self.place.layout.snapshot_tables())}",
+                where=Where(store=self.url),
+                remedy="let the library that owns the tables make it",
+            )
+        return SnapshotTable(connection, self._tables, names[0])
 
     def drop_astray(self) -> int:
         """Delete snapshots that stand where no event is; returns how many."""
