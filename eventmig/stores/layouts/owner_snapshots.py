@@ -225,17 +225,17 @@ class SnapshotTable:
         self, snapshots: Sequence[OwnerSnapshot], rows: Rows
     ) -> dict[tuple[str, int], tuple[str, bytes]]:
         """Id and data of the events that these snapshots stand at, and of each stream's first."""
-        wanted: dict[str, set[int]] = {}
+        wanted: dict[int, set[tuple[str, ...]]] = {}
         for one in snapshots:
-            wanted.setdefault(one.stream, {self._tables.layout.stream.first}).add(
-                one.stream_position
-            )
+            key = self._tables.key_of(one.stream)
+            for place in (self._tables.layout.stream.first, one.stream_position):
+                if key is not None:
+                    wanted.setdefault(place, set()).add(key)
         position = self._tables.stream_position
-        places = []
-        for stream, positions in wanted.items():
-            key = self._tables.key_of(stream)
-            if key is not None:
-                places.append(and_(self._tables.among([key]), position.in_(sorted(positions))))
+        places = [
+            and_(position == place, self._tables.among(sorted(keys)))
+            for place, keys in sorted(wanted.items())
+        ]
         found = self._connection.execute(rows.events().where(or_(*places))).all()
         if not found:
             return {}
