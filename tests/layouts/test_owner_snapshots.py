@@ -468,3 +468,32 @@ def test_a_state_that_is_no_object_is_refused() -> None:
     numbers = Aggregate("numbers", state=list[int])
     with pytest.raises(RebuildError, match="no object with members"):
         numbers.members("[1]")
+
+
+def test_beside_the_source_in_the_same_tables_its_snapshots_stay(
+    tmp_path: Path, written: Path
+) -> None:
+    shutil.copy(written, tmp_path / "old.db")
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
+        connection.execute("INSERT INTO stored_snapshots VALUES ('nobody', 7, 'x', x'00')")
+        connection.commit()
+    theirs = rows(tmp_path / "old.db")
+    beside = project(
+        tmp_path,
+        Registry([price_in_cents]),
+        source="sqlite:///old.db?layout=eventsourcing",
+        target="sqlite:///old.db?layout=eventsourcing&release=2",
+        naming="{stream}-{release}",
+        projections="x:y",
+    )
+    beside.__dict__["projections"] = (sales(),)
+    report = commands.upcast(beside)
+    assert (report.ready, report.in_target) == (True, ())
+    assert [str(one) for one in report.left_behind] == ["4 snapshots in stored_snapshots"]
+    found = owners(beside)
+    assert (found.written[0].written, found.written[0].replaced, found.astray) == (12, 0, 0)
+    both = rows(tmp_path / "old.db")
+    assert [row for row in both if not row[0].endswith("-2")] == theirs
+    assert len(both) == len(theirs) + 12
+    commands.cancel(beside)
+    assert rows(tmp_path / "old.db") == theirs

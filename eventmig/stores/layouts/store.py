@@ -101,9 +101,13 @@ class LayoutStore(LayoutReader):
         return self.place.layout.snapshot_form
 
     def left_behind(self) -> list[LeftBehind]:
-        """Snapshots, and streams that are no events, where there are some. Reads only."""
+        """Snapshots, and streams that are no events, where there are some. Reads only.
+
+        Where streams of a release stand beside others, the table's snapshots are of those.
+        """
         with self.reading() as connection:
-            return owner_snapshots.left_behind(connection, self._tables)
+            found = owner_snapshots.left_behind(connection, self._tables)
+        return [one for one in found if self.place.release is None or not one.table]
 
     def replace_snapshots(
         self, streams: Collection[str], snapshots: Sequence[OwnerSnapshot]
@@ -138,7 +142,12 @@ class LayoutStore(LayoutReader):
         return SnapshotTable(connection, self._tables, names[0])
 
     def drop_astray(self) -> int:
-        """Delete snapshots that stand where no event is; returns how many."""
+        """Delete snapshots that stand where no event is; returns how many.
+
+        None where streams of a release stand beside others, which may be a source's.
+        """
+        if self.place.release is not None:
+            return 0
         tables = self._tables
         with self._database.begin() as connection:
             return owner_snapshots.drop_astray(connection, tables)
