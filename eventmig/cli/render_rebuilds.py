@@ -63,6 +63,7 @@ def _owners(found: commands.OwnersSnapshots) -> list[RenderableType]:
             + (f"; {one.replaced:,} old ones went" * bool(one.replaced))
         )
         for one in found.written
+        if one.table
     ]
     if found.astray:
         lines.append(Text(f"{found.astray:,} snapshots that stood where no event is were deleted"))

@@ -12,7 +12,7 @@ from eventmig.project import finished_job, opened, public
 from eventmig.rebuild import Aggregate
 from eventmig.rebuild.handing_over import HandedOver, hand_over
 from eventmig.rebuild.owners import EventsourcingAggregate
-from eventmig.stores.base import OwnerSnapshots
+from eventmig.stores.base import EventReader, OwnerSnapshots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +32,21 @@ class OwnersSnapshots:
 def hand_over_snapshots(
     aggregates: Sequence[tuple[Aggregate[Any], Collection[str] | None]],
     *,
+    store: EventReader,
     url: str,
     engine: Engine,
 ) -> OwnersSnapshots | None:
     """Write rebuilt snapshots (of these streams; None: all) in the form of the store's owner.
 
+    `store` is that of `url`, opened for reading.
+
     Only into a store whose events a job of eventmig made: a source's are its owner's alone.
     None where the store is nobody else's and no aggregate names an owner. Raises
     `JobLockedError` while a job works on the store, else as `hand_over`.
     """
-    with opened(url) as store:
-        form = store.snapshot_form if isinstance(store, OwnerSnapshots) else ""
-        there = store.left_behind() if isinstance(store, OwnerSnapshots) else []
-        made = finished_job(store) is not None
+    form = store.snapshot_form if isinstance(store, OwnerSnapshots) else ""
+    there = store.left_behind() if isinstance(store, OwnerSnapshots) else []
+    made = finished_job(store) is not None
     ready: list[tuple[Aggregate[Any], EventsourcingAggregate, Collection[str] | None]] = []
     why_not = []
     for aggregate, streams in aggregates:

@@ -139,7 +139,7 @@ def rebuild(
         owners = None
         if aggregates:
             each = [(one, own if streams else None) for (one,), own in parts]
-            owners = hand_over_snapshots(each, url=source_url, engine=engine)
+            owners = hand_over_snapshots(each, store=reader, url=source_url, engine=engine)
     return RebuildReport(
         source=public(source_url),
         database=public(database),

@@ -32,7 +32,8 @@ _STREAMS_AT_ONCE = 500
 class HandedOver:
     """The snapshots of one aggregate in the table of a store's owner.
 
-    `written` are there now, of `streams` streams; `replaced` older ones went.
+    `written` are there now, of `streams` streams; `replaced` older ones went. `table` is empty
+    where there were none to write.
     """
 
     name: str
@@ -74,7 +75,10 @@ def hand_over(
             for one in found
             if one.state != "null"
         ]
-        table, gone = target.replace_snapshots(names, made)
+        own = {one.stream for one in found}  # a stream that was named may be another's
+        if not own:
+            continue
+        table, gone = target.replace_snapshots(own, made)
         many += len({one.stream for one in made})
         written += len(made)
         replaced += gone

@@ -130,6 +130,11 @@ def test_the_library_loads_what_was_written_into_its_file(
     assert (orders_again.streams, orders_again.replaced) == (40, 40)
     assert orders_again.written > 60
     assert loaded_by_the_library(folder, settings) == f"48 {orders_again.written + 8}"
+    some = [row[0] for row in rows(tmp_path / "new.db")[::9]]
+    named = commands.rebuild(made, streams=some).owners
+    assert named is not None
+    assert sum(one.streams for one in named.written) == len(set(some))
+    loaded_by_the_library(folder, settings)
     assert (tmp_path / "old.db").read_bytes() == before
 
 
