@@ -11,11 +11,12 @@ import gc
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from threading import RLock
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from eventmig.errors import CapabilityError, StoreDamagedError, Where
@@ -301,17 +302,7 @@ class PostgresReader:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A read-only SQLAlchemy connection to the database: one snapshot for the block."""
-
-        def connected() -> psycopg.Connection:
-            connection = connect(self.location)
-            connection.autocommit = False
-            connection.read_only = True
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            return connection
-
-        engine = create_engine(
-            "postgresql+psycopg://", creator=connected, poolclass=NullPool, hide_parameters=True
-        )
+        engine = self._reading_engine
         with translated(self.location), engine.connect() as connection, connection.begin():
             yield connection
 
@@ -323,6 +314,21 @@ class PostgresReader:
                 self._reader = None
 
     # --- below
+
+    @cached_property
+    def _reading_engine(self) -> Engine:
+        """Connects anew each time, but asks only once what kind of server it is."""
+
+        def connected() -> psycopg.Connection:
+            connection = connect(self.location)
+            connection.autocommit = False
+            connection.read_only = True
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            return connection
+
+        return create_engine(
+            "postgresql+psycopg://", creator=connected, poolclass=NullPool, hide_parameters=True
+        )
 
     def _open_tables(self) -> None:
         """Find the tables, and learn what they hold; raises `NotAStoreError` and others."""
