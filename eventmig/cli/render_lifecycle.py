@@ -37,6 +37,8 @@ def crossing(found: commands.CrossingReport) -> RenderableType:
             f"  crossed by {_by(found.switch)}; "
             f"writers stood still for {found.stood_still_s:.3f} s; live: {live_side(job.state)}"
         )
+    if found.already:
+        parts.append(Text("  it was across already; nothing was left to do", style="dim"))
     if found.left_behind:
         parts.append(
             Text(f"  {found.left_behind:,} events without a way back stayed", style="yellow")

@@ -21,7 +21,7 @@ from eventmig.migrate.crossing import CUT_OVER, REVERSE, Crossing, cross
 from eventmig.migrate.follow import Follower, Stop
 from eventmig.migrate.ledger import Job, Quarantined
 from eventmig.migrate.sides import Sides, Switch, take_steps
-from eventmig.migrate.states import Side, State
+from eventmig.migrate.states import Side, State, live_side
 from eventmig.ops.base import Loss
 from eventmig.project import Project, public
 from eventmig.stores.base import Carrying, Dropping, JobTarget
@@ -56,7 +56,9 @@ class TypeBack:
 class CrossingReport:
     """A crossing: the job afterwards, how long writers stood still (seconds), the ways back.
 
-    With `dry_run` nothing was changed. `left_behind` are events without a way back.
+    With `dry_run` nothing was changed; `already` says that the application was across before
+    this call, which then only finished what an interrupted one had left. `left_behind` are
+    events without a way back.
     """
 
     crossing: str
@@ -64,6 +66,7 @@ class CrossingReport:
     target: str
     switch: Switch
     dry_run: bool = False
+    already: bool = False
     stood_still_s: float = 0.0
     lag_events: int = 0
     ways: tuple[TypeBack, ...] = ()
@@ -87,12 +90,15 @@ def cutover(
 
     Waits until the lag is below `when_lag_below` seconds, and as long as `postpone_file` is
     there or `postpone` was asked for. Where it cannot be done within `budget_s` seconds the
-    writers go on where they were, and `CrossingError` says why. Reads and writes both sides;
-    with `dry_run` it only looks.
+    writers go on where they were, and `CrossingError` says why. Where the application is across
+    already it stays there: a call that was interrupted, or whose answer was lost, is made again.
+    Reads and writes both sides; with `dry_run` it only looks.
     """
     with held(
         project, release=release, source=source, target=target, switch=switch, budget_s=budget_s
     ) as (sides, writer):
+        if not dry_run and (crossed := _crossed_before(sides, writer, CUT_OVER)):
+            return crossed
         _check_windows(sides, writer)
         follower = Follower(
             sides,
@@ -144,12 +150,18 @@ def reverse(
     """Take the application back to the old side, with all it appended since.
 
     Events without a way back are written to the JSON Lines file `export`, and stay behind;
-    without that file nothing is changed, and `CrossingError` counts them.
+    without that file nothing is changed, and `CrossingError` counts them. Where the application
+    is back already it stays there, as with `cutover`.
     """
     with held(project, release=release, source=source, target=target, budget_s=budget_s) as (
         sides,
         writer,
     ):
+        if crossed := _crossed_before(sides, writer, REVERSE):
+            back = sides.copier(Side.NEW)
+            if export is not None:
+                _leave_behind(sides, writer, export)
+            return replace(crossed, left_behind=back.job.tally.quarantined)
         check_before(sides.job, writer, State.REVERSE_WINDOW)
         back = sides.copier(Side.NEW)
         back.follow(sides.side(Side.NEW).head_position())
@@ -302,6 +314,24 @@ def _take(project: Project, sides: Sides, crossing: Crossing, name: str) -> None
         project.config,
         f"after_{name}",
         {**_context(sides.job), "stood_still_s": sides.stood_still_s},
+    )
+
+
+def _crossed_before(sides: Sides, writer: JobTarget, crossing: Crossing) -> CrossingReport | None:
+    """The report of a crossing that an earlier call took, where the job stands behind it."""
+    with writer.reading() as connection:
+        crossed = ledger.journal(connection, sides.job)
+    if not crossed or crossed[-1].crossing != crossing.name:
+        return None
+    if live_side(sides.job.state) is not crossing.enters:
+        return None
+    return CrossingReport(
+        crossing=crossing.name,
+        job=sides.job,
+        target=public(writer.url),
+        switch=sides.plan.switch,
+        already=True,
+        stood_still_s=crossed[-1].stood_still_us / 1e6,
     )
 
 

@@ -230,6 +230,27 @@ def test_an_event_without_a_way_back_makes_the_window_unsafe(its: Project, tmp_p
     assert said(events(urls(its)[0]))[-1] == ("Opened", 1, {"name": "t"})
 
 
+@pytest.mark.parametrize("its", ["file", "tables"], indirect=True)
+def test_the_same_command_again_finds_the_application_across(its: Project, tmp_path: Path) -> None:
+    """As after an answer that was lost: nothing is done twice, and all of it is told again."""
+    commands.upcast(its)
+    first, again = commands.cutover(its), commands.cutover(its)
+    assert (first.already, again.already) == (False, True)
+    assert again.job.state is State.REVERSE_WINDOW
+    assert again.stood_still_s == pytest.approx(first.stood_still_s, abs=1)
+    if its.config.target == "sqlite:///target.db":
+        append(its, "cart-1", NewEvent("OneWay", b'{"sum":7}', schema_version=2))
+    left = tmp_path / "left.jsonl"
+    first = commands.reverse(its, export=left)
+    lines = left.read_text() if first.left_behind else ""
+    left.unlink(missing_ok=True)
+    again = commands.reverse(its, export=left)
+    assert (first.already, again.already) == (False, True)
+    assert again.left_behind == first.left_behind
+    assert (left.read_text() if left.exists() else "") == lines
+    assert not commands.cutover(its).already
+
+
 @pytest.mark.parametrize("its", ["file", "tables", "postgres"], indirect=True)
 def test_what_it_cannot_finish_in_time_falls_back(its: Project) -> None:
     commands.upcast(its)

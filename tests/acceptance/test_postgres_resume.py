@@ -4,17 +4,10 @@ connection's. Never a duplicate, never a hole.
 
 from __future__ import annotations
 
-import select
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
 
 from eventmig import Registry, commands
 from eventmig.errors import StoreUnavailableError
@@ -23,6 +16,7 @@ from eventmig.project import Project
 from tests.acceptance.support import cli, driver, project, project_in_files, steps
 from tests.acceptance.test_postgres_jobs import clean_history, fill, held
 from tests.postgres import OwnServer
+from tests.proxy import Cut, Proxy
 
 EVENTS = 21
 BATCH = 3
@@ -167,112 +161,25 @@ def test_a_server_that_crashes_in_the_middle(
 # --- a connection that is cut
 
 
-class Proxy:
-    """Stands between a client and the server's socket, and cuts the connection at a COMMIT.
-
-    `cut_at` is which one (counted over all connections, from 1; 0: none); `before` cuts
-    instead of passing it on, else its answer is read from the server and not passed on.
-    """
-
-    def __init__(self, folder: Path, server: Path, *, cut_at: int, before: bool) -> None:
-        self.commits = 0
-        self.cut = False
-        self._cut_at = cut_at
-        self._before = before
-        self._server = str(server / ".s.PGSQL.5432")
-        self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(folder / ".s.PGSQL.5432"))
-        self._listening.listen()
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
-        self._listening.close()
-
-    def _accept(self) -> None:
-        while not self._stopped.is_set():
-            if select.select([self._listening], [], [], 0.02)[0]:
-                client, _ = self._listening.accept()
-                self._threads.append(threading.Thread(target=self._pass_on, args=(client,)))
-                self._threads[-1].start()
-
-    def _pass_on(self, client: socket.socket) -> None:
-        with client, socket.socket(socket.AF_UNIX) as server:
-            server.connect(self._server)
-            while not self._stopped.is_set():
-                for ready in select.select([client, server], [], [], 0.02)[0]:
-                    data = b""
-                    with suppress(ConnectionError):
-                        data = ready.recv(1 << 16)
-                    if not data:
-                        return
-                    if ready is client and b"COMMIT\0" in data:
-                        self.commits += 1
-                        if self.commits == self._cut_at:
-                            self.cut = True
-                            if not self._before:
-                                server.sendall(data)
-                                server.recv(1 << 16)
-                            return
-                    (server if ready is client else client).sendall(data)
-
-
-@contextmanager
-def through_a_proxy(
-    server: OwnServer, url: str, *, cut_at: int, before: bool = True
-) -> Iterator[tuple[str, Proxy]]:
-    with TemporaryDirectory(prefix="eventmig-proxy-") as folder:
-        proxy = Proxy(Path(folder), server.folder, cut_at=cut_at, before=before)
-        try:
-            near = make_url(url).update_query_dict({"host": folder})
-            yield near.render_as_string(hide_password=False), proxy
-        finally:
-            proxy.close()
-
-
-@pytest.fixture
-def upcast_through(its: Project, own_postgres_server: OwnServer) -> Callable[..., int]:
-    """Run the job through a proxy; returns how many COMMITs there were."""
-
-    def run(url: str, *, cut_at: int, before: bool = True) -> int:
-        with through_a_proxy(own_postgres_server, url, cut_at=cut_at, before=before) as (
-            near,
-            proxy,
-        ):
-            if cut_at:
-                with pytest.raises(StoreUnavailableError) as error:
-                    commands.upcast(its, target=near)
-                assert proxy.cut
-                assert "same command again" in error.value.remedy
-            else:
-                assert commands.upcast(its, target=near).ready
-            return proxy.commits
-
-    return run
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("when", Cut)
 def test_a_connection_cut_at_a_commit(
-    its: Project,
-    own_postgres_server: OwnServer,
-    upcast_through: Callable[..., int],
-    reference: list[tuple[object, ...]],
-    before: bool,
+    its: Project, postgres_url: str, reference: list[tuple[object, ...]], when: Cut
 ) -> None:
     """Whether the server got it or not: the outcome is in its ledger, and the job reads it."""
-    with own_postgres_server.database() as url:
-        commits = upcast_through(f"{url}&schema=whole", cut_at=0)
+    with Proxy(postgres_url) as proxy:
+        assert commands.upcast(its, target=proxy.near(f"{postgres_url}&schema=whole")).ready
+        commits = proxy.commits
         assert commits > 10
-        for cut_at in range(2, commits + 1, 4):
-            target = f"{url}&schema=cut_{cut_at}"
-            upcast_through(target, cut_at=cut_at, before=before)
+        for at in range(2, commits + 1, 4):
+            target = f"{postgres_url}&schema=cut_{at}"
+            proxy.cut(at, when)
+            with pytest.raises(StoreUnavailableError) as error:
+                commands.upcast(its, target=proxy.near(target))
+            assert proxy.cuts == 1
+            assert "same command again" in error.value.remedy
             assert commands.upcast(its, target=target).ready
             assert held(target) == reference
-        assert_whole(its, target, reference)
+    assert_whole(its, target, reference)
 
 
 def test_mutations_behind_the_jobs_back_are_found(

@@ -13,11 +13,11 @@ from eventmig.errors import StoreUnavailableError
 from eventmig.migrate.job import Progress
 from eventmig.project import Project
 from tests.acceptance.support import cli, driver, imported, project
-from tests.acceptance.test_postgres_resume import through_a_proxy
 from tests.layouts.library import postgres, sqlite, till
 from tests.layouts.test_faults import BOTH, rows
 from tests.layouts.test_stranger import UPCASTERS
 from tests.postgres import OwnServer
+from tests.proxy import Cut, Proxy
 
 # One process that is forked for every run. A run is killed just before the n-th statement
 # that it sends to the target (SQLite), or before it talks to a server for the n-th time.
@@ -174,23 +174,24 @@ def test_a_server_that_crashes_in_the_middle(its: Project, own_postgres_server: 
     assert_it_goes_on(its)
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("when", Cut)
 def test_a_connection_cut_at_a_commit(
-    its: Project, own_postgres_server: OwnServer, before: bool
+    its: Project, own_postgres_server: OwnServer, when: Cut
 ) -> None:
     """Whether the server got it or not: the outcome is in its ledger, and the job reads it."""
     target = str(its.config.target)
     whole = target.replace("schema=new", "schema=whole")
     commits: dict[int, int] = {}
-    with through_a_proxy(own_postgres_server, whole, cut_at=0) as (near, proxy):
+    with Proxy(own_postgres_server.url) as proxy:
         commands.upcast(
-            its, target=near, on_progress=lambda p: commits.setdefault(p.done, proxy.commits)
+            its,
+            target=proxy.near(whole),
+            on_progress=lambda p: commits.setdefault(p.done, proxy.commits),
         )
-    half = commits[40]
-    with through_a_proxy(own_postgres_server, target, cut_at=half, before=before) as (near, proxy):
+        proxy.cut(commits[40], when)
         with pytest.raises(StoreUnavailableError) as error:
-            commands.upcast(its, target=near)
-        assert proxy.cut
+            commands.upcast(its, target=proxy.near(target))
+        assert proxy.cuts == 1
     assert "goes on from the last commit" in error.value.remedy
     assert 0 < len(held(target.split("&layout")[0], "new")) < 78
     assert_it_goes_on(its)
