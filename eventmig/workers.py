@@ -107,21 +107,21 @@ def _packed(made: Transformed) -> tuple[bytes, bytes]:
     """
     failed = [(tuple(event)[:-1], fault_of(error)) for event, error in made.failed]
     if made.kept is not None:
-        small = (made.until, asdict(made.tally), None, failed)
+        small = (made.until, asdict(made.tally), None, failed, made.kept_bytes)
         return _encoder.encode(small), _encoder.encode(made.kept)
     streams, *others, origin_streams, positions, ordinals, globals_, merged = made.columns
     origins = None if origin_streams is streams else origin_streams
     several = {n: tuple(map(tuple, origins)) for n, origins in merged.items()}
-    small_ones = (made.until, asdict(made.tally), several, failed)
+    small_ones = (made.until, asdict(made.tally), several, failed, 0)
     columns = (streams, *others, origins, positions, ordinals, globals_)
     return _encoder.encode(small_ones), _encoder.encode(columns)
 
 
 def _unpacked(small: tuple[Any, ...], packed: bytes) -> Transformed:
-    until, tally, merged, failed = small
+    until, tally, merged, failed, kept_bytes = small
     if merged is None:
         kept = Kept._make(_decoder.decode(packed))
-        return Transformed(until=until, tally=Tally(**tally), kept=kept)
+        return Transformed(until=until, tally=Tally(**tally), kept=kept, kept_bytes=kept_bytes)
     streams, *others, origin_streams, positions, ordinals, globals_ = _decoder.decode(packed)
     several = {n: tuple(Origin(*o) for o in origins) for n, origins in merged.items()}
     return Transformed(

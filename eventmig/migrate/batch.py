@@ -23,8 +23,8 @@ class Transformed:
     """What one batch of source events became.
 
     `columns` are the target events, in their order, without their places, or `kept` is what
-    is new of them; `failed` holds each event that could not be upcast, with its error.
-    `until` is the batch's last source global position.
+    is new of them, of events with so many bytes of data; `failed` holds each event that could
+    not be upcast, with its error. `until` is the batch's last source global position.
     """
 
     until: int = 0
@@ -32,6 +32,12 @@ class Transformed:
     tally: Tally = field(default_factory=Tally)
     failed: list[tuple[Event, UpcastError]] = field(default_factory=list)
     kept: Kept | None = None
+    kept_bytes: int = 0
+
+    @property
+    def data_bytes(self) -> int:
+        """How much data the batch's events have."""
+        return self.kept_bytes + sum(map(len, self.columns.data))
 
     def add(self, events: list[Event], drafts: list[Draft]) -> None:
         """Add target events at the end, made of these drafts."""
@@ -127,6 +133,7 @@ class Transformer:
             until=positions[-1],
             tally=Tally(read=count, copied=copied, upcast=count - copied, written=count),
             kept=Kept(positions[0], types, versions, new),
+            kept_bytes=sum(map(len, data)),
         )
 
     def page(self, page: Page) -> Transformed:

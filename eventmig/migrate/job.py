@@ -23,6 +23,7 @@ from eventmig.goal import place_of
 from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.ahead import one_ahead
 from eventmig.migrate.batch import Transformed, Transformer
+from eventmig.migrate.folding import Folding, Span
 from eventmig.migrate.lanes import Turn, side_by_side
 from eventmig.migrate.ledger import Job, Quarantined
 from eventmig.migrate.pushdown import Pusher
@@ -114,6 +115,7 @@ class UpcastJob:
         self._report = on_progress or (lambda progress: None)
         self._transforming = transforming
         self._pusher = pusher
+        self._folding = Folding()
         self.job: Job
         self.copied_bytes = 0
 
@@ -236,7 +238,7 @@ class UpcastJob:
                 batches = one_ahead(batches)
             for made in batches:
                 self._commit_batch(lambda tx, made=made: self._write(tx, made))  # type: ignore[misc]
-                self.copied_bytes += sum(map(len, made.columns.data))
+                self.copied_bytes += made.data_bytes
                 yield self.job.tally.read
 
     def _by_a_server(self) -> bool:
@@ -355,13 +357,22 @@ class UpcastJob:
                 positions = place(columns.streams, tx)
             target_until = tx.append_columns(columns, positions)
         ledger.set_aside(tx.connection, self.job, map(_aside, made.failed))
-        return ledger.checkpoint(
+        job = ledger.checkpoint(
             tx.connection,
             self.job,
             source_until=made.until,
             target_until=target_until,
             tally=made.tally,
         )
+        span = Span(
+            after=self.job.source_position,
+            until=made.until,
+            events=made.tally.read,
+            data_bytes=made.data_bytes,
+        )
+        for several in self._folding.wrote(span):
+            ledger.fold(tx.connection, job, after=several.after, until=several.until)
+        return job
 
     def _build_indexes(self) -> None:
         self._report(Progress(phase=Phase.INDEXING, done=0, total=1))

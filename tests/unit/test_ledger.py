@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from eventmig.errors import AccountingError, JobError, JobLostError, NewerLedger
 from eventmig.events import Event
 from eventmig.migrate import ledger
 from eventmig.migrate.crossing import CROSSINGS
+from eventmig.migrate.folding import RECENT, Folding, Span
 from eventmig.migrate.ledger import Job, Quarantined
 from eventmig.migrate.states import CROSSED, ENDED, FOLLOWS, State, check_transition, live_side
 from eventmig.migrate.tally import Fate, Tally
@@ -63,7 +66,8 @@ def test_a_job_reads_back_as_it_was_written(connection: Connection) -> None:
     )
     assert job.steps_done == ("a", "b")
     job = batch(connection, job, 10, 17, tally(10))
-    assert job == ledger.active_job(connection, "")
+    found = ledger.active_job(connection, "")
+    assert found == replace(job, updated_at=found.updated_at if found else "")
     assert [t.state for t in ledger.transitions(connection, job)] == [State.PLANNED]
     assert ledger.active_job(connection, "other") is None
 
@@ -137,6 +141,104 @@ def test_going_back_forgets_what_came_after(connection: Connection) -> None:
     ]
     job = ledger.rewind(connection, job, before=0)
     assert (job.source_position, job.target_position, job.tally, job.settled) == (0, 7, Tally(), 0)
+
+
+def rounds(connection: Connection, job: Job, made: list[Span]) -> tuple[Job, Folding]:
+    """Batches as a process commits them, folded as it goes."""
+    folding = Folding()
+    for span in made:
+        job = batch(connection, job, span.until, job.target_position + span.events,
+                    tally(span.events))  # fmt: skip
+        for several in folding.wrote(span):
+            ledger.fold(connection, job, after=several.after, until=several.until)
+    return job, folding
+
+
+def spans(count: int, *, first: int = 0, events: int = 10, data_bytes: int = 100) -> list[Span]:
+    return [
+        Span(after=n * events, until=(n + 1) * events, events=events, data_bytes=data_bytes)
+        for n in range(first, first + count)
+    ]
+
+
+def tiled(connection: Connection, job: Job) -> list[ledger.Batch]:
+    """The job's batches, which tile both sides and add up to the job's own sums."""
+    found = list(ledger.batches(connection, job))
+    for before, after in itertools.pairwise(found):
+        assert before.number < after.number
+        assert (before.source_until, before.target_until) == (
+            after.source_after,
+            after.target_after,
+        )
+    assert found[-1].source_until == job.source_position
+    assert found[-1].target_until == job.target_position
+    assert sum((b.tally for b in found), Tally()) == job.tally
+    return found
+
+
+def test_rounds_of_a_follower_become_few_rows(connection: Connection) -> None:
+    job, _ = rounds(connection, begun(connection), spans(1_000, events=50))
+    found = tiled(connection, job)
+    assert len(found) < 50_000 / 5_000 + 2 * RECENT
+    assert max(b.tally.read for b in found) == 5_000
+    assert [b.number for b in found[-RECENT:]] == list(range(1_001 - RECENT, 1_001))
+
+
+def test_rows_stay_small_enough_to_be_held_in_memory(connection: Connection) -> None:
+    large = spans(300, data_bytes=3 << 20)
+    job, _ = rounds(connection, begun(connection), large)
+    assert max(b.tally.read for b in tiled(connection, job)) == 50  # of 5 rounds, 15 MiB
+    alone = begun(connection, "alone")
+    job, _ = rounds(connection, alone, spans(300, events=5_000))
+    assert len(tiled(connection, job)) == 300
+
+
+def test_what_is_proven_and_what_is_not_stay_apart(connection: Connection) -> None:
+    job, folding = rounds(connection, begun(connection), spans(100))
+    told = ledger.followed(connection, job)
+    ledger.set_followed(connection, job, replace(told, verified_batch=40))
+    for span in spans(60, first=100):
+        job = batch(connection, job, span.until, job.target_position + 10, tally(10))
+        for several in folding.wrote(span):
+            ledger.fold(connection, job, after=several.after, until=several.until)
+    found = tiled(connection, job)
+    assert [b.number for b in found][:3] == [40, 64, 65]
+    assert next(b.number for b in ledger.batches(connection, job, after=40)) == 64
+
+
+def test_a_window_is_no_part_of_a_row(connection: Connection) -> None:
+    job, _ = rounds(connection, begun(connection), spans(5))
+    job = ledger.jump(connection, job, source_until=90, target_until=97, passed=3)
+    for n in range(9, 12):
+        job = batch(connection, job, 10 * n + 10, job.target_position + 10, tally(10))
+    ledger.fold(connection, job, after=0, until=50)
+    ledger.fold(connection, job, after=50, until=100)
+    assert [b.number for b in tiled(connection, job)] == [5, 6, 7, 8, 9]
+    assert ledger.windows(connection, job) == {6: 3}
+
+
+def test_going_back_goes_back_over_a_whole_row(connection: Connection) -> None:
+    job, _ = rounds(connection, begun(connection), spans(200))
+    first = next(iter(ledger.batches(connection, job)))
+    assert first.number > RECENT
+    job = ledger.rewind(connection, job, before=15)
+    assert (job.source_position, job.target_position, job.tally) == (0, 7, Tally())
+    job, _ = rounds(connection, job, spans(3))
+    assert len(tiled(connection, job)) == 3
+
+
+def test_a_job_that_takes_turns_for_ever_notes_some(connection: Connection) -> None:
+    job = begun(connection)
+    for state in (State.BACKFILLING, State.VERIFYING, State.READY, State.CUTTING_OVER):
+        job = ledger.enter(connection, job, state)
+    for _ in range(600):
+        for state in (State.CATCHING_UP, State.THROTTLED):
+            job = ledger.enter(connection, job, state, "why")
+    found = ledger.transitions(connection, job)
+    assert len(found) < 1_010
+    assert {t.state for t in found[:7]} >= {State.PLANNED, State.READY, State.CUTTING_OVER}
+    assert ledger.announced(connection, job)
+    assert [t.number for t in found[-500:]] == list(range(706, 1_206))
 
 
 def test_a_newer_ledger_is_left_alone(connection: Connection) -> None:

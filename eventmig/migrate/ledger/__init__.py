@@ -6,7 +6,7 @@ together or not at all. `namespace` says which set of tables or streams of that
 database a job writes.
 """
 
-from eventmig.migrate.ledger.checkpoints import batches, checkpoint, rewind
+from eventmig.migrate.ledger.checkpoints import batches, checkpoint, fold, rewind, windows
 from eventmig.migrate.ledger.crossings import (
     Crossed,
     announced,
@@ -15,7 +15,6 @@ from eventmig.migrate.ledger.crossings import (
     hold,
     journal,
     jump,
-    windows,
     write_journal,
 )
 from eventmig.migrate.ledger.following import (
@@ -63,6 +62,7 @@ __all__ = [
     "enter",
     "exists",
     "extend",
+    "fold",
     "followed",
     "hashed_names",
     "hashed_streams",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from eventmig.migrate.ledger import tables
 from eventmig.migrate.ledger.lifecycle import next_number, reread, write_job
@@ -41,6 +41,43 @@ def checkpoint(
         )
     )
     return _advanced(job, source_until, target_until, total)
+
+
+def fold(connection: Connection, job: Job, *, after: int, until: int) -> None:
+    """Make one batch of those that read the source between two global positions.
+
+    `after` exclusive, `until` inclusive; the batch has the number of the last. What is proven
+    and what is not yet stay apart, and windows stay as they are. Call in a transaction that
+    wrote to the job.
+    """
+    told = select(tables.followed.c.verified_batch).where(tables.followed.c.job_id == job.job_id)
+    verified = connection.execute(told).scalar() or 0
+    apart = windows(connection, job)
+    inside = [b for b in batches(connection, job, since=after) if b.source_until <= until]
+    proven = [b for b in inside if b.number <= verified]
+    for some in (proven, inside[len(proven) :]):
+        if len(some) > 1 and apart.keys().isdisjoint(b.number for b in some):
+            _make_one(connection, job, some)
+
+
+def _make_one(connection: Connection, job: Job, some: Sequence[Batch]) -> None:
+    first, last = some[0], some[-1]
+    total = sum((b.tally for b in some), Tally())
+    row = tables.batches.c
+    ours = row.job_id == job.job_id
+    connection.execute(
+        delete(tables.batches).where(ours, row.number >= first.number, row.number < last.number)
+    )
+    connection.execute(
+        update(tables.batches)
+        .where(ours, row.number == last.number)
+        .values(
+            source_after=first.source_after,
+            target_after=first.target_after,
+            **total.numbers(),
+            dropped_by=rules_text(total),
+        )
+    )
 
 
 def rewind(connection: Connection, job: Job, *, before: int) -> Job:
@@ -81,12 +118,18 @@ def rewind(connection: Connection, job: Job, *, before: int) -> Job:
     return reread(connection, job)
 
 
-def batches(connection: Connection, job: Job, *, after: int = 0) -> Iterator[Batch]:
-    """The job's committed batches with numbers above `after`, in order."""
+def batches(
+    connection: Connection, job: Job, *, after: int = 0, since: int | None = None
+) -> Iterator[Batch]:
+    """The job's committed batches with numbers above `after`, in order.
+
+    `since`: only those that begin at this source global position or later.
+    """
+    wanted = (tables.batches.c.job_id == job.job_id) & (tables.batches.c.number > after)
+    if since is not None:
+        wanted &= tables.batches.c.source_after >= since
     rows = connection.execute(
-        select(tables.batches)
-        .where(tables.batches.c.job_id == job.job_id, tables.batches.c.number > after)
-        .order_by(tables.batches.c.number)
+        select(tables.batches).where(wanted).order_by(tables.batches.c.number)
     )
     for row in rows:
         yield Batch(
@@ -97,6 +140,12 @@ def batches(connection: Connection, job: Job, *, after: int = 0) -> Iterator[Bat
             target_until=row.target_until,
             tally=tally_of(row),
         )
+
+
+def windows(connection: Connection, job: Job) -> dict[int, int]:
+    """The numbers of the batches that are windows, with how many target events lie in each."""
+    rows = connection.execute(select(tables.windows).where(tables.windows.c.job_id == job.job_id))
+    return {row.batch: row.passed for row in rows}
 
 
 def _advanced(job: Job, source_until: int, target_until: int, total: Tally) -> Job:

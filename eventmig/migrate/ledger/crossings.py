@@ -135,12 +135,6 @@ def jump(
     return reread(connection, job)
 
 
-def windows(connection: Connection, job: Job) -> dict[int, int]:
-    """The numbers of the batches that are windows, with how many target events lie in each."""
-    rows = connection.execute(select(tables.windows).where(tables.windows.c.job_id == job.job_id))
-    return {row.batch: row.passed for row in rows}
-
-
 # the copy of the way back, in the ledger of the old side's database -----------------------------
 
 

@@ -7,13 +7,26 @@ import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from eventmig.errors import JobLostError
 from eventmig.migrate.ledger import tables
 from eventmig.migrate.ledger.records import Job, Transition, job_of
 from eventmig.migrate.states import State, check_transition
 from eventmig.migrate.tally import Tally
+
+_TURNS = (
+    State.BACKFILLING,
+    State.CATCHING_UP,
+    State.VERIFYING,
+    State.READY,
+    State.PAUSED,
+    State.THROTTLED,
+)
+"""States that a job enters any number of times without anybody's doing."""
+
+_RECENT = 500
+"""So many of the last transitions are all there."""
 
 
 def now() -> str:
@@ -120,7 +133,11 @@ def rename(connection: Connection, job: Job, *, namespace: str) -> None:
 
 
 def transitions(connection: Connection, job: Job) -> list[Transition]:
-    """Every state the job entered, in order."""
+    """The states the job entered, in order.
+
+    All of the last 500; of those before, all but the turns of copying, proving, being ready and
+    waiting, of which the first are kept.
+    """
     rows = connection.execute(
         select(tables.transitions)
         .where(tables.transitions.c.job_id == job.job_id)
@@ -152,13 +169,30 @@ def reread(connection: Connection, job: Job) -> Job:
 
 
 def _note(connection: Connection, job_id: str, state: State, reason: str) -> None:
+    number = next_number(connection, tables.transitions, job_id)
     connection.execute(
         insert(tables.transitions).values(
-            job_id=job_id,
-            number=next_number(connection, tables.transitions, job_id),
-            state=state.value,
-            reason=reason,
-            at=now(),
+            job_id=job_id, number=number, state=state.value, reason=reason, at=now()
+        )
+    )
+    if number % _RECENT == 0:
+        _forget_turns(connection, job_id, number - _RECENT)
+
+
+def _forget_turns(connection: Connection, job_id: str, until: int) -> None:
+    """Forget how often a job took turns up to this number, but for the first time of each state.
+
+    A follower that is throttled again and again would note that for ever.
+    """
+    row = tables.transitions.c
+    firsts = select(func.min(row.number)).where(row.job_id == job_id).group_by(row.state)
+    kept = list(connection.execute(firsts).scalars())
+    connection.execute(
+        delete(tables.transitions).where(
+            row.job_id == job_id,
+            row.number <= until,
+            row.state.in_([state.value for state in _TURNS]),
+            row.number.not_in(kept),
         )
     )
 
