@@ -6,56 +6,25 @@ import datetime
 import os
 import signal
 import sqlite3
-import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from eventmig import Registry, commands
-from eventmig.errors import EventmigError, JobLockedError
+from eventmig import commands
+from eventmig.errors import JobLockedError
 from eventmig.events import NewEvent
 from eventmig.live import LiveStore
 from eventmig.migrate import failpoints
 from eventmig.migrate.ledger import lifecycle
 from eventmig.migrate.states import Side, State
 from eventmig.stores.base import ANY
+from tests.acceptance.at_once import Races, ended, forked
 from tests.acceptance.soak import World
-from tests.acceptance.support import contents, project, steps
-from tests.acceptance.test_postgres_jobs import clean_history, held
-from tests.acceptance.test_postgres_jobs import fill as fill_at
-
-LOCKED = 5
-
-
-def forked(work: Callable[[], object], reached: Callable[[str], None] | None = None) -> int:
-    """A process that works, and tells failpoints to `reached`; its id.
-
-    It ends with 0, with LOCKED where another holds the job, else with 1.
-    """
-    child = os.fork()
-    if child:
-        return child
-    code = 9
-    try:
-        failpoints.handler = reached
-        work()
-        code = 0
-    except JobLockedError:
-        code = LOCKED
-    except EventmigError as error:
-        print(repr(error), file=sys.stderr)
-        code = 1
-    except BaseException as error:  # noqa: BLE001 - a fork ends here, whatever it was
-        print(repr(error), file=sys.stderr)
-    os._exit(code)
-
-
-def ended(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+from tests.acceptance.support import contents
+from tests.acceptance.test_postgres_jobs import held
 
 
 @pytest.fixture
@@ -160,48 +129,15 @@ def test_stopped_past_its_lock_and_continued_it_writes_nothing_more(
 # many at once ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["files", "postgres"])
-def test_of_many_that_start_at_once_one_works(
-    request: pytest.FixtureRequest, tmp_path: Path, where: str
+@pytest.mark.parametrize(("where", "rounds"), [("files", 60), ("postgres", 40)])
+def test_of_jobs_that_start_at_once_one_works(
+    request: pytest.FixtureRequest, tmp_path: Path, where: str, rounds: int
 ) -> None:
-    many, rounds = (12, 2) if where == "files" else (8, 2)
-    source = f"sqlite:///{tmp_path}/source.db"
-    fill_at(source, clean_history(21))
-    its = project(tmp_path, Registry(steps()), batch_size=3)
-    commands.upcast(its, target=f"sqlite:///{tmp_path}/alone.db")
-    alone = held(f"sqlite:///{tmp_path}/alone.db")
+    """A hundred times, in processes; most winners are killed once they won, to save time."""
+    database = request.getfixturevalue("postgres_url") if where == "postgres" else None
+    races = Races(tmp_path, database)
     for n in range(rounds):
-        target = f"sqlite:///{tmp_path}/{n}.db"
-        if where == "postgres":
-            target = f"{request.getfixturevalue('postgres_url')}&schema=n{n}"
-        start, go_on = tmp_path / f"start-{n}", tmp_path / f"go-on-{n}"
-
-        def wait_for(path: Path) -> None:
-            deadline = time.monotonic() + 60
-            while not path.exists() and time.monotonic() < deadline:
-                time.sleep(0.001)
-
-        def work(target: str = target, start: Path = start) -> None:
-            wait_for(start)
-            commands.upcast(its, target=target)
-
-        def hold(name: str, go_on: Path = go_on) -> None:
-            if name == "begin: after":
-                wait_for(go_on)
-
-        children = [forked(work, hold) for _ in range(many)]
-        start.touch()
-        codes = []
-        while len(codes) < many:
-            child, status = os.wait()
-            assert child in children
-            codes.append(os.waitstatus_to_exitcode(status))
-            if len(codes) == many - 1:
-                assert codes == [LOCKED] * (many - 1)
-                go_on.touch()
-        assert codes[-1] == 0
-        assert held(target) == alone
-        assert commands.status(its, target=target).job.epoch == 1
+        races.round(f"n{n}", contenders=2 if n else 8, whole=n % 10 == 0)
 
 
 # clocks ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eventmig.errors import JobLockedError
+from eventmig.errors import JobLockedError, StoreError
 from eventmig.events import NewEvent
 from eventmig.stores.base import ANY, all_events
 from eventmig.stores.open import open_store
@@ -142,3 +142,17 @@ def test_a_lock_ends_with_its_process(url: str) -> None:
         holder.wait()
         with store.lock():
             pass
+
+
+def test_a_new_file_that_its_maker_takes_back_is_missed_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    place = f"sqlite:///{tmp_path}/new.db"
+    maker, other = open_store(place, mode="create"), open_store(place, mode="create")
+    maker.discard()
+    assert not (tmp_path / "new.db").exists()
+    with pytest.raises(StoreError, match="took the new file back"), other.lock():
+        pass
+    other.discard()  # made nothing, and takes nothing back
+    with open_store(place, mode="create") as third, third.lock():
+        assert third.count() == 0

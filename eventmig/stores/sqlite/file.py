@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -112,7 +113,7 @@ def check_file(location: Location) -> None:
         raise NotAStoreError(f"there is no file {path}", where=where, remedy=remedy)
     if not path.is_file():
         raise NotAStoreError(f"{path} is not a file", where=where, remedy=remedy)
-    if _is_open(path):
+    if is_open(path):
         return
     try:
         with path.open("rb") as file:
@@ -141,7 +142,7 @@ def check_file(location: Location) -> None:
         )
 
 
-def _is_open(path: Path) -> bool:
+def is_open(path: Path) -> bool:
     """Whether this process has the file open; True where nobody can tell.
 
     Then it must not be opened and closed beside SQLite: a `close` gives up all of a process's
@@ -204,11 +205,51 @@ def connect_writer(
     connection = _connect(f"{uri}?mode={'rwc' if create else 'rw'}", _WRITER_SETTINGS)
     try:
         if wal and connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            connection.execute("PRAGMA journal_mode = WAL")
+            _switch_to_wal(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Switch, and wait for others that do the same: here SQLite itself does not wait."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.005)
+
+
+def make_file(path: Path) -> bool:
+    """Make an empty file; False where one is there, or none can be made (SQLite says why).
+
+    Of several that make it at once, one is told so.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
+    except OSError:
+        return False
+    return True
+
+
+FileId = tuple[int, int]
+
+
+def opened_file(path: Path) -> FileId | None:
+    """The file at a path that this process has open; None: another stands there now, or none.
+
+    As long as it is open, no other file has its id.
+    """
+    try:
+        found = path.stat()
+        return (found.st_dev, found.st_ino) if is_open(path) else None
+    except FileNotFoundError:
+        return None
 
 
 def _connect(uri: str, settings: tuple[str, ...]) -> sqlite3.Connection:

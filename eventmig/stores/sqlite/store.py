@@ -37,7 +37,14 @@ from eventmig.events import Event, NewEvent
 from eventmig.stores.base import EventReader, Expected, Fence, Mode, TargetTransaction
 from eventmig.stores.sqlite.errors import translated
 from eventmig.stores.sqlite.fence import check_fence, read_fence, set_fence
-from eventmig.stores.sqlite.file import Location, check_file, connect_writer
+from eventmig.stores.sqlite.file import (
+    FileId,
+    Location,
+    check_file,
+    connect_writer,
+    make_file,
+    opened_file,
+)
 from eventmig.stores.sqlite.indexes import build_indexes
 from eventmig.stores.sqlite.keep import Keeper
 from eventmig.stores.sqlite.read import SqliteReader
@@ -66,6 +73,7 @@ class SqliteStore(SqliteReader):
         self._engine: Engine | None = None
         self._keeper: Keeper | None = None
         self._created_file = self._created_tables = False
+        self._file: FileId | None = None
         try:
             if mode == "create":
                 self._create()
@@ -73,7 +81,7 @@ class SqliteStore(SqliteReader):
             self._check_tables()
         except BaseException:
             self.close()
-            if self._created_file:
+            if self._created_file and not self.held():
                 self._remove_files()
             raise
 
@@ -194,6 +202,7 @@ class SqliteStore(SqliteReader):
                 remedy="give this user write permission on the folder of the store",
             ) from error
         try:
+            self._check_file_is_there()
             self._cache.clear()
             yield
         finally:
@@ -313,13 +322,13 @@ class SqliteStore(SqliteReader):
         path = self.location.path
         if path.exists() and path.stat().st_size:
             check_file(self.location)
-        self._created_file = not path.exists()
-        if self._created_file and not path.parent.is_dir():
+        if not path.parent.is_dir():
             raise NotAStoreError(
                 f"there is no folder {path.parent}",
                 where=Where(store=self.url),
                 remedy="make the folder first, or name another path",
             )
+        self._created_file = make_file(path)
         with translated(self.url), self._writing().connect() as connection, connection.begin():
             have = connection.dialect.has_table(connection, self.tables.mark.name)
             if not have:
@@ -328,6 +337,18 @@ class SqliteStore(SqliteReader):
                 build_indexes(driver, self.tables)
                 connection.execute(insert(self.tables.mark).values(format=FORMAT))
                 self._created_tables = True
+        self._file = opened_file(path)
+
+    def _check_file_is_there(self) -> None:
+        """Whoever made a new file may take it back under one that opened it, but did not lock."""
+        if self.mode != "create" or os.name == "nt":  # there, what is open stays
+            return
+        if self._file is None or self._file != opened_file(self.location.path):
+            raise StoreError(
+                "another process took the new file back that this one had opened",
+                where=Where(store=self.url, file=str(self.location.path)),
+                remedy="run the same command again; nothing was written",
+            )
 
     def _remove_files(self) -> None:
         path = self.location.path
