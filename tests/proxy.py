@@ -78,6 +78,12 @@ class Proxy:
             self._at, self._when, self._down = at, when, down
             self.commits = self.cuts = 0
 
+    def cut_all(self) -> None:
+        """Cut every connection there is, now; new ones come through."""
+        with self._lock:
+            for pair in list(self._pairs):
+                self._close(pair)
+
     def __enter__(self) -> Proxy:
         self._thread.start()
         return self

@@ -99,7 +99,8 @@ class Sides:
     def _hold_back(self) -> UpcastJob:
         old = self.side(Side.OLD)
         with old.begin() as tx:
-            found = ledger.back_job(tx.connection, self.job)
+            known = ledger.exists(tx.connection)
+            found = ledger.back_job(tx.connection, self.job) if known else None
             if found is None:
                 raise JobError(
                     "the copy of the way back is not recorded",

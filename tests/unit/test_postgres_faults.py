@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url
 
 from eventmig.errors import (
     CapabilityError,
@@ -23,6 +24,7 @@ from eventmig.events import Event, NewEvent
 from eventmig.project import sql_engine
 from eventmig.stores.open import open_store
 from tests.postgres import WITH_PASSWORD, OwnServer, Server
+from tests.proxy import Cut, Proxy
 
 SECRET = "s3cret/pass@word"
 NEW = [NewEvent("T", b"{}")]
@@ -313,6 +315,28 @@ def test_a_server_that_stops_and_comes_back(own_postgres_server: OwnServer) -> N
         held.__exit__(None, None, None)
         store.append("a", NEW, expected=1)
         assert [e.stream_position for e in store.read_stream("a")] == [1, 2]
+
+
+@pytest.mark.parametrize("within", ["lock", "begin", "reading"])
+def test_a_connection_that_is_cut_is_one_error_and_no_noise(
+    store_url: str, within: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy(store_url) as proxy, open_store(proxy.near(store_url), mode="write") as store:
+
+        def cut_off() -> None:
+            if within == "lock":
+                proxy.cut(1, Cut.BEFORE)
+                store.lock().__enter__()
+            with store.reading() if within == "reading" else store.begin() as tx:
+                connection = tx if isinstance(tx, Connection) else tx.connection
+                connection.exec_driver_sql("SELECT 1")
+                proxy.cut_all()
+                connection.exec_driver_sql("SELECT 1")
+
+        with pytest.raises(StoreUnavailableError, match="connection to the server was lost"):
+            cut_off()
+        gc.collect()
+    assert [record for record in caplog.records if record.name.startswith("sqlalchemy")] == []
 
 
 def test_a_number_that_its_column_cannot_hold(store_url: str) -> None:

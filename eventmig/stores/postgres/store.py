@@ -194,8 +194,8 @@ class PostgresStore(PostgresReader):
         key = {"key": self.location.key("job", self._found.schema)}
         with translated(self.location):
             driver = self._writing().raw_connection()
+        connection = cast(psycopg.Connection, driver.driver_connection)
         try:
-            connection = cast(psycopg.Connection, driver.driver_connection)
             with translated(self.location):
                 row = connection.execute("SELECT pg_try_advisory_lock(%(key)s)", key).fetchone()
                 connection.commit()
@@ -207,6 +207,8 @@ class PostgresStore(PostgresReader):
                     "lock ends with its connection",
                 )
         finally:
+            if connection.closed:
+                driver.invalidate()  # else it is rolled back in vain, and that is logged
             driver.close()  # back to the pool of one: `begin` uses the same connection
         self._locked_by = connection.info.backend_pid
         self._cache.clear()
