@@ -47,7 +47,7 @@ docs: $(READY) ## write the generated pages, and what the pages' commands print 
 bench: $(READY_BENCH) ## run the benchmarks (ratios within one run)
 	@$(BIN)/python -m bench $(ARGS)
 
-soak: $(READY) ## kill a job's processes at random under load, for ARGS minutes (10)
+soak: $(READY) ## kill at random under load, ARGS='MINUTES --store …' (10, both)
 	@$(BIN)/python -m tests.acceptance.soak $(ARGS)
 
 clean: ## remove the virtual environment, caches and built files

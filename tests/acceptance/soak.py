@@ -1,288 +1,175 @@
-"""A shop that never rests, and a job whose processes are killed: what became of each append?
+"""Kills at random, under load, for as long as told: what became of each acknowledged append?
 
-Writers append all the time, where the route says, and log each append that was acknowledged
-outside of the store. Meanwhile the job is taken across and back; every process that does so
-is killed (SIGKILL) at a failpoint, or at a random moment, and another goes on. In the end
-both sides must hold each acknowledged event once, in the order of its writer.
+    make soak ARGS='30 --store postgres'
 
-`python -m tests.acceptance.soak MINUTES` (or `make soak`) does that for as long as told.
+First the job is made, its process killed again and again. Then it goes across and back: of the
+processes that take it there, of those that follow and of the writers, some are killed (SIGKILL)
+at a failpoint or at any moment; on PostgreSQL connections are cut at a COMMIT, too. Before all
+that, a hundred times two jobs start at once for one target. Exit code 1: something was lost,
+doubled, out of order, or is not what the steps say. The minutes are those of the turns.
 """
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from eventmig import commands
-from eventmig.errors import EventmigError, JobError
-from eventmig.events import Event
-from eventmig.live import look_up
 from eventmig.migrate import failpoints
 from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import Side, State
-from eventmig.project import Project
-from eventmig.stores.open import open_store
-from tests.acceptance.support import environment, event, project_in_files
-from tests.acceptance.test_postgres_jobs import fill
-
-REGISTRY = """
-from eventmig import Registry, ops, rename_type, upcaster
-
-registry = Registry([
-    upcaster("Placed", 1, ops.rename("mail", "email")),
-    rename_type("Old", 1, to="New"),
-])
-"""
-CONFIG = """
-registry = "steps_here:registry"
-source = "{source}"
-target = "{target}"
-batch_size = 20
-"""
-WRITER = """
-import json, sys, time
-from pathlib import Path
-from eventmig.errors import FencedError
-from eventmig.events import NewEvent
-from eventmig.live import LiveStore
 from eventmig.migrate.states import Side
-from eventmig.stores.base import ANY
-from eventmig.stores.open import open_store
+from tests import postgres
+from tests.acceptance.at_once import Races
+from tests.acceptance.world import World
+from tests.proxy import Cut, Proxy
 
-name, old, new, switch, pause = sys.argv[1:]
-by_route, pause = switch == "route", float(pause)
-store = LiveStore(old, new, kept_s=0.5) if by_route else open_store(old, mode="write")
-stop, count, longest = Path("stop"), 0, 0.0
-with open(f"{name}.log", "a", buffering=1) as log:
-    while not stop.exists():
-        count += 1
-        stream = f"cart-{name}-{count % 3}" if count % 4 else "cart-shared"
-        side = store.route().side if by_route else Side.OLD
-        kind = "Placed" if count % 2 else ("Old" if side is Side.OLD else "New")
-        version = 2 if kind == "Placed" and side is Side.NEW else 1
-        data = {"email" if version == 2 else "mail": "a", "n": count}
-        event = NewEvent(kind, json.dumps(data).encode(), version, None, f"{name}-{count:08d}")
-        began = time.monotonic()
-        try:
-            store.append(stream, [event], expected=ANY)
-        except FencedError:  # the plain store does not wait; this application does
-            count -= 1
-            time.sleep(0.01)
-            continue
-        longest = max(longest, time.monotonic() - began)
-        log.write(f"{event.id}\\t{stream}\\n")
-        time.sleep(pause)
-print(f"{longest:.3f}")
-"""
+STORES = ("sqlite", "postgres")
+RACES = 100
+_KILLED_COPYING = ("begin: after", "batch: before", "batch: after", "indexes: before")
 
 
-@dataclass
-class Outcome:
-    """What became of the acknowledged events, on both sides."""
+class Soak:
+    """One store, soaked."""
 
-    acknowledged: int = 0
-    lost: list[str] = field(default_factory=list)
-    duplicated: list[str] = field(default_factory=list)
-    reordered: list[str] = field(default_factory=list)
+    def __init__(self, world: World, chance: random.Random, proxy: Proxy | None) -> None:
+        self.world = world
+        self.chance = chance
+        self.proxy = proxy
+        self.done = collections.Counter[str]()
 
-    @property
-    def right(self) -> bool:
-        return not (self.lost or self.duplicated or self.reordered)
+    def copy(self) -> None:
+        """The first run of the job: killed at each of its points, and then some."""
+        for point in _KILLED_COPYING:
+            self.world.forked(self.world.upcast, kill_at=point)
+        while self.world.forked(self.world.upcast, after_s=self.chance.uniform(0.02, 0.3)) != 0:
+            if self.chance.random() < 0.3:
+                assert self.world.forked(self.world.upcast) == 0
+                return
 
+    def turn(self) -> None:
+        """One command, or one that follows beside it; either may be killed."""
+        world, chance = self.world, self.chance
+        across = world.live() is Side.OLD
+        name = "keep_up" if chance.random() < 0.3 else "cutover" if across else "reverse"
+        work = getattr(world, name)
+        if chance.random() < 0.2:
+            world.kill_a_writer()
+        follower = 0
+        if chance.random() < 0.2:
+            follower = world.begun(partial(commands.keep_up, world.project))
+            time.sleep(chance.uniform(0, 0.5))
+        how = chance.random()
+        if how < 0.35:
+            code = world.forked(work, kill_at=chance.choice(failpoints.NAMES))
+        elif how < 0.65:
+            code = world.forked(work, after_s=chance.uniform(0.01, 0.5))
+        elif how < 0.85 and self.proxy is not None and name != "keep_up":
+            code = self._cut(work, self.proxy)
+        else:
+            code = world.forked(work)
+        self.done[name] += code == 0
+        if follower:
+            world.awaited(follower, after_s=chance.uniform(0.01, 0.3))
 
-class World:
-    """One job in a folder of its own, with writers that never rest."""
-
-    def __init__(
-        self, folder: Path, *, switch: Switch = Switch.ROUTE, urls: tuple[str, str] | None = None
-    ) -> None:
-        self.folder = folder
-        self.switch = switch
-        target = "history-2.db" if switch is Switch.ROUTE else "history.db?tables=v2_"
-        files = (f"sqlite:///{folder}/history.db", f"sqlite:///{folder}/{target}")
-        self.urls = urls or files
-        config = CONFIG.format(source=self.urls[0], target=self.urls[1])
-        project_in_files(folder, registry=REGISTRY, config=config)
-        event.made = 0  # type: ignore[attr-defined]
-        fill(
-            self.urls[0],
-            [event(f"cart-{n % 5}", "Placed", {"mail": "a", "n": n}) for n in range(60)],
-        )
-        self.project = Project.open(folder / "eventmig.toml")
-        self.project.registry  # noqa: B018 - imported once, before anything forks
-        self.writers: list[subprocess.Popen[str]] = []
-        self.kills = self.resumes = 0
-
-    # processes ------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def writing(self, count: int = 2, *, pause: float = 0.005) -> Iterator[None]:
-        """Writers, for the length of a block; the job must be there."""
-        for n in range(count):
-            self.writers.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", WRITER, f"w{n}", *self.urls, self.switch, str(pause)],
-                    cwd=self.folder,
-                    env=environment(),
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        try:
-            yield
-        finally:
-            (self.folder / "stop").touch()
-            self.longest_append_s = max(
-                float(writer.communicate(timeout=60)[0]) for writer in self.writers
-            )
-
-    def forked(self, work: Callable[[], object], kill_at: str = "", after_s: float = 0) -> int:
-        """Run in a process of its own; its exit code (-9: it was killed, 1: an error).
-
-        `kill_at` is a failpoint; `after_s` a time after which it is killed wherever it is.
-        """
-        child = os.fork()
-        if child == 0:
-            code = 0
-            try:
-                if kill_at:
-                    failpoints.handler = lambda name: (
-                        os.kill(os.getpid(), signal.SIGKILL) if name == kill_at else None
-                    )
-                work()
-            except EventmigError as error:
-                code = 1
-                if not isinstance(error, JobError):
-                    print(repr(error), file=sys.stderr)
-            except BaseException as error:  # noqa: BLE001 - a fork ends here, whatever it was
-                code = 7
-                print(repr(error), file=sys.stderr)
-            os._exit(code)
-        if after_s:
-            time.sleep(after_s)
-            os.kill(child, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert code in (0, 1, -9), code
-        self.kills += code == -9
-        self.resumes += code != -9 and self.kills > 0
+    def _cut(self, work: object, proxy: Proxy) -> int:
+        source, target = map(proxy.near, self.world.urls)
+        chance = self.chance
+        proxy.cut(chance.randrange(1, 20), chance.choice(list(Cut)), down=chance.random() < 0.3)
+        code = self.world.forked(partial(work, source=source, target=target))  # type: ignore[arg-type]
+        self.done["cut"] += proxy.cuts
         return code
 
-    def upcast(self) -> None:
-        commands.upcast(self.project)
 
-    def cutover(self) -> None:
-        commands.cutover(self.project, switch=self.switch)
-
-    def reverse(self) -> None:
-        commands.reverse(self.project)
-
-    def keep_up(self) -> None:
-        commands.keep_up_once(self.project)
-
-    def state(self) -> State:
-        return commands.status(self.project).job.state
-
-    # what became of it ----------------------------------------------------------------------
-
-    def outcome(self) -> Outcome:
-        """Compare both sides with the writers' own logs; nobody may write any more."""
-        acknowledged: dict[str, list[str]] = collections.defaultdict(list)
-        found = Outcome()
-        for log in self.folder.glob("w*.log"):
-            for line in log.read_text().splitlines():
-                id_, stream = line.split("\t")
-                acknowledged[stream].append(id_)
-                found.acknowledged += 1
-        for url in self.urls:
-            held: dict[str, list[str]] = collections.defaultdict(list)
-            for one in _events(url):
-                held[one.stream].append(one.id)
-            every = collections.Counter(id_ for ids in held.values() for id_ in ids)
-            found.duplicated += [id_ for id_, count in every.items() if count > 1]
-            for stream, ids in acknowledged.items():
-                found.lost += [id_ for id_ in ids if id_ not in every]
-                for writer in {id_.split("-")[0] for id_ in ids}:
-                    wrote = [id_ for id_ in ids if id_.startswith(writer)]
-                    if [id_ for id_ in held[stream] if id_ in set(wrote)] != wrote:
-                        found.reordered.append(f"{stream} of {writer} in {url}")
-        return found
-
-    def live(self) -> Side:
-        store = open_store(self.urls[1])
-        try:
-            return look_up(store).side
-        finally:
-            store.close()
-
-
-def _events(url: str) -> list[Event]:
-    store = open_store(url)
-    try:
-        return [e for batch in store.read_all() for e in batch]
-    finally:
-        store.close()
-
-
-def soak(minutes: float, seed: int, switch: Switch) -> int:
-    """Kill at random for so long; prints what became of it, returns an exit code."""
+def soak(store: str, minutes: float, seed: int, switch: Switch, folder: Path) -> bool:
+    """Soak one store, and print what became of it; whether all is right."""
     chance = random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="eventmig-soak-") as folder:
-        world = World(Path(folder), switch=switch)
-        world.upcast()
-        crossings = collections.Counter[str]()
+    with _place(store) as (database, proxy):
+        (folder / "races").mkdir(parents=True)
+        races = Races(folder / "races", database)
+        for n in range(RACES):
+            races.round(f"n{n}")
+        urls = None if database is None else (f"{database}&schema=one", f"{database}&schema=two")
+        world = World(folder, switch=switch, urls=urls)
+        it = Soak(world, chance, proxy)
+        it.copy()
         until = time.monotonic() + minutes * 60
         with world.writing(3):
             while time.monotonic() < until:
-                across = world.live() is Side.OLD
-                work = world.cutover if across else world.reverse
-                if chance.random() < 0.3:
-                    work = world.keep_up
-                how = chance.random()
-                if how < 0.4:
-                    code = world.forked(work, kill_at=chance.choice(failpoints.NAMES))
-                elif how < 0.7:
-                    code = world.forked(work, after_s=chance.uniform(0.01, 0.5))
-                else:
-                    code = world.forked(work)
-                if code == 0:
-                    crossings[work.__name__] += 1
+                it.turn()
+            while not it.done["cutover"]:
+                it.turn()
         assert world.forked(world.keep_up) == 0
+        wrong = 0
+        for leaves in Side:
+            with commands.holding.held(world.project) as (sides, _):
+                wrong += sides.verify_tail(leaves).mismatches
         found = world.outcome()
-        report = {
-            "minutes": minutes,
-            "seed": seed,
-            "switch": switch.value,
-            "kills": world.kills,
-            "resumes": world.resumes,
-            "cut over": crossings["cutover"],
-            "reversed": crossings["reverse"],
-            "acknowledged": found.acknowledged,
-            "lost": len(found.lost),
-            "duplicated": len(found.duplicated),
-            "reordered": len(found.reordered),
-            "longest append, s": world.longest_append_s,
-        }
-        print(json.dumps(report, indent=2))
-        return 0 if found.right else 1
+    report = {
+        "store": store,
+        "minutes": round(minutes, 2),
+        "seed": seed,
+        "switch": switch.value,
+        "races": RACES,
+        "kills": world.kills,
+        "cuts": it.done["cut"],
+        "resumes": world.resumes,
+        "cut over": it.done["cutover"],
+        "reversed": it.done["reverse"],
+        "acknowledged": found.acknowledged,
+        "lost": len(found.lost),
+        "duplicated": len(found.duplicated),
+        "reordered": len(found.reordered),
+        "mismatches": wrong,
+        "longest append, s": world.longest_append_s,
+    }
+    print(json.dumps(report, indent=2), flush=True)
+    return found.right and not wrong
+
+
+@contextlib.contextmanager
+def _place(store: str) -> Iterator[tuple[str | None, Proxy | None]]:
+    """A database and a proxy before it, for the store that needs them."""
+    if store == "sqlite":
+        yield None, None
+        return
+    server = postgres.start()
+    try:
+        with server.database() as url, Proxy(server.url) as proxy:
+            yield url, proxy
+    finally:
+        server.remove()
 
 
 def main(arguments: list[str]) -> int:
-    """MINUTES (10), SEED (random) and SWITCH (route), all optional."""
-    minutes = float(arguments[0]) if arguments else 10.0
-    seed = int(arguments[1]) if len(arguments) > 1 else random.randrange(10**6)
-    return soak(minutes, seed, Switch(arguments[2]) if len(arguments) > 2 else Switch.ROUTE)
+    """The exit code of a soak with these arguments."""
+    parser = argparse.ArgumentParser(prog="make soak ARGS=…", description=__doc__)
+    parser.add_argument("minutes", type=float, nargs="?", default=10.0, help="in all (10)")
+    parser.add_argument("--store", choices=(*STORES, "both"), default="both")
+    parser.add_argument("--switch", type=Switch, default=Switch.ROUTE, help="route or tables")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    asked = parser.parse_args(arguments)
+    stores = STORES if asked.store == "both" else (asked.store,)
+    if asked.switch is Switch.TABLES:
+        stores = ("sqlite",)
+    right = True
+    with tempfile.TemporaryDirectory(prefix="eventmig-soak-") as folder:
+        for store in stores:
+            minutes = asked.minutes / len(stores)
+            place = Path(folder) / store
+            right &= soak(store, minutes, asked.seed, asked.switch, place)
+    return 0 if right else 1
 
 
 if __name__ == "__main__":
+    os.nice(5)
     sys.exit(main(sys.argv[1:]))

@@ -19,8 +19,8 @@ from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.states import Side, State
 from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store
-from tests.acceptance.soak import World
 from tests.acceptance.test_postgres_jobs import held
+from tests.acceptance.world import World
 from tests.proxy import Cut, Proxy
 
 FIRST = 60

@@ -18,9 +18,9 @@ from eventmig.migrate import failpoints
 from eventmig.migrate.states import Side, State
 from eventmig.stores.base import ANY
 from tests.acceptance.at_once import ended, forked
-from tests.acceptance.soak import World
 from tests.acceptance.support import contents, fill, history, project, steps
 from tests.acceptance.test_postgres_jobs import held
+from tests.acceptance.world import World
 from tests.postgres import OwnServer
 
 FULL = 3

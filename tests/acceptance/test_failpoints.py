@@ -10,8 +10,8 @@ from eventmig import commands
 from eventmig.migrate import failpoints
 from eventmig.migrate.sides import Switch
 from eventmig.migrate.states import Side, State
-from tests.acceptance.soak import World
 from tests.acceptance.support import contents
+from tests.acceptance.world import World
 
 STEPS = ("announce", "close", "drain", "prove", "prepare", "switch", "open", "publish")
 CROSSING = [f"{step}: {when}" for step in STEPS for when in ("before", "after")]

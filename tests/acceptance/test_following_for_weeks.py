@@ -13,8 +13,8 @@ from eventmig.migrate import folding, ledger
 from eventmig.migrate.follow import Follower
 from eventmig.migrate.states import Side, State
 from eventmig.stores.base import ANY
-from tests.acceptance.soak import World
 from tests.acceptance.test_postgres_jobs import held
+from tests.acceptance.world import World
 
 RECENT = 8
 ROUNDS = 40

@@ -22,9 +22,9 @@ from eventmig.migrate.ledger import lifecycle
 from eventmig.migrate.states import Side, State
 from eventmig.stores.base import ANY
 from tests.acceptance.at_once import Races, ended, forked
-from tests.acceptance.soak import World
 from tests.acceptance.support import contents
 from tests.acceptance.test_postgres_jobs import held
+from tests.acceptance.world import World
 
 
 @pytest.fixture
