@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import postgres
+from tests.disk import Database, database_on_a_disk
 from tests.postgres import OwnServer, Server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,7 @@ settings.load_profile("ci")
 
 _not_run = pytest.StashKey[list[str]]()
 _postgres = pytest.StashKey[str]()
+_disks = pytest.StashKey[str]()
 
 
 def _shared() -> Path:
@@ -64,6 +66,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if (said := getattr(session.config, "workeroutput", None)) is not None:
         said["not_run"] = session.config.stash[_not_run]
         said["postgres"] = session.config.stash.get(_postgres, None)
+        said["disks"] = session.config.stash.get(_disks, None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -73,6 +76,8 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[_not_run] += said.get("not_run", [])
     if said.get("postgres"):
         node.config.stash[_postgres] = said["postgres"]
+    if said.get("disks"):
+        node.config.stash[_disks] = said["disks"]
 
 
 def pytest_report_header() -> str:
@@ -89,6 +94,8 @@ def pytest_terminal_summary(
     terminalreporter.write_line(line)
     used = config.stash.get(_postgres, "not used")
     terminalreporter.write_line(f"stores: SQLite in files, PostgreSQL {used}")
+    if disks := config.stash.get(_disks, None):
+        terminalreporter.write_line(f"full disks of servers: {disks}")
 
 
 @pytest.fixture
@@ -151,6 +158,14 @@ def postgres_url(postgres_server: Server) -> Iterator[str]:
     """The URL of a fresh, empty PostgreSQL database."""
     with postgres_server.database() as url:
         yield url
+
+
+@pytest.fixture
+def full_disk(request: pytest.FixtureRequest, own_postgres_server: OwnServer) -> Iterator[Database]:
+    """A fresh PostgreSQL database whose disk can be filled; the run says how that is done."""
+    with database_on_a_disk(own_postgres_server, 40) as (database, how):
+        request.config.stash[_disks] = how
+        yield database
 
 
 @pytest.hookimpl(wrapper=True)
