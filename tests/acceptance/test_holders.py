@@ -172,3 +172,34 @@ def test_a_clock_an_hour_off_changes_nothing(tmp_path: Path, off_s: int) -> None
         assert len(held(world.urls[0])) == len(held(world.urls[1])) == 60 + n
     commands.complete(world.project)
     assert ended(follower) == 0
+
+
+@pytest.mark.parametrize("world", ["files", "postgres"], indirect=True)
+def test_crossings_by_machines_whose_clocks_differ(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command runs where it is an hour earlier than where the one before ran."""
+    true, now = time.time_ns, datetime.datetime
+
+    def put_off(hours: int) -> None:
+        class Off(datetime.datetime):
+            @classmethod
+            def now(cls, tz: datetime.tzinfo | None = None) -> Off:
+                there = now.now(tz) + datetime.timedelta(hours=hours)
+                return cls.fromtimestamp(there.timestamp(), tz)
+
+        monkeypatch.setattr(lifecycle, "datetime", Off)
+        monkeypatch.setattr(time, "time_ns", lambda: true() + hours * 3_600 * 10**9)
+
+    steps = [world.upcast, world.cutover, world.reverse, world.cutover, world.keep_up,
+             world.reverse, world.cutover]  # fmt: skip
+    for n, step in enumerate(steps):
+        put_off(-n)
+        step()
+        with LiveStore(*world.urls, kept_s=0) as store:
+            kind = ("Old", "New")[store.route().side is Side.NEW]
+            store.append("cart-0", [NewEvent(kind, b"{}")], expected=ANY)
+    put_off(-len(steps))
+    world.keep_up()
+    assert [len(held(url)) for url in world.urls] == [60 + len(steps)] * 2
+    commands.complete(world.project)

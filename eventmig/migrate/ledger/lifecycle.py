@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
@@ -34,9 +34,20 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _exactly_now() -> str:
-    """This moment to the microsecond: two jobs may begin within one second."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+_EXACTLY = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+def _after_all(connection: Connection) -> str:
+    """This moment to the microsecond, or the one after the last that a job of this ledger began at.
+
+    Jobs are told apart by when they began. Two may begin within one second, and the second
+    on a machine whose clock is behind.
+    """
+    moment = datetime.now(UTC)
+    if last := connection.execute(select(func.max(tables.jobs.c.begun_at))).scalar():
+        after = datetime.strptime(last, _EXACTLY).replace(tzinfo=UTC) + timedelta(microseconds=1)
+        moment = max(moment, after)
+    return moment.strftime(_EXACTLY)
 
 
 def begin_job(
@@ -74,7 +85,7 @@ def begin_job(
             target_position=target_position,
             **Tally().numbers(),
             dropped_by="{}",
-            begun_at=_exactly_now(),
+            begun_at=_after_all(connection),
             updated_at=now(),
         )
     )
