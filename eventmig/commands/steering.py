@@ -162,7 +162,7 @@ def resume(
         return job
     with held(project, release=release, source=source, target=target) as (sides, writer):
         back = sides.copier(Side.NEW)
-        head = sides.side(Side.OLD).head_position()
+        head = sides.last_position(Side.OLD)
         if head > back.job.target_position:
             raise JobError(
                 f"the old side still holds events after {back.job.target_position} that the "

@@ -168,8 +168,8 @@ class Follower:
 
     def _see_who_wrote(self) -> None:
         """Whether anybody but the copy wrote to the side that is closed."""
-        old, back = self._sides.side(Side.OLD), self._sides.copier(Side.NEW).job
-        if old.head_position() > back.target_position:
+        back = self._sides.copier(Side.NEW).job
+        if self._sides.last_position(Side.OLD) > back.target_position:
             reason = (
                 f"the old side holds events after {back.target_position} that the way back did "
                 "not write"

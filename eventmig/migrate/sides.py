@@ -130,6 +130,10 @@ class Sides:
             )
         return store
 
+    def last_position(self, side: Side) -> int:
+        """The last global position of a side: that of any event, whoever wrote it."""
+        return self._fencing(side).last_position()
+
     # the ground -----------------------------------------------------------------------------
 
     def state(self) -> State:
@@ -173,7 +177,7 @@ class Sides:
         """Copy what was appended before the fence closed."""
         copier = self.copier(crossing.leaves)
         self._in_time()
-        copier.follow(self._fencing(crossing.leaves).last_position())
+        copier.follow(self.last_position(crossing.leaves))
         self._in_time()
 
     def prove(self, crossing: Crossing) -> None:
@@ -196,7 +200,7 @@ class Sides:
             (leaves, crossing.leaves, copier.job.source_position),
             (enters, crossing.enters, copier.job.target_position),
         ):
-            if (head := self._fencing(side).last_position()) > seen:
+            if (head := self.last_position(side)) > seen:
                 raise CrossingError(
                     f"this side holds events after {seen} that the copy did not see (to {head})",
                     where=Where(store=store.url, global_position=head),
@@ -232,15 +236,15 @@ class Sides:
                 tx.connection,
                 self.job,
                 source_identity=new.identity(),
-                source_position=self._fencing(Side.NEW).last_position(),
-                target_position=self._fencing(Side.OLD).last_position(),
+                source_position=self.last_position(Side.NEW),
+                target_position=self.last_position(Side.OLD),
             )
         self._back = None
 
     def switch(self, crossing: Crossing) -> None:
         """The point of no return: state, journal, and the tables' names, in one transaction."""
         new = self.side(Side.NEW)
-        heads = tuple(self._fencing(side).last_position() for side in (Side.OLD, Side.NEW))
+        heads = tuple(self.last_position(side) for side in (Side.OLD, Side.NEW))
         self._in_time()
         with self._target.begin() as tx:
             job = ledger.enter(tx.connection, self.job, crossing.after)
