@@ -35,11 +35,13 @@ _READ_ONLY: Final = b"READ ONLY"
 
 
 class Cut(StrEnum):
-    """When a connection is cut: before its COMMIT reaches the server, or after the server
-    committed, before its answer reaches the client."""
+    """When a connection is cut: before its COMMIT reaches the server; after the server
+    committed, before its answer reaches the client; or while the COMMIT is still under way, and
+    reaches the server when the client has long gone (`deliver`)."""
 
     BEFORE = "before"
     AFTER = "after"
+    LATE = "late"
 
 
 class Proxy:
@@ -53,6 +55,7 @@ class Proxy:
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ, None)
         self._pairs: set[_Pair] = set()
+        self._late: list[socket.socket] = []
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
         self._lock = threading.Lock()
         self._at, self._when, self._down = 0, Cut.BEFORE, False
@@ -78,6 +81,17 @@ class Proxy:
             self._at, self._when, self._down = at, when, down
             self.commits = self.cuts = 0
 
+    def deliver(self) -> None:
+        """Let the COMMITs that are under way arrive; returns when they are carried out."""
+        with self._lock:
+            for server in self._late:
+                server.sendall(_COMMIT)
+                answers = _Messages()
+                while not any(kind == b"Z" for kind, _ in answers.messages(server.recv(_AT_ONCE))):
+                    pass
+                server.close()
+            self._late.clear()
+
     def cut_all(self) -> None:
         """Cut every connection there is, now; new ones come through."""
         with self._lock:
@@ -94,7 +108,7 @@ class Proxy:
         for pair in list(self._pairs):
             self._close(pair)
         self._selector.close()
-        for one in (self._listening, self._woken):
+        for one in (self._listening, self._woken, *self._late):
             one.close()
 
     # the thread -----------------------------------------------------------------------------
@@ -161,6 +175,9 @@ class Proxy:
             for other in self._pairs - {pair}:
                 self._close(other)
         if self._when is Cut.BEFORE:
+            self._close(pair)
+        elif self._when is Cut.LATE:
+            self._late.append(pair.server.dup())
             self._close(pair)
         else:  # the client is cut off once the server has answered
             pair.awaits_answer = True

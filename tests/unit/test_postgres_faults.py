@@ -296,6 +296,32 @@ def test_a_statement_that_takes_too_long(store_url: str) -> None:
         other.rollback()
 
 
+def test_a_lock_of_others_is_not_waited_for_for_ever(store_url: str) -> None:
+    """30 seconds, as on SQLite; an option of the URL says otherwise."""
+    with open_store(store_url, mode="write") as store, store.begin() as tx:
+        assert tx.connection.exec_driver_sql("SHOW lock_timeout").scalar() == "30s"
+    with psycopg.connect(store_url) as other:
+        other.execute("LOCK TABLE events")
+        limited = f"{store_url}&options=-c lock_timeout=100ms"
+        with (
+            open_store(limited, mode="write") as store,
+            pytest.raises(StoreError, match="another transaction was in the way"),
+        ):
+            store.append("a", NEW, expected=1)
+        other.rollback()
+
+
+def test_the_server_is_told_to_notice_clients_that_are_gone(store_url: str) -> None:
+    """By a socket of the machine itself, as here, it has no use for that; who set it is told."""
+    given = "options=-c tcp_keepalives_idle=7"
+    for url, source in ((store_url, "session"), (f"{store_url}&{given}", "client")):
+        with open_store(url, mode="write") as store, store.begin() as tx:
+            found = tx.connection.exec_driver_sql(
+                "SELECT source FROM pg_settings WHERE name = 'tcp_keepalives_idle'"
+            )
+            assert found.scalar() == source
+
+
 def test_a_server_that_stops_and_comes_back(own_postgres_server: OwnServer) -> None:
     with own_postgres_server.database() as url, open_store(url, mode="create") as store:
         store.append("a", NEW, expected=None)

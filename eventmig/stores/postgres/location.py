@@ -17,6 +17,7 @@ from typing import Final, Literal, TypeAlias, get_args
 from urllib.parse import unquote
 
 import psycopg
+from psycopg import sql
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
@@ -153,15 +154,29 @@ def locate(url: URL) -> Location:
     )
 
 
-def connect(location: Location, *, read_only: bool = False) -> psycopg.Connection:
+_NOTICE_DEAD_CLIENTS: Final = {
+    "tcp_keepalives_idle": "60s",
+    "tcp_keepalives_interval": "10s",
+    "tcp_keepalives_count": "6",
+}
+"""Two minutes after a client's machine is gone, the server ends what it had open, and lets go of
+its locks. By default that takes more than two hours (postgresql.org/docs, connection settings).
+"""
+
+
+def connect(
+    location: Location, *, read_only: bool = False, patience_s: int = 0
+) -> psycopg.Connection:
     """A connection in autocommit, its schema first and alone on the search path.
+
+    It waits so many seconds for a lock of others (0: as long as the server lets it). What the
+    URL says of such settings (`options`) goes before.
 
     Raises `StoreUnavailableError` where the server does not let us in, `StoreError` for a
     database that is not in UTF-8.
     """
     parameters = {
         "application_name": "eventmig",
-        # A dead client must not hold a lock for two hours.
         "keepalives_idle": "60",
         **location.parameters,
     }
@@ -182,16 +197,34 @@ def connect(location: Location, *, read_only: bool = False) -> psycopg.Connectio
                 where=Where(store=location.url),
                 remedy="make a database with ENCODING 'UTF8': JSON text is UTF-8",
             )
-        if location.schema is not None:
-            connection.execute(
-                "SELECT set_config('search_path', quote_ident(%s), false)", [location.schema]
-            )
-        if read_only:
-            connection.execute("SET default_transaction_read_only = on")
+        _set(connection, location, read_only=read_only, patience_s=patience_s)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _set(
+    connection: psycopg.Connection, location: Location, *, read_only: bool, patience_s: int
+) -> None:
+    """The session's settings, all with one statement; those that the URL names stay as they are."""
+    wanted = dict(_NOTICE_DEAD_CLIENTS)
+    if patience_s:
+        wanted["lock_timeout"] = f"{patience_s}s"
+    if read_only:
+        wanted["default_transaction_read_only"] = "on"
+    if location.schema is not None:
+        wanted["search_path"] = sql.Identifier(location.schema).as_string(connection)
+    given = location.parameters.get("options", "")
+    settings = [
+        (name, value)
+        for name, value in wanted.items()
+        if name in ("search_path", "default_transaction_read_only") or f"{name}=" not in given
+    ]
+    connection.execute(
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) t (name, value)",
+        [*map(list, zip(*settings, strict=True))],
+    )
 
 
 def engine_at(url: URL) -> Engine:

@@ -50,6 +50,7 @@ _HELD = """SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
       AND classid::bigint << 32 | objid::bigint = %(key)s)"""
 
 
+_BUSY_SECONDS = 30  # as SQLite's store waits
 _LAST = 2**63 - 1
 _MAY_READ = """SELECT bool_and(has_schema_privilege(n.oid, 'USAGE')
         AND has_table_privilege(c.oid, 'SELECT'))
@@ -312,7 +313,7 @@ class PostgresStore(PostgresReader):
         return self._engine
 
     def _connect_writer(self) -> psycopg.Connection:
-        connection = connect(self.location)
+        connection = connect(self.location, patience_s=_BUSY_SECONDS)
         connection.autocommit = False
         return connection
 
