@@ -100,6 +100,7 @@ def cutover(
         if not dry_run and (crossed := _crossed_before(sides, writer, CUT_OVER)):
             return crossed
         _check_windows(sides, writer)
+        sides.check_switch()
         follower = Follower(
             sides,
             writer,
@@ -163,6 +164,7 @@ def reverse(
                 _leave_behind(sides, writer, export)
             return replace(crossed, left_behind=back.job.tally.quarantined)
         check_before(sides.job, writer, State.REVERSE_WINDOW)
+        sides.check_switch()
         back = sides.copier(Side.NEW)
         back.follow(sides.side(Side.NEW).head_position())
         sides.verify_tail(Side.NEW)
@@ -235,7 +237,7 @@ def complete(
             if drop and isinstance(old, Dropping):
                 dropped = old.drop_all(tx)
             if sides.plan.switch is Switch.TABLES:  # the job's target bears the plain names now
-                ledger.rename(tx.connection, sides.job, namespace=sides.side(Side.NEW).namespace)
+                sides.move_ledger(tx)
         new = sides.side(Side.NEW)
         if isinstance(new, Carrying) and not sides.plan.forth.routes:
             new.carry_metadata(old, sides.plan.forth.renamed)
@@ -377,7 +379,7 @@ def _leave_behind(
 ) -> None:
     """Write the events without a way back to a file; raises where there are some and no file."""
     back = held_by or sides.copier(Side.NEW).job
-    with sides.side(Side.OLD).reading() as connection:
+    with sides.back_ledger.reading() as connection:
         found: list[Quarantined] = list(ledger.quarantined(connection, back))
     if found and export is None:
         types = Counter(f"{q.event.type} v{q.event.schema_version}" for q in found)

@@ -203,8 +203,8 @@ def _check_tables(source: JobTarget, target: JobTarget) -> None:
         raise CrossingError(
             "the tables of these two stores cannot change names",
             where=Where(store=target.url),
-            remedy="that needs two sets of tables in one database (target = "
-            '"sqlite:///history.db?tables=v2_"); else cross by a route: --switch route',
+            remedy="that needs two sets of tables in one file or database (another ?tables= or, "
+            "on PostgreSQL, another ?schema=); else cross by a route: --switch route",
         )
 
 

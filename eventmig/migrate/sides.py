@@ -5,7 +5,9 @@ or of the old side's, where the fence's epoch and the copy of the way back are.
 
 With `Switch.TABLES` the sides change the tables they lie in: after the cut-over the new
 side has the old tables' names, and the store that the job was begun with as its target is
-the old one. `side` says which store is which now.
+the old one. `side` says which store is which now. The ledgers stay where they are, until the
+job is completed: its own beside the target, and that of the way back beside the store that is
+the old side while there is one (`back_ledger`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,14 @@ from eventmig.migrate.job import Setting, UpcastJob
 from eventmig.migrate.ledger import Job
 from eventmig.migrate.states import CROSSED, Side, State
 from eventmig.migrate.verify import Verification, verify_tail
-from eventmig.stores.base import Exchanging, Fencing, JobTarget, PublishedRoute, Publishing
+from eventmig.stores.base import (
+    Exchanging,
+    Fencing,
+    JobTarget,
+    PublishedRoute,
+    Publishing,
+    TargetTransaction,
+)
 from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline
 
@@ -87,6 +96,11 @@ class Sides:
             crossed = self.job.state in CROSSED
         exchanged = crossed and self.plan.switch is Switch.TABLES
         return self._target if (side is Side.NEW) is not exchanged else self._source
+
+    @property
+    def back_ledger(self) -> JobTarget:
+        """The store whose ledger has the copy of the way back, also while it is not crossed."""
+        return self.side(Side.OLD, crossed=True)
 
     def copier(self, leaves: Side) -> UpcastJob:
         """The copy that reads the side which is left: the job's own, or that of the way back."""
@@ -228,8 +242,8 @@ class Sides:
         """Record the copy of the way back; the way forth needs none, its row is there."""
         if crossing is not CUT_OVER:
             return
-        old, new = self.side(Side.OLD), self.side(Side.NEW)
-        with old.begin() as tx:
+        new = self.side(Side.NEW)
+        with self.back_ledger.begin() as tx:
             self._fencing(Side.OLD).check_fence(tx, job_id=self.job.job_id, epoch=self.job.epoch)
             ledger.create(tx.connection)
             ledger.begin_back(
@@ -240,6 +254,12 @@ class Sides:
                 target_position=self.last_position(Side.OLD),
             )
         self._back = None
+
+    def check_switch(self) -> None:
+        """Raise `CrossingError` for what would be in the way of the switch. Reads only."""
+        if self.plan.switch is Switch.TABLES:
+            assert isinstance(self._target, Exchanging)
+            self._target.check_exchange(self._source)
 
     def switch(self, crossing: Crossing) -> None:
         """The point of no return: state, journal, and the tables' names, in one transaction."""
@@ -259,7 +279,8 @@ class Sides:
                 )
             if self.plan.switch is Switch.TABLES:
                 assert isinstance(self._target, Exchanging)
-                self._target.exchange(tx, self._source)
+                left_s = max(0.0, self.plan.budget_s - self._still())
+                self._target.exchange(tx, self._source, wait_s=left_s)
             ledger.write_journal(
                 tx.connection,
                 job,
@@ -271,6 +292,21 @@ class Sides:
             )
         self.forward.adopt(job)
         self._back = None
+
+    def move_ledger(self, tx: TargetTransaction) -> None:
+        """The tables changed names for good: the job is one of those that the new side has now.
+
+        Within a transaction of the old side, whose ledger has had it so far.
+        """
+        old, new = self.side(Side.OLD), self.side(Side.NEW)
+        assert isinstance(old, Exchanging)
+        assert isinstance(new, Exchanging)
+        ledger.move(
+            tx.connection,
+            self.job,
+            namespace=new.namespace,
+            schema=None if new.schema == old.schema else new.schema,
+        )
 
     def publish(self) -> None:
         """Publish the route of the last crossing in each side that has a place for it.

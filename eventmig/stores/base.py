@@ -458,16 +458,29 @@ class Publishing(Protocol):
 
 @runtime_checkable
 class Exchanging(Protocol):
-    """A store whose tables can change names with others of the same database."""
+    """A store whose tables can change names with others of the same database.
+
+    Who has either of them open finds the other's events from then on, without opening it anew.
+    """
+
+    @property
+    def schema(self) -> str | None:
+        """Where in the database the tables are, and the ledger beside them; None: there is one."""
+        ...
 
     def can_exchange(self, other: EventReader) -> bool:
         """Whether `other` is another set of tables in the same database."""
         ...
 
-    def exchange(self, tx: TargetTransaction, other: EventReader) -> None:
+    def check_exchange(self, other: EventReader) -> None:
+        """Raise `CrossingError` for what would not follow the names. Reads only."""
+        ...
+
+    def exchange(self, tx: TargetTransaction, other: EventReader, *, wait_s: float) -> None:
         """Give each set of tables the other's names, fences included, within `tx`.
 
-        Nothing is copied or rebuilt.
+        Nothing is copied or rebuilt. Who uses the tables is waited for, at most `wait_s`
+        seconds; then `CrossingError` is raised, and nothing was changed.
         """
         ...
 

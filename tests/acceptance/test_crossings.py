@@ -19,7 +19,7 @@ from eventmig.migrate.states import Side, State
 from eventmig.project import Project
 from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store
-from tests.acceptance.support import event, fill, project, read, sql
+from tests.acceptance.support import event, fill, project, sql
 from tests.acceptance.test_postgres_jobs import fill as fill_at
 
 OPENED_2 = NewEvent("Opened", b'{"title":"t"}', schema_version=2)
@@ -172,10 +172,26 @@ def test_across_back_and_across_again(its: Project) -> None:
     assert len(events(new_url)) == len(new) + 2
 
 
-def test_by_tables_the_application_changes_nothing(tmp_path: Path) -> None:
-    fill(tmp_path / "source.db", history())
-    its = project(tmp_path, registry(), target="sqlite:///source.db?tables=v2_")
-    application = open_store(f"sqlite:///{tmp_path}/source.db", mode="write")
+@pytest.fixture(params=["sqlite", "postgres", "postgres schemas", "postgres both"])
+def by_tables(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
+    """A job between two sets of tables of one database."""
+    file = f"sqlite:///{tmp_path}/source.db"
+    source, target = file, f"{file}?tables=v2_"
+    if request.param != "sqlite":
+        url = request.getfixturevalue("postgres_url")
+        source, target = {
+            "postgres": (f"{url}&schema=one", f"{url}&schema=one&tables=v2_"),
+            "postgres schemas": (f"{url}&schema=one", f"{url}&schema=two"),
+            "postgres both": (f"{url}&schema=1%25 one&tables=a_", f"{url}&schema=two&tables=b_"),
+        }[request.param]
+    fill_at(source, history())
+    return project(tmp_path, registry(), source=source, target=target)
+
+
+def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
+    its = by_tables
+    plain, beside = urls(its)
+    application = open_store(plain, mode="write")
 
     def add(new: NewEvent) -> None:
         application.append("cart-1", [new], expected=ANY)  # type: ignore[attr-defined]
@@ -186,30 +202,49 @@ def test_by_tables_the_application_changes_nothing(tmp_path: Path) -> None:
         assert commands.cutover(its, switch=Switch.TABLES).job.state is State.REVERSE_WINDOW
         add(OPENED_2)
         add(OPENED_1)  # old code that is still running; readers upcast it
-        assert said(read(tmp_path / "source.db"))[-3:] == [
+        assert said(events(plain))[-3:] == [
             ("Opened", 2, {"title": "t"}),
             ("Opened", 2, {"title": "t"}),
             ("Opened", 1, {"name": "t"}),
         ]
+        assert commands.measure(its).lag_events == 2
         commands.keep_up_once(its)
-        assert said(read(tmp_path / "source.db", "?tables=v2_"))[-2:] == [
+        assert commands.measure(its).lag_events == 0
+        assert said(events(beside))[-2:] == [
             ("Opened", 1, {"name": "t"}),
             ("Opened", 1, {"name": "t"}),
         ]
         with pytest.raises(CrossingError, match="crosses by tables"):
             commands.cutover(its, switch=Switch.ROUTE)
         commands.reverse(its)
+        with pytest.raises(FencedError):
+            append_to(beside, "cart-1", OPENED_2)
         add(OPENED_1)
         commands.cutover(its)
         add(OPENED_2)
-        assert len(read(tmp_path / "source.db")) == 12 + 5
+        assert len(events(plain)) == 12 + 5
         dropped = commands.complete(its, drop=True)
         assert dropped.dropped == 12 + 5
         add(OPENED_2)
         # The next release is another job, from the tables that bear the plain name now.
         assert commands.status(its, target=its.config.source).job.state is State.COMPLETED
-        third = project(tmp_path, registry(), release="3", lock=its.lock, target=its.config.target)
+        kept = commands.history(its, target=its.config.source)
+        assert [h.transitions[-1].state for h in kept if h.job.job_id == dropped.job.job_id] == [
+            State.COMPLETED
+        ]
+        third = project(
+            its.config.folder,
+            registry(),
+            release="3",
+            lock=its.lock,
+            source=its.config.source,
+            target=its.config.target,
+        )
         assert commands.upcast(third).ready
+        assert commands.cutover(third, switch=Switch.TABLES).job.state is State.REVERSE_WINDOW
+        add(OPENED_2)
+        assert commands.reverse(third).job.state is State.REVERSED
+        assert len(events(plain)) == 12 + 5 + 2
     finally:
         application.close()
 

@@ -120,7 +120,7 @@ def test_tables_change_names_with_their_fences_and_indexes(path: Path) -> None:
         assert not old.can_exchange(old)
         close(old)
         with new.begin() as tx:
-            new.exchange(tx, old)
+            new.exchange(tx, old, wait_s=1)
         # The application goes on, on the same connection, and finds the other history.
         application.append("t-1", [NewEvent("B", b"{}", id="after")], expected=1)
         with pytest.raises(ConflictError):

@@ -32,10 +32,10 @@ from eventmig.migrate.ledger.lifecycle import (
     extend,
     jobs,
     now,
-    rename,
     take_over,
     transitions,
 )
+from eventmig.migrate.ledger.moving import move
 from eventmig.migrate.ledger.quarantine import Quarantined, quarantined, set_aside
 from eventmig.migrate.ledger.records import Batch, Job, Transition
 from eventmig.migrate.ledger.stream_hashes import hashed_names, hashed_streams, hashes, store_hashes
@@ -72,9 +72,9 @@ __all__ = [
     "journal",
     "jump",
     "metadata",
+    "move",
     "now",
     "quarantined",
-    "rename",
     "rewind",
     "set_aside",
     "set_controls",

@@ -151,7 +151,7 @@ def begin_back(
         enter(connection, before, State.COMPLETED, "another crossing began")
     back = begin_job(
         connection,
-        namespace=_namespace(job),
+        namespace=back_namespace(job),
         release=job.release,
         steps_done=(),
         source=job.source,
@@ -168,7 +168,7 @@ def begin_back(
 
 def back_job(connection: Connection, job: Job) -> Job | None:
     """The copy of the way back that was recorded last and did not end, or None."""
-    found = active_job(connection, _namespace(job))
+    found = active_job(connection, back_namespace(job))
     return None if found is None or found.state is State.COMPLETED else found
 
 
@@ -190,5 +190,6 @@ def hold(connection: Connection, back: Job, epoch: int) -> Job:
     return reread(connection, back)
 
 
-def _namespace(job: Job) -> str:
+def back_namespace(job: Job) -> str:
+    """What its copies of the way back are recorded under."""
     return f"back of {job.job_id}"

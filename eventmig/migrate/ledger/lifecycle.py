@@ -138,11 +138,6 @@ def extend(connection: Connection, job: Job, *, source_until: int) -> Job:
     return reread(connection, job)
 
 
-def rename(connection: Connection, job: Job, *, namespace: str) -> None:
-    """Say that the job's target has another namespace now; its own is free for another job."""
-    write_job(connection, job, namespace=namespace)
-
-
 def transitions(connection: Connection, job: Job) -> list[Transition]:
     """The states the job entered, in order.
 

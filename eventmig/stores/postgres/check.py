@@ -38,6 +38,13 @@ _RESTORE = "restore the store from a backup"
 _INTEGER: Final = frozenset(("int2", "int4", "int8"))
 
 
+class MovedError(Exception):
+    """Other tables bear the names since the store was opened: nothing known of them holds.
+
+    Never leaves this package.
+    """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """What opening a store found.
@@ -72,9 +79,18 @@ def find_tables(cursor: Cursor, location: Location) -> tuple[Found, Tables, Stat
     Raises `NotAStoreError` where there are none, `StoreError` for those of a newer
     format, `StoreDamagedError` for missing tables and columns of other types,
     `StoreError` for a privilege that reading needs, `ConfigError` for another type of data
-    than the URL says.
+    than the URL says. Where tables change names meanwhile, it looks again.
     """
     schema = current_schema(cursor, location)
+    events = location.tables + "events"
+    before = _oid(cursor, schema, events)
+    found = _look(cursor, location, schema)
+    while before != (before := _oid(cursor, schema, events)):
+        found = _look(cursor, location, schema)
+    return found
+
+
+def _look(cursor: Cursor, location: Location, schema: str) -> tuple[Found, Tables, Statements]:
     where = Where(store=location.url)
     columns = _columns(cursor, schema, location.tables)
     mark = location.tables + MARK
@@ -137,14 +153,18 @@ def check_sequence(cursor: Cursor, location: Location, found: Found) -> None:
     """Refuse a sequence whose values do not rise in the order they are taken.
 
     With CACHE above 1 a session takes values long before it uses them, and no reader can
-    tell. Raises `StoreDamagedError`.
+    tell. Raises `StoreDamagedError`, and `MovedError` where it is another's now.
     """
-    cache, step, cycle = _one(
+    events = sql.Identifier(found.schema, location.tables + "events").as_string()
+    now, cache, step, cycle = _one(
         cursor,
-        "SELECT seqcache, seqincrement, seqcycle FROM pg_catalog.pg_sequence "
-        "WHERE seqrelid = %(sequence)s::bigint::oid",
-        {"sequence": found.positions},
+        """SELECT to_regclass(%(events)s)::oid::bigint, seqcache, seqincrement, seqcycle
+        FROM (SELECT) one LEFT JOIN pg_catalog.pg_sequence
+            ON seqrelid = %(sequence)s::bigint::oid""",
+        {"events": events, "sequence": found.positions},
     )
+    if now != found.events:
+        raise MovedError
     if cache == 1 and step > 0 and not cycle:
         return
     name = f"{found.schema}.{location.tables}events_position"

@@ -10,6 +10,7 @@ before have ended, and all who append later meet it.
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import cast
 
 import psycopg
@@ -37,16 +38,23 @@ from eventmig.stores.postgres.schema import Tables
 REFUSED = "EVM01"
 """The SQLSTATE of a refused insert."""
 
-_metadata = MetaData()
-_fences = Table(
-    "eventmig_fences",
-    _metadata,
-    Column("namespace", String(255), primary_key=True),
-    Column("closed", Boolean, nullable=False),
-    Column("job_id", String(36), nullable=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("at", BigInteger, nullable=False),  # microseconds since 1970, UTC
-)
+Place = tuple[Location, Tables]
+"""Where a set of tables is, and its definitions."""
+
+
+@cache
+def _fences(schema: str) -> Table:
+    """The fences of a schema, named in full: an exchange has to do with those of two."""
+    return Table(
+        "eventmig_fences",
+        MetaData(schema=schema),
+        Column("namespace", String(255), primary_key=True),
+        Column("closed", Boolean, nullable=False),
+        Column("job_id", String(36), nullable=False),
+        Column("epoch", BigInteger, nullable=False),
+        Column("at", BigInteger, nullable=False),  # microseconds since 1970, UTC
+    )
+
 
 _FUNCTION = sql.SQL("""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
     LANGUAGE plpgsql AS $$
@@ -66,18 +74,21 @@ _CREATE = sql.SQL("""CREATE TRIGGER {trigger} BEFORE INSERT ON {events} FOR EACH
 _DROP = sql.SQL("DROP TRIGGER IF EXISTS {trigger} ON {events}")
 
 
-def read_fence(connection: Connection, namespace: str) -> Fence | None:
-    """The row of a namespace, or None."""
-    if not inspect(connection).has_table(_fences.name):
+def read_fence(connection: Connection, place: Place) -> Fence | None:
+    """The row of a place, or None."""
+    location, tables = place
+    schema = str(tables.events.schema)
+    fences = _fences(schema)
+    if not inspect(connection).has_table(fences.name, schema=schema):
         return None
-    row = connection.execute(select(_fences).where(_fences.c.namespace == namespace)).first()
+    ours = fences.c.namespace == location.namespace
+    row = connection.execute(select(fences).where(ours)).first()
     return None if row is None else Fence(row.closed, row.job_id, row.epoch, row.at)
 
 
 def set_fence(
     connection: Connection,
-    location: Location,
-    tables: Tables,
+    place: Place,
     *,
     closed: bool,
     job_id: str,
@@ -85,7 +96,9 @@ def set_fence(
     wait_s: float,
 ) -> None:
     """`Fencing.set_fence`, within a transaction that holds nothing else."""
-    _metadata.create_all(connection)
+    location, tables = place
+    fences = _fences(str(tables.events.schema))
+    fences.metadata.create_all(connection)
     driver = cast(psycopg.Connection, connection.connection.driver_connection)
     patience = f"{max(1, round(wait_s * 1e3))}ms"
     driver.execute("SELECT set_config('lock_timeout', %(ms)s, true)", {"ms": patience})
@@ -99,7 +112,7 @@ def set_fence(
             where=Where(store=location.url),
             remedy="end what keeps them open (pg_stat_activity shows it), then run it again",
         ) from error
-    before = read_fence(connection, location.namespace)
+    before = read_fence(connection, place)
     if before is not None and before.job_id != job_id and before.closed:
         raise CrossingError(
             f"this side is closed by another job ({before.job_id})",
@@ -108,9 +121,9 @@ def set_fence(
         )
     if before is not None and before.job_id == job_id and before.epoch > epoch:
         raise _lost(location)
-    connection.execute(delete(_fences).where(_fences.c.namespace == location.namespace))
+    connection.execute(delete(fences).where(fences.c.namespace == location.namespace))
     connection.execute(
-        insert(_fences).values(
+        insert(fences).values(
             namespace=location.namespace,
             closed=closed,
             job_id=job_id,
@@ -118,18 +131,16 @@ def set_fence(
             at=time.time_ns() // 1_000,
         )
     )
-    parts = _parts(location, tables)
-    driver.execute(_DROP.format(**parts))
+    drop_trigger(driver, place)
     if closed:
-        driver.execute(_FUNCTION.format(**parts))
-        driver.execute(_CREATE.format(**parts))
+        _put_trigger(driver, place)
 
 
-def check_fence(connection: Connection, location: Location, *, job_id: str, epoch: int) -> None:
+def check_fence(connection: Connection, place: Place, *, job_id: str, epoch: int) -> None:
     """`Fencing.check_fence`."""
-    fence = read_fence(connection, location.namespace)
+    fence = read_fence(connection, place)
     if fence is None or not fence.closed or (fence.job_id, fence.epoch) != (job_id, epoch):
-        raise _lost(location)
+        raise _lost(place[0])
 
 
 def pass_fence(connection: Connection) -> None:
@@ -137,11 +148,41 @@ def pass_fence(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT set_config('eventmig.passes', 'on', true)")
 
 
-def drop_events(connection: Connection, location: Location, tables: Tables) -> int:
-    """Drop a store's tables, or, where others share them, delete its own streams."""
-    streams, events = tables.streams, tables.events
+def move_fences(connection: Connection, first: Place, second: Place) -> None:
+    """Give two places each other's rows and triggers, which `drop_trigger` took off before."""
+    before = read_fence(connection, first), read_fence(connection, second)
     driver = cast(psycopg.Connection, connection.connection.driver_connection)
-    driver.execute(_DROP.format(**_parts(location, tables)))
+    for place, fence in zip((second, first), before, strict=True):
+        location, tables = place
+        fences = _fences(str(tables.events.schema))
+        fences.metadata.create_all(connection)
+        connection.execute(delete(fences).where(fences.c.namespace == location.namespace))
+        if fence is not None:
+            moved = {"namespace": location.namespace, **fence._asdict()}
+            connection.execute(insert(fences).values(moved))
+            if fence.closed:
+                _put_trigger(driver, place)
+
+
+def drop_trigger(driver: psycopg.Connection, place: Place) -> None:
+    """Take the trigger away, whatever the row says."""
+    driver.execute(_DROP.format(**_parts(*place)))
+
+
+def _put_trigger(driver: psycopg.Connection, place: Place) -> None:
+    parts = _parts(*place)
+    driver.execute(_FUNCTION.format(**parts))
+    driver.execute(_CREATE.format(**parts))
+
+
+def drop_events(connection: Connection, place: Place) -> int:
+    """Drop a store's tables, or, where others share them, delete its own streams."""
+    location, tables = place
+    streams, events = tables.streams, tables.events
+    drop_trigger(cast(psycopg.Connection, connection.connection.driver_connection), place)
+    if read_fence(connection, place) is not None:  # who makes tables here next has another
+        fences = _fences(str(events.schema))
+        connection.execute(delete(fences).where(fences.c.namespace == location.namespace))
     ours = streams.c.release.is_not_distinct_from(location.release)
     mine = select(streams.c.stream_id).where(ours)
     theirs = select(events.c.global_position).where(events.c.stream_id.in_(mine))

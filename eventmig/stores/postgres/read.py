@@ -19,11 +19,17 @@ import psycopg
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from eventmig.errors import CapabilityError, StoreDamagedError, Where
+from eventmig.errors import CapabilityError, StoreDamagedError, StoreError, Where
 from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
 from eventmig.stores.base import Capability, DataLines, DataRow, Members
 from eventmig.stores.postgres import tail
-from eventmig.stores.postgres.check import Found, check_sequence, damages, find_tables
+from eventmig.stores.postgres.check import (
+    Found,
+    MovedError,
+    check_sequence,
+    damages,
+    find_tables,
+)
 from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.json_fit import compact, fits_jsonb
 from eventmig.stores.postgres.location import Location, connect
@@ -76,26 +82,35 @@ class PostgresReader:
         None reads to the safe head as it is when the first batch is read. A batch ends
         early at 16 MiB of data.
         """
-        last, alone = self._end(until)
-        sql = self._sql.read_events if alone else self._sql.read_events_ours
-        bound = self._span(last, types)
-        while after < last and (rows := self._rows_after(sql, bound, after, batch_size, 6)):
-            yield self._events(rows)
-            after = rows[-1][0]
+
+        def batches() -> Iterator[list[Event]]:
+            last, alone = self._end(until)
+            sql = self._sql.read_events if alone else self._sql.read_events_ours
+            bound = self._span(last, types)
+            for rows in self._pages(sql, bound, after, last, batch_size, 6):
+                yield self._events(rows, bound)
+
+        return self._steadily(batches)
 
     def read_pages(
         self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
     ) -> Iterator[Page]:
         """What `read_all` reads, column by column and without the events' own origins."""
-        last, alone = self._end(until)
-        sql = self._sql.read_page if alone else self._sql.read_page_ours
-        bound = self._span(last, None)
-        while after < last and (rows := self._rows_after(sql, bound, after, batch_size, 6)):
-            page = Page._make(zip(*rows, strict=True))
-            yield page._replace(
-                streams=self._named(page.streams), data=list(map(self._spelled, page.data))
-            )
-            after = page.global_positions[-1]
+
+        def pages() -> Iterator[Page]:
+            last, alone = self._end(until)
+            sql = self._sql.read_page if alone else self._sql.read_page_ours
+            bound = self._span(last, None)
+            for rows in self._pages(sql, bound, after, last, batch_size, 6):
+                page = Page._make(zip(*rows, strict=True))
+                keys: Sequence[Any] = page.streams
+                names = self._names_of(keys, bound)
+                yield page._replace(
+                    streams=list(map(names.__getitem__, keys)),
+                    data=list(map(self._spelled, page.data)),
+                )
+
+        return self._steadily(pages)
 
     def read_data(
         self,
@@ -106,13 +121,15 @@ class PostgresReader:
         batch_size: int = 5_000,
     ) -> Iterator[list[DataRow]]:
         """What `read_all` reads, as (global position, type, schema version, data) alone."""
-        last, alone = self._end(until)
-        sql = self._sql.read_data if alone else self._sql.read_data_ours
-        bound = self._span(last, types)
-        while after < last and (rows := self._rows_after(sql, bound, after, batch_size, 3)):
-            spelled = self._spelled
-            yield [(gp, type_, version, spelled(data)) for gp, type_, version, data in rows]
-            after = rows[-1][0]
+
+        def batches() -> Iterator[list[DataRow]]:
+            last, alone = self._end(until)
+            sql = self._sql.read_data if alone else self._sql.read_data_ours
+            for rows in self._pages(sql, self._span(last, types), after, last, batch_size, 3):
+                spelled = self._spelled
+                yield [(gp, type_, version, spelled(data)) for gp, type_, version, data in rows]
+
+        return self._steadily(batches)
 
     def read_lines(
         self,
@@ -155,67 +172,72 @@ class PostgresReader:
         self, stream: str, *, first: int | None = None, last: int | None = None
     ) -> Iterator[Event]:
         """One stream's events in order; `first` and `last` are inclusive stream positions."""
-        for page in self._stream(stream, FIRST_POSITION if first is None else first, last):
+        start = FIRST_POSITION if first is None else first
+        for page in self._steadily(lambda: self._stream(stream, start, last)):
             yield from page
 
     def read_streams(self, streams: Collection[str]) -> Iterator[list[Event]]:
         """Batches of the events of these streams: stream after stream, by their keys."""
-        bound = {
-            "names": list(filter(_storable, streams)),
-            "release": self.location.release,
-        }
-        keys: dict[str, int] = dict(self._rows(self._sql.streams_of_names, bound))
-        left = sorted(keys.values())
 
-        def rows_of_those_left(_: int, limit: int) -> list[_Row]:
-            return self._rows(self._sql.read_streams, {"ids": left, "limit": limit})
+        def batches() -> Iterator[list[Event]]:
+            bound = {**self._span(None, None), "names": list(filter(_storable, streams))}
+            keys: dict[str, int] = dict(self._rows_there(self._sql.streams_of_names, bound))
+            left = sorted(keys.values())
 
-        while left:
-            limit = self._rows_that_fit
-            page = self._events(self._sized(rows_of_those_left, 0, limit, place=0, size=6))
-            if not page:
-                return
-            yield page
-            last = page[-1]
-            yield from self._stream(last.stream, last.stream_position + 1, None)
-            left = left[bisect_right(left, keys[last.stream]) :]
+            def rows_of_those_left(_: int, limit: int) -> list[_Row]:
+                return self._rows(self._sql.read_streams, {**bound, "ids": left, "limit": limit})
+
+            while left:
+                limit = self._rows_that_fit
+                rows, _ = self._sized(rows_of_those_left, bound, 0, limit, place=0, size=6)
+                if not rows:
+                    return
+                page = self._events(rows, bound)
+                yield page
+                last = page[-1]
+                yield from self._stream(last.stream, last.stream_position + 1, None)
+                left = left[bisect_right(left, keys[last.stream]) :]
+
+        return self._steadily(batches)
 
     def _stream(self, stream: str, first: int, last: int | None) -> Iterator[list[Event]]:
-        bound = {
-            "stream": stream,
-            "release": self.location.release,
-            "last": _LAST if last is None else last,
-        }
+        """Pages of one stream's events."""
         if not _storable(stream):
             return
+        place = {"stream": stream, "last": _LAST if last is None else last}
+        bound, ended = {**self._span(None, None), **place}, False
 
         def rows_from(first: int, limit: int) -> list[_Row]:
             return self._rows(self._sql.read_stream, {**bound, "first": first, "limit": limit})
 
-        while rows := self._sized(rows_from, first, _STREAM_PAGE, place=2, size=6):
-            yield self._events(rows)
-            first = rows[-1][2] + 1
+        while not ended:
+            rows, ended = self._sized(rows_from, bound, first, _STREAM_PAGE, place=2, size=6)
+            if rows:
+                yield self._events(rows, bound)
+                first = rows[-1][2] + 1
 
     def event(self, event_id: str) -> Event | None:
         """The event with this id, or None."""
         if not _storable(event_id):
             return None
-        bound = {"event_id": event_id, "release": self.location.release}
-        found = self._events(self._rows(self._sql.event_by_id, bound))
-        return found[0] if found else None
+
+        def found() -> list[Event]:
+            bound = {**self._span(None, None), "event_id": event_id}
+            return self._events(self._rows_there(self._sql.event_by_id, bound), bound)
+
+        return next(iter(self._anew(found)), None)
 
     def examples(self, type: str, schema_version: int, limit: int) -> list[Event]:
         """The first events of this type and schema version, at most `limit`."""
         if not _storable(type):
             return []
-        bound = {
-            **self._span(_LAST, None),
-            "after": 0,
-            "limit": limit,
-            "type": type,
-            "schema_version": schema_version,
-        }
-        return self._events(self._rows(self._sql.examples, bound))
+        wanted = {"after": 0, "limit": limit, "type": type, "schema_version": schema_version}
+
+        def found() -> list[Event]:
+            bound = {**self._span(None, None), **wanted}
+            return self._events(self._rows_there(self._sql.examples, bound), bound)
+
+        return self._anew(found)
 
     def heads(self, streams: Collection[str] | None = None) -> Iterator[StreamHead]:
         """The extent of every stream that has events (or of those named), by stream name."""
@@ -247,13 +269,12 @@ class PostgresReader:
         Raises `CapabilityError` on a replica, which does not know what is under way, and
         `StoreDamagedError` where the sequence caches values.
         """
-        rows = self._rows(self._sql.head_position, self._span(self._settled(), None))
-        return int(rows[0][0]) if rows else 0
+        return self._anew(lambda: self._head(self._settled()))
 
     def count(self, *, until: int | None = None, types: Collection[str] | None = None) -> int:
         """How many events (of these types) lie at or before a global position."""
         bound = self._span(until, types)
-        if until is not None and self._end(until)[1]:
+        if until is not None and self._anew(lambda: self._end(until))[1]:
             return int(self._rows(self._sql.count_all_typed, bound)[0][0])
         sql = self._sql.count if types is None else self._sql.count_typed
         return int(self._rows(sql, bound)[0][0])
@@ -296,8 +317,12 @@ class PostgresReader:
 
     def preflight(self) -> Iterator[StoreDamagedError]:
         """What is damaged: the sequence, holes and repeated positions in streams. Reads only."""
-        with self._guard, translated(self.location), self._cursor() as cursor:
-            yield from list(damages(cursor, self.location, self._found, self._sql))
+
+        def found() -> list[StoreDamagedError]:
+            with self._guard, translated(self.location), self._cursor() as cursor:
+                return list(damages(cursor, self.location, self._found, self._sql))
+
+        yield from self._anew(found)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -334,8 +359,44 @@ class PostgresReader:
         """Find the tables, and learn what they hold; raises `NotAStoreError` and others."""
         with self._guard, translated(self.location), self._cursor() as cursor:
             self._found, self._tables, self._sql = find_tables(cursor, self.location)
-        if self._found.data == "jsonb":
-            self._spelled = compact
+            self._spelled = compact if self._found.data == "jsonb" else bytes
+
+    def find_again(self) -> None:
+        """Forget what was known of the tables, and learn it anew: others have the names now."""
+        with self._guard:
+            self._names, self._origin_names = {}, {}
+            self._open_tables()
+
+    def _check_same(self, bound: _Bound) -> None:
+        """Raise `MovedError` where other tables have the names: what is empty says nothing."""
+        if self._rows(self._sql.table_now, {})[0][0] != bound["table"]:
+            raise MovedError
+
+    def _anew(self, work: Callable[[], _T]) -> _T:
+        """What `work` returns; done anew where the tables changed names before it ended."""
+        while True:
+            try:
+                return work()
+            except MovedError:
+                self.find_again()
+
+    def _steadily(self, read: Callable[[], Iterator[_T]]) -> Iterator[_T]:
+        """What `read` yields, of one and the same tables: begun anew, but only while it can be."""
+        begun = False
+        while True:
+            try:
+                for page in read():
+                    begun = True
+                    yield page
+                return
+            except MovedError:
+                self.find_again()
+                if begun:
+                    raise StoreError(
+                        "the tables changed names while they were read: a cut-over, or its reverse",
+                        where=Where(store=self.url),
+                        remedy="read again from the start; global positions are others now",
+                    ) from None
 
     def _end(self, until: int | None) -> tuple[int, bool]:
         """Where a read ends, and whether all rows up to there are this release's."""
@@ -344,11 +405,15 @@ class PostgresReader:
         settled = self._settled()
         bound = {"release": self.location.release}
         if until is None:
-            rows = self._rows(self._sql.head_position, self._span(settled, None))
-            until = int(rows[0][0]) if rows else 0
+            until = self._head(settled)
         # Up to what was settled before, no stream of another release can appear any more.
         alone = until <= settled and not self._rows(self._sql.other_release, bound)[0][0]
         return until, alone
+
+    def _head(self, until: int) -> int:
+        """The last event's position up to `until`; 0 where there is none."""
+        rows = self._rows_there(self._sql.head_position, self._span(until, None))
+        return int(rows[0][0]) if rows else 0
 
     def _settled(self) -> int:
         found = self._found
@@ -362,23 +427,33 @@ class PostgresReader:
             check_sequence(cursor, self.location, found)
             return tail.settled(cursor, table=found.events, sequence=found.positions)
 
-    def _rows_after(self, sql: str, bound: _Bound, after: int, limit: int, size: int) -> list[_Row]:
+    def _pages(
+        self, sql: str, bound: _Bound, after: int, last: int, limit: int, size: int
+    ) -> Iterator[list[_Row]]:
+        """Pages of rows in global order, each as `_sized` cuts it."""
+
         def rows_from(first: int, limit: int) -> list[_Row]:
             return self._rows(sql, {**bound, "after": first - 1, "limit": limit})
 
-        return self._sized(rows_from, after + 1, limit, place=0, size=size)
+        while after < last:
+            page, _ = self._sized(rows_from, bound, after + 1, limit, place=0, size=size)
+            if not page:
+                return
+            yield page
+            after = page[-1][0]
 
     def _sized(
         self,
         rows_from: Callable[[int, int], list[_Row]],
+        bound: _Bound,
         first: int,
         limit: int,
         *,
         place: int,
         size: int,
-    ) -> list[_Row]:
+    ) -> tuple[list[_Row], bool]:
         """Rows from the place `first` on: at most `limit`, and ending with the one that passes
-        16 MiB of data (column `size`).
+        16 MiB of data (column `size`); and whether there are no more. `rows_from` binds `bound`.
 
         Fetched some at a time, as many as were small lately, so that a page of large
         events is not first held whole.
@@ -393,21 +468,23 @@ class PostgresReader:
                 if total > _PAGE_BYTES:
                     page += rows[:number]
                     self._rows_that_fit = max(1, min(self._rows_that_fit, len(page)))
-                    return page
+                    return page, False
             page += rows
+            if not rows:
+                self._check_same(bound)
             if len(rows) < wanted:
-                break
+                return page, True
             first = rows[-1][place] + 1
             mean = max(1, total // len(page))
             self._rows_that_fit = max(1, min(_FETCH_ROWS, _PAGE_BYTES // mean // 4))
-        return page
+        return page, False
 
-    def _events(self, rows: Sequence[_Row]) -> list[Event]:
-        """Rows of a whole event each as events."""
+    def _events(self, rows: Sequence[_Row], bound: _Bound) -> list[Event]:
+        """Rows of a whole event each, which a statement gave with `bound`, as events."""
         page: list[Event] = []
         merged: list[int] = []
-        names = self._names_of([row[1] for row in rows])
-        origin_names = self._origin_names_of([row[9] for row in rows if row[9] is not None])
+        names = self._names_of([row[1] for row in rows], bound)
+        origin_names = self._origin_names_of([row[9] for row in rows if row[9] is not None], bound)
         new, spelled = tuple.__new__, self._spelled
         origins: tuple[Origin, ...]
         for gp, key, sp, eid, type_, version, data, meta, at, o_key, o_sp, o_n in rows:
@@ -421,11 +498,12 @@ class PostgresReader:
             page.append(
                 new(Event, (gp, stream, sp, eid, type_, version, spelled(data), meta, at, origins))
             )
-        return self._with_all_origins(page, merged) if merged else page
+        return self._with_all_origins(page, merged, bound) if merged else page
 
-    def _with_all_origins(self, page: list[Event], merged: list[int]) -> list[Event]:
+    def _with_all_origins(self, page: list[Event], merged: list[int], bound: _Bound) -> list[Event]:
         origins: dict[int, list[Origin]] = {}
-        for position, *origin in self._rows(self._sql.origins_of, {"positions": merged}):
+        positions = {"positions": merged, "table": bound["table"]}
+        for position, *origin in self._rows_there(self._sql.origins_of, positions):
             origins.setdefault(position, []).append(Origin._make(origin))
         return [
             event._replace(origins=tuple(origins[event.global_position]))
@@ -434,30 +512,43 @@ class PostgresReader:
             for event in page
         ]
 
-    def _named(self, keys: Sequence[Any]) -> list[str]:
-        return list(map(self._names_of(keys).__getitem__, keys))
-
-    def _names_of(self, keys: Collection[int]) -> dict[int, str]:
+    def _names_of(self, keys: Collection[int], bound: _Bound) -> dict[int, str]:
         """Names by key, at least of the streams with these keys; kept from page to page."""
-        return self._known(self._names, self._sql.stream_names, keys)
+        with self._guard:
+            self._check_known(bound)
+            return self._known(self._names, self._sql.stream_names, keys)
 
-    def _origin_names_of(self, keys: Collection[int]) -> dict[int, str]:
-        return self._known(self._origin_names, self._sql.origin_names, keys)
+    def _origin_names_of(self, keys: Collection[int], bound: _Bound) -> dict[int, str]:
+        with self._guard:
+            self._check_known(bound)
+            return self._known(self._origin_names, self._sql.origin_names, keys)
+
+    def _check_known(self, bound: _Bound) -> None:
+        """Raise `MovedError` unless what is known is of the tables that keys were read from."""
+        if bound["table"] != self._found.events:  # another thread found out
+            raise MovedError
 
     def _known(self, names: dict[int, str], sql: str, keys: Collection[int]) -> dict[int, str]:
         unknown = set(keys).difference(names)
         if unknown:
-            with self._guard:
-                if len(names) + len(unknown) > NAMES_KEPT:
-                    names.clear()
-                    unknown = set(keys)
-                names.update(self._rows(sql, {"ids": list(unknown)}))
+            if len(names) + len(unknown) > NAMES_KEPT:
+                names.clear()
+                unknown = set(keys)
+            bound = {"ids": list(unknown), "table": self._found.events}
+            names.update(self._rows_there(sql, bound))
         return names
 
     # A row is what its statement selects; its columns are named there.
     def _rows(self, sql: str, bound: _Bound) -> list[_Row]:
         with self._guard, translated(self.location), self._cursor() as cursor, _collector_paused():
             return cursor.execute(sql.encode(), bound).fetchall()
+
+    def _rows_there(self, sql: str, bound: _Bound) -> list[_Row]:
+        """Rows of a statement that has some, unless other tables have the names now."""
+        rows = self._rows(sql, bound)
+        if not rows:
+            self._check_same(bound)
+        return rows
 
     @contextmanager
     def _cursor(self) -> Iterator[tail.Cursor]:
@@ -470,6 +561,7 @@ class PostgresReader:
         return {
             "until": _LAST if until is None else until,
             "release": self.location.release,
+            "table": self._found.events,
             "types": None if types is None else list(filter(_storable, types)),
         }
 

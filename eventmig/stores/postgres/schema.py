@@ -175,9 +175,10 @@ class Statements:
     count: str
     count_typed: str
     count_all_typed: str
+    table_now: str
     # writing
     hold_tables: str
-    indexes_present: str
+    held: str
     any_event: str
     streams_named: str
     stream_locked: str
@@ -209,6 +210,10 @@ def compose(tables: Tables, data: DataType) -> Statements:
     Parameters are named, and a % in a schema's name is doubled: all but the COPYs are run
     with parameters, be they none. `release` is NULL for the streams of no release. Data
     comes as bytea, so that the driver hands out the stored bytes and parses nothing.
+
+    Those that hand out keys, or are one of several that belong together, have rows only while
+    `table` (an oid) bears the name of the events: the statement has its lock then, so that the
+    tables cannot change names before it ends.
     """
     names = {
         "streams": tables.streams,
@@ -224,6 +229,9 @@ def compose(tables: Tables, data: DataType) -> Statements:
         }
 
     bound, plain = parts("%%"), parts("%")
+    bound["events_name"] = sql.Literal(bound["events"].as_string())
+    now = "to_regclass({events_name})"
+    same = f"{now} = %(table)s::bigint::oid"
     as_bytes = "e.{}" if data == "bytea" else "convert_to(e.{}::text, 'UTF8')"
     content = as_bytes.format("data")
     stored = f"{content}, {as_bytes.format('metadata')}"
@@ -233,6 +241,7 @@ def compose(tables: Tables, data: DataType) -> Statements:
     narrow = f"e.global_position, e.type, e.schema_version, {content}"
     span = """e.global_position > %(after)s::bigint AND e.global_position <= %(until)s::bigint
         AND (%(types)s::text[] IS NULL OR e.type = ANY (%(types)s))"""
+    span += f" AND {same}"
     in_order = "ORDER BY e.global_position LIMIT %(limit)s::bigint"
     # One look-up by key for each row read, whatever the planner thinks of `streams`.
     ours = """(SELECT s.release IS NOT DISTINCT FROM %(release)s::text
@@ -283,29 +292,29 @@ def compose(tables: Tables, data: DataType) -> Statements:
         read_stream=made(f"""SELECT {whole} FROM {{events}} e
             WHERE e.stream_id = (SELECT s.stream_id FROM {{streams}} s
                                  WHERE s.name = %(stream)s AND {released})
-              AND e.stream_position BETWEEN %(first)s::bigint AND %(last)s::bigint
+              AND e.stream_position BETWEEN %(first)s::bigint AND %(last)s::bigint AND {same}
             ORDER BY e.stream_position LIMIT %(limit)s::bigint"""),
         # Events of several streams, by the index over streams.
         read_streams=made(f"""SELECT {whole} FROM {{events}} e
-            WHERE e.stream_id = ANY (%(ids)s::bigint[])
+            WHERE e.stream_id = ANY (%(ids)s::bigint[]) AND {same}
             ORDER BY e.stream_id, e.stream_position LIMIT %(limit)s::bigint"""),
         streams_of_names=made(f"""SELECT s.name, s.stream_id FROM {{streams}} s
-            WHERE s.name = ANY (%(names)s::text[]) AND {released}"""),
+            WHERE s.name = ANY (%(names)s::text[]) AND {released} AND {same}"""),
         event_by_id=made(f"""SELECT {whole} FROM {{events}} e
-            WHERE e.event_id = %(event_id)s AND {ours}"""),
+            WHERE e.event_id = %(event_id)s AND {ours} AND {same}"""),
         examples=made(f"""SELECT {whole} FROM {{events}} e WHERE e.type = %(type)s
-            AND e.schema_version = %(schema_version)s AND {ours} {in_order}"""),
-        origins_of=made("""SELECT g.global_position, coalesce(o.name, s.name),
+            AND e.schema_version = %(schema_version)s AND {ours} AND {same} {in_order}"""),
+        origins_of=made(f"""SELECT g.global_position, coalesce(o.name, s.name),
                 g.origin_position, g.origin_ordinal
-            FROM {origins} g JOIN {events} e ON e.global_position = g.global_position
-            JOIN {streams} s ON s.stream_id = e.stream_id
-            LEFT JOIN {origin_streams} o ON o.origin_stream_id = g.origin_stream
-            WHERE g.global_position = ANY (%(positions)s::bigint[])
+            FROM {{origins}} g JOIN {{events}} e ON e.global_position = g.global_position
+            JOIN {{streams}} s ON s.stream_id = e.stream_id
+            LEFT JOIN {{origin_streams}} o ON o.origin_stream_id = g.origin_stream
+            WHERE g.global_position = ANY (%(positions)s::bigint[]) AND {same}
             ORDER BY g.global_position, g.number"""),
-        stream_names=made("""SELECT stream_id, name FROM {streams}
-            WHERE stream_id = ANY (%(ids)s::bigint[])"""),
-        origin_names=made("""SELECT origin_stream_id, name FROM {origin_streams}
-            WHERE origin_stream_id = ANY (%(ids)s::bigint[])"""),
+        stream_names=made(f"""SELECT stream_id, name FROM {{streams}}
+            WHERE stream_id = ANY (%(ids)s::bigint[]) AND {same}"""),
+        origin_names=made(f"""SELECT origin_stream_id, name FROM {{origin_streams}}
+            WHERE origin_stream_id = ANY (%(ids)s::bigint[]) AND {same}"""),
         other_release=made("""SELECT EXISTS (SELECT FROM {streams}
             WHERE release IS DISTINCT FROM %(release)s::text)"""),
         # One page of stream extents: the index over streams answers it alone.
@@ -327,7 +336,7 @@ def compose(tables: Tables, data: DataType) -> Statements:
             WHERE {until} AND {released}
             GROUP BY e.type, e.schema_version ORDER BY e.type, e.schema_version"""),
         head_position=made(f"""SELECT e.global_position FROM {{events}} e
-            WHERE {until} AND {ours} ORDER BY e.global_position DESC LIMIT 1"""),
+            WHERE {until} AND {ours} AND {same} ORDER BY e.global_position DESC LIMIT 1"""),
         count=made(f"SELECT count(*) FROM {mine} WHERE {until} AND {released}"),
         count_typed=made(f"""SELECT count(*) FROM {mine}
             WHERE {until} AND {released} AND e.type = ANY (%(types)s::text[])"""),
@@ -335,12 +344,14 @@ def compose(tables: Tables, data: DataType) -> Statements:
         # each row's stream, a quarter of the time (measured).
         count_all_typed=made(f"""SELECT count(*) FROM {{events}} e
             WHERE {until} AND (%(types)s::text[] IS NULL OR e.type = ANY (%(types)s))"""),
-        # A writer holds the tables as they are: nobody takes the indexes off under it.
+        table_now=made(f"SELECT {now}::oid::bigint"),
+        # A writer holds the tables as they are: nobody takes the indexes off under it, or the
+        # names. Then: whether the indexes are there, and which table it is.
         hold_tables=made("LOCK TABLE {events} IN ROW EXCLUSIVE MODE"),
-        indexes_present="""SELECT count(*) = 2 FROM pg_catalog.pg_class c
+        held=made(f"""SELECT count(*) = 2, {now}::oid::bigint FROM pg_catalog.pg_class c
             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s::text[])
-              AND c.relkind = 'i'""",
+              AND c.relkind = 'i'"""),
         any_event=made("SELECT EXISTS (SELECT FROM {events})"),
         streams_named=made("""SELECT name, stream_id, release FROM {streams}
             WHERE name = ANY (%(names)s::text[])"""),

@@ -24,6 +24,7 @@ from sqlalchemy.schema import CreateSchema
 
 from eventmig.errors import (
     ConflictError,
+    CrossingError,
     JobLockedError,
     NotAStoreError,
     ReadOnlyError,
@@ -33,9 +34,10 @@ from eventmig.errors import (
 )
 from eventmig.events import Event, NewEvent
 from eventmig.stores.base import EventReader, Expected, Fence, Mode, TargetTransaction
-from eventmig.stores.postgres import fence
+from eventmig.stores.postgres import fence, switch
 from eventmig.stores.postgres.check import current_schema
 from eventmig.stores.postgres.failures import translated
+from eventmig.stores.postgres.fence import Place
 from eventmig.stores.postgres.location import Location, connect
 from eventmig.stores.postgres.pushdown import Pairing
 from eventmig.stores.postgres.read import PostgresReader
@@ -77,6 +79,7 @@ class PostgresStore(PostgresReader):
         self._engine: Engine | None = None
         self._locked_by: int | None = None
         self._pairing: Pairing | None = None
+        self._exchanged: tuple[PostgresStore, ...] = ()
         self._created_schema = self._created_tables = False
         try:
             if mode == "create":
@@ -147,23 +150,13 @@ class PostgresStore(PostgresReader):
         try:
             with translated(self.location), self._transaction() as connection:
                 self._check_lock(connection)
-                yield PostgresTransaction(
-                    connection,
-                    Ground(
-                        location=self.location,
-                        found=self._found,
-                        tables=self._tables,
-                        sql=self._sql,
-                        cache=self._cache,
-                        ask=self._rows,
-                        pairing=self._pairing,
-                    ),
-                )
+                yield self._anew(lambda: PostgresTransaction(connection, self._ground()))
         except BaseException:
-            self._cache.clear()
-            if self._pairing is not None:
-                self._pairing.forget()
+            self._forget()
             raise
+        exchanged, self._exchanged = self._exchanged, ()
+        for store in exchanged:
+            store.find_again()
 
     def why_not_pushed(self, source: EventReader) -> str:
         """Why this source's events cannot be copied inside the database; "" where they can."""
@@ -224,15 +217,14 @@ class PostgresStore(PostgresReader):
         key = self.location.key("job", self._found.schema)
         return bool(self._rows(_HELD, {"key": key})[0][0])
 
-    # --- crossings (`Fencing`, `Dropping`)
+    # --- crossings (`Fencing`, `Exchanging`, `Dropping`)
 
     def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
         """Close or open the fence; transactions that append are waited out, `wait_s` at most."""
         with translated(self.location), self._transaction() as connection:
             fence.set_fence(
                 connection,
-                self.location,
-                self._tables,
+                self._place(),
                 closed=closed,
                 job_id=job_id,
                 epoch=epoch,
@@ -242,11 +234,11 @@ class PostgresStore(PostgresReader):
     def fence(self) -> Fence | None:
         """The fence as it is now; None where there never was one."""
         with self.reading() as connection:
-            return fence.read_fence(connection, self.namespace)
+            return fence.read_fence(connection, self._place())
 
     def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
         """Raise `JobLostError` unless this holder closed the fence last."""
-        fence.check_fence(tx.connection, self.location, job_id=job_id, epoch=epoch)
+        fence.check_fence(tx.connection, self._place(), job_id=job_id, epoch=epoch)
 
     def pass_fence(self, tx: TargetTransaction) -> None:
         """Let this transaction append though the fence is closed."""
@@ -254,12 +246,45 @@ class PostgresStore(PostgresReader):
 
     def last_position(self) -> int:
         """The last global position there is; not the safe head, which an idle writer holds back."""
-        rows = self._rows(self._sql.head_position, self._span(_LAST, None))
-        return int(rows[0][0]) if rows else 0
+        return self._anew(lambda: self._head(_LAST))
+
+    @property
+    def schema(self) -> str:
+        """The schema that the tables are in, and the ledger beside them."""
+        return self._found.schema
+
+    def can_exchange(self, other: EventReader) -> bool:
+        """Whether `other` is another set of tables in the same database."""
+        return (
+            isinstance(other, PostgresStore)
+            and other._found.database == self._found.database
+            and other.id_scope() != self.id_scope()
+            and other.location.release is None
+            and self.location.release is None
+        )
+
+    def check_exchange(self, other: EventReader) -> None:
+        """Raise `CrossingError` for what would not follow the names; reads only."""
+        theirs = cast(PostgresStore, other)
+        for store in (self, theirs):
+            if store.holds_releases():
+                raise CrossingError(
+                    "these tables hold streams of several releases, which would all go along",
+                    where=Where(store=store.url),
+                    remedy="cross by a route",
+                )
+        with self._guard, translated(self.location), self._cursor() as cursor:
+            switch.check_nothing_left(cursor, self._place(), theirs._place())
+
+    def exchange(self, tx: TargetTransaction, other: EventReader, *, wait_s: float) -> None:
+        """Give each set of tables the other's names, in this transaction."""
+        theirs = cast(PostgresStore, other)
+        switch.exchange_tables(tx.connection, self._place(), theirs._place(), wait_s=wait_s)
+        self._exchanged = (self, theirs)
 
     def drop_all(self, tx: TargetTransaction) -> int:
         """Drop this store's tables (or its streams in shared ones); returns how many events."""
-        return fence.drop_events(tx.connection, self.location, self._tables)
+        return fence.drop_events(tx.connection, self._place())
 
     def discard(self) -> None:
         """Take back what opening with "create" made, if it holds no event; closes the store."""
@@ -284,7 +309,33 @@ class PostgresStore(PostgresReader):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def find_again(self) -> None:
+        """Forget what was known of the tables, and learn it anew: others have the names now."""
+        self._forget()
+        super().find_again()
+
     # --- below
+
+    def _forget(self) -> None:
+        """Know nothing of the streams that were written to."""
+        self._cache.clear()
+        self._exchanged = ()
+        if self._pairing is not None:
+            self._pairing.forget()
+
+    def _ground(self) -> Ground:
+        return Ground(
+            location=self.location,
+            found=self._found,
+            tables=self._tables,
+            sql=self._sql,
+            cache=self._cache,
+            ask=self._rows,
+            pairing=self._pairing,
+        )
+
+    def _place(self) -> Place:
+        return self.location, self._tables
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

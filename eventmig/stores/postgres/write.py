@@ -20,7 +20,7 @@ from sqlalchemy.schema import CreateIndex, DropIndex
 from eventmig.errors import ConflictError, DataError, StoreDamagedError, Where
 from eventmig.events import Columns, Event
 from eventmig.stores.postgres import refusals, tail
-from eventmig.stores.postgres.check import Found
+from eventmig.stores.postgres.check import Found, MovedError
 from eventmig.stores.postgres.copying import event_rows
 from eventmig.stores.postgres.json_fit import changed_by_jsonb, compact
 from eventmig.stores.postgres.location import Location
@@ -57,7 +57,10 @@ class Ground:
 
 
 class PostgresTransaction:
-    """An open write transaction (`TargetTransaction`); ended by `PostgresStore.begin`."""
+    """An open write transaction (`TargetTransaction`); ended by `PostgresStore.begin`.
+
+    The tables keep their names until it ends. Raises `MovedError` where others have them.
+    """
 
     connection: Connection
 
@@ -352,7 +355,10 @@ class PostgresTransaction:
     def _indexes_present(self) -> bool:
         names = [str(index.name) for index in (self._tables.by_id, self._tables.by_stream)]
         bound = {"schema": self._found.schema, "names": names}
-        return bool(self._run(self._sql.indexes_present, bound).fetchall()[0][0])
+        present, table = self._run(self._sql.held, bound).fetchall()[0]
+        if table != self._found.events:
+            raise MovedError
+        return bool(present)
 
     # --- keys of streams
 

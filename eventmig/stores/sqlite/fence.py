@@ -105,6 +105,13 @@ def move_fences(connection: Connection, first: tuple[Location, Tables], second: 
         connection.execute(insert(_fences).values(moved))
 
 
+def remove_fence(connection: Connection, location: Location, tables: Tables) -> None:
+    """As if there never had been one: for a side that is dropped."""
+    drop_trigger(connection, location, tables)
+    if inspect(connection).has_table(_fences.name):
+        connection.execute(delete(_fences).where(_fences.c.namespace == location.namespace))
+
+
 def drop_trigger(connection: Connection, location: Location, tables: Tables) -> None:
     """Take the trigger away, whatever the row says."""
     connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {_trigger(location, tables)}")

@@ -261,8 +261,16 @@ class SqliteStore(SqliteReader):
             and self.location.release is None
         )
 
-    def exchange(self, tx: TargetTransaction, other: EventReader) -> None:
-        """Give each set of tables the other's names, in this transaction."""
+    @property
+    def schema(self) -> None:
+        """A file has one."""
+        return
+
+    def check_exchange(self, other: EventReader) -> None:
+        """Nothing to look for: SQLite rewrites what names a table when it is renamed."""
+
+    def exchange(self, tx: TargetTransaction, other: EventReader, *, wait_s: float) -> None:
+        """Give each set of tables the other's names; `wait_s` has no use, all others wait."""
         theirs = cast(SqliteStore, other)
         exchange_tables(
             tx.connection, (self.location, self.tables), (theirs.location, theirs.tables)

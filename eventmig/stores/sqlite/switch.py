@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from eventmig.stores.sqlite.fence import drop_trigger, move_fences, put_trigger
+from eventmig.stores.sqlite.fence import (
+    drop_trigger,
+    move_fences,
+    put_trigger,
+    remove_fence,
+)
 from eventmig.stores.sqlite.file import Location
 from eventmig.stores.sqlite.schema import Statements, Tables, quote
 
@@ -36,7 +41,7 @@ def exchange_tables(connection: Connection, first: Place, second: Place) -> None
 def drop_events(connection: Connection, place: Place, sql: Statements) -> int:
     """Drop a store's tables, or, where others share them, delete its own streams."""
     location, tables = place
-    drop_trigger(connection, location, tables)
+    remove_fence(connection, location, tables)
     streams, events = quote(tables.streams.name), quote(tables.events.name)
     mine = f"stream_id IN (SELECT stream_id FROM {streams} WHERE release IS ?)"
     (count,) = connection.exec_driver_sql(
