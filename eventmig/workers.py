@@ -192,7 +192,7 @@ class _Verifying:
     def __call__(self, project: Project, order: Order) -> Iterator[bytes]:
         here = self._open = self._open or _Opened.of(project, order)
         if "hash" in order:
-            yield _encoder.encode(hash_block(here.target, here.job, order["hash"]))
+            yield _encoder.encode(hash_block(here.target, here.target, here.job, order["hash"]))
             return
         found = Verification()
         for number in order["derive"]:

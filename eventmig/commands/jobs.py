@@ -30,6 +30,7 @@ from eventmig.migrate.job import (
 )
 from eventmig.migrate.ledger import Job, Quarantined, Transition
 from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher_for
+from eventmig.migrate.sides import exchanged
 from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import WORTH_A_HELPER, Verification, VerifyHelper, verify_job
 from eventmig.processes import CALM
@@ -321,14 +322,25 @@ def verify(
                 remedy=f"say --release {job.release}, or name another target",
             )
         pipeline = project.pipeline(frozen, reader, naming or job.naming)
+        with writer.reading() as connection:
+            moved = exchanged(job, ledger.journal(connection, job))
+        old, new = (writer, reader) if moved else (reader, writer)
 
         def report(done: int, total: int) -> None:
             if on_progress is not None:
                 on_progress(Progress(phase=Phase.VERIFYING, done=done, total=total))
 
-        with _helper(project, job, source_url, target_url, workers) as helper:
+        # A helper opens the sides as they are named.
+        with _helper(project, job, source_url, target_url, 1 if moved else workers) as helper:
             found = verify_job(
-                reader, writer, pipeline, job, derive=derive, helper=helper, on_progress=report
+                old,
+                new,
+                pipeline,
+                job,
+                beside=writer,
+                derive=derive,
+                helper=helper,
+                on_progress=report,
             )
         return JobReport(job=job, target=public(target_url), verification=found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -14,7 +15,7 @@ from eventmig.hooks import run_hook
 from eventmig.migrate import ledger
 from eventmig.migrate.follow import Follower, Stop
 from eventmig.migrate.ledger import Controls, Job
-from eventmig.migrate.sides import Switch
+from eventmig.migrate.sides import exchanged
 from eventmig.migrate.states import CROSSED, ENDED, Side, State, live_side
 from eventmig.project import Project, active_job, job_of, opened, opened_target, public
 
@@ -37,6 +38,7 @@ def keep_up(
     The job must be there (`upcast` begins it). Lets go of it when another command asks, and
     takes it up again. Returns the job once it is completed or cancelled.
     """
+    last: Job | None = None
     while True:
         try:
             with held(
@@ -62,13 +64,14 @@ def keep_up(
                     share=project.config.throttle.share,
                     tell=tell,
                 )
+                last = sides.job
                 if follower.run() is Stop.ENDED:
                     return sides.job
         except JobLockedError:
             time.sleep(0.2)
             continue
         except JobError:
-            ended = _ended(project, release, target)
+            ended = _ended(project, release, source, target, last)
             if ended is None:
                 raise
             return ended
@@ -113,10 +116,22 @@ def was_announced(
         return False
 
 
-def _ended(project: Project, release: str | None, target: str | None) -> Job | None:
-    with opened_target(project.url("target", target, _name(project, release))) as store:
+def _ended(
+    project: Project, release: str | None, source: str | None, target: str | None, last: Job | None
+) -> Job | None:
+    """The job if it has ended; by tables it is found beside those it made, under the old name."""
+    name = _name(project, release)
+    with suppress(JobError), opened_target(project.url("target", target, name)) as store:
         job = active_job(store)
-    return job if job is not None and job.state in ENDED else None
+        if job is not None:
+            return job if job.state in ENDED else None
+    if last is None:
+        return None
+    with suppress(NotAStoreError), opened(project.url("source", source, name)) as store:
+        job = active_job(store)
+        if job is not None and job.job_id == last.job_id and job.state in ENDED:
+            return job
+    return None
 
 
 def steer(
@@ -230,8 +245,7 @@ def measure(
             told = ledger.followed(connection, job)
             asked = ledger.controls(connection, job)
             crossed = ledger.journal(connection, job)
-        moved = bool(crossed) and crossed[-1].switch == Switch.TABLES and job.state in CROSSED
-        old, new = (second, first) if moved else (first, second)
+        old, new = (second, first) if exchanged(job, crossed) else (first, second)
         row, reads = job, old
         if job.state in CROSSED:
             with old.reading() as connection:

@@ -13,7 +13,7 @@ the old side while there is one (`back_ledger`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,7 +21,7 @@ from eventmig.errors import CapabilityError, CrossingError, JobError, JobLostErr
 from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.crossing import CROSSINGS, CUT_OVER, Crossing, Step
 from eventmig.migrate.job import Setting, UpcastJob
-from eventmig.migrate.ledger import Job
+from eventmig.migrate.ledger import Crossed, Job
 from eventmig.migrate.states import CROSSED, Side, State
 from eventmig.migrate.verify import Verification, verify_tail
 from eventmig.stores.base import (
@@ -41,6 +41,11 @@ class Switch(StrEnum):
 
     ROUTE = "route"
     TABLES = "tables"
+
+
+def exchanged(job: Job, crossed: Sequence[Crossed]) -> bool:
+    """Whether the job's sides have each other's tables now, after these crossings."""
+    return bool(crossed) and crossed[-1].switch == Switch.TABLES and job.state in CROSSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +240,12 @@ class Sides:
         copier = self.copier(leaves)
         pipeline = self.plan.forth if leaves is Side.OLD else self.plan.back
         return verify_tail(
-            self.side(leaves), self.side(leaves.other), pipeline, copier.job, at_most=at_most
+            self.side(leaves),
+            self.side(leaves.other),
+            pipeline,
+            copier.job,
+            beside=self._target if leaves is Side.OLD else self.back_ledger,
+            at_most=at_most,
         )
 
     def prepare(self, crossing: Crossing) -> None:

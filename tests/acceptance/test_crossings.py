@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from eventmig import Registry, commands, data_upcaster, ops, rename_type, upcaster
@@ -14,7 +17,7 @@ from eventmig.events import Event, NewEvent
 from eventmig.live import LiveStore, look_up
 from eventmig.migrate import ledger
 from eventmig.migrate.crossing import CUT_OVER, cross, mend
-from eventmig.migrate.sides import Switch, take_steps
+from eventmig.migrate.sides import Sides, Switch, take_steps
 from eventmig.migrate.states import Side, State
 from eventmig.project import Project
 from eventmig.stores.base import ANY
@@ -172,7 +175,7 @@ def test_across_back_and_across_again(its: Project) -> None:
     assert len(events(new_url)) == len(new) + 2
 
 
-@pytest.fixture(params=["sqlite", "postgres", "postgres schemas", "postgres both"])
+@pytest.fixture(params=["sqlite", "postgres prefixes", "postgres schemas"])
 def by_tables(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
     """A job between two sets of tables of one database."""
     file = f"sqlite:///{tmp_path}/source.db"
@@ -180,9 +183,8 @@ def by_tables(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
     if request.param != "sqlite":
         url = request.getfixturevalue("postgres_url")
         source, target = {
-            "postgres": (f"{url}&schema=one", f"{url}&schema=one&tables=v2_"),
+            "postgres prefixes": (f"{url}&schema=one", f"{url}&schema=one&tables=v2_"),
             "postgres schemas": (f"{url}&schema=one", f"{url}&schema=two"),
-            "postgres both": (f"{url}&schema=1%25 one&tables=a_", f"{url}&schema=two&tables=b_"),
         }[request.param]
     fill_at(source, history())
     return project(tmp_path, registry(), source=source, target=target)
@@ -223,6 +225,9 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
         commands.cutover(its)
         add(OPENED_2)
         assert len(events(plain)) == 12 + 5
+        checked = commands.verify(its).verification
+        assert checked is not None
+        assert checked.right, checked.shown
         dropped = commands.complete(its, drop=True)
         assert dropped.dropped == 12 + 5
         add(OPENED_2)
@@ -247,6 +252,64 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
         assert len(events(plain)) == 12 + 5 + 2
     finally:
         application.close()
+
+
+@pytest.mark.parametrize("by_tables", ["sqlite", "postgres schemas"], indirect=True)
+def test_a_follower_ends_with_the_job_that_moved_with_its_tables(by_tables: Project) -> None:
+    its = by_tables
+    commands.upcast(its)
+    commands.cutover(its, switch=Switch.TABLES)
+    with ThreadPoolExecutor(1) as pool:
+        follower = pool.submit(commands.keep_up, its)
+        while not commands.measure(its).running:
+            time.sleep(0.01)
+        commands.complete(its, drop=True)
+        assert follower.result(60).state is State.COMPLETED
+
+
+@pytest.mark.parametrize("by_tables", ["postgres schemas"], indirect=True)
+def test_tables_that_are_in_use_are_not_waited_for_longer_than_writers_may_wait(
+    by_tables: Project, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup, or a report, holds them; who is named in the reason."""
+    its = by_tables
+    plain, _ = urls(its)
+    monkeypatch.setattr(Sides, "_still", lambda sides: 0.0)  # all of it is left for the tables
+    commands.upcast(its)
+    application = open_store(plain, mode="write")
+    try:
+        for cross, live, kind in (
+            (commands.cutover, State.CATCHING_UP, OPENED_1),
+            (commands.reverse, State.REVERSE_WINDOW, OPENED_2),
+        ):
+            switch = {"switch": Switch.TABLES} if cross is commands.cutover else {}
+            with psycopg.connect(f"{postgres_url}&application_name=backup") as backup:
+                backup.execute("SELECT count(*) FROM one.origins")
+                with pytest.raises(CrossingError, match=r"in use for 0.3 s: session .*backup"):
+                    cross(its, budget_s=0.3, **switch)
+                job = commands.status(its).job
+                assert job.state is live
+                assert "fell back: the tables were in use" in job.reason
+                application.append("cart-1", [kind], expected=ANY)  # type: ignore[attr-defined]
+            cross(its, **switch)
+        assert commands.status(its).job.state is State.REVERSED
+        assert [e.schema_version for e in events(plain)[-2:]] == [1, 1]
+    finally:
+        application.close()
+
+
+@pytest.mark.parametrize("by_tables", ["postgres prefixes"], indirect=True)
+def test_what_would_not_follow_a_name_is_told_before_writers_wait(
+    by_tables: Project, postgres_url: str
+) -> None:
+    its = by_tables
+    commands.upcast(its)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE VIEW one.report AS SELECT type FROM one.events")
+    for dry_run in (True, False):
+        with pytest.raises(CrossingError, match=r"view or rule one.report hangs on"):
+            commands.cutover(its, switch=Switch.TABLES, dry_run=dry_run)
+    assert commands.status(its).job.state is State.READY
 
 
 def test_an_event_without_a_way_back_makes_the_window_unsafe(its: Project, tmp_path: Path) -> None:

@@ -46,15 +46,15 @@ def cross(world: World, point: str, mending: str = "") -> None:
     assert world.live() is before.other, point
 
 
-@pytest.mark.parametrize("how", ["route", "tables", "postgres"])
+@pytest.mark.parametrize("how", ["route", "tables", "postgres", "postgres tables"])
 def test_killed_at_each_point_of_a_crossing(
     request: pytest.FixtureRequest, tmp_path: Path, how: str
 ) -> None:
     urls = None
-    if how == "postgres":
+    if how.startswith("postgres"):
         url = request.getfixturevalue("postgres_url")
         urls = (f"{url}&schema=one", f"{url}&schema=two")
-    switch = Switch.TABLES if how == "tables" else Switch.ROUTE
+    switch = Switch.TABLES if "tables" in how else Switch.ROUTE
     world = World(tmp_path, switch=switch, urls=urls)
     world.upcast()
     with world.writing():
@@ -76,6 +76,8 @@ def test_killed_at_each_point_of_a_crossing(
     # Killed while it ends, the same command goes on: by tables, until the names are its own.
     for point in COMPLETING if switch is Switch.ROUTE else COMPLETING[:2]:
         assert world.forked(lambda: commands.complete(world.project), kill_at=point) == KILLED
+    ended = world.urls[0] if switch is Switch.TABLES else world.urls[1]
+    assert commands.status(world.project, target=ended).job.state is State.COMPLETED
     if switch is Switch.ROUTE:
         assert commands.complete(world.project).job.state is State.COMPLETED
 

@@ -19,6 +19,7 @@ from eventmig.events import NewEvent
 from eventmig.live import LiveStore
 from eventmig.migrate import failpoints
 from eventmig.migrate.ledger import lifecycle
+from eventmig.migrate.sides import Switch
 from eventmig.migrate.states import Side, State
 from eventmig.stores.base import ANY
 from tests.acceptance.at_once import Races, ended, forked
@@ -32,7 +33,8 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     if request.param == "files":
         return World(tmp_path)
     url = request.getfixturevalue("postgres_url")
-    return World(tmp_path, urls=(f"{url}&schema=one", f"{url}&schema=two"))
+    switch = Switch.TABLES if "tables" in request.param else Switch.ROUTE
+    return World(tmp_path, switch=switch, urls=(f"{url}&schema=one", f"{url}&schema=two"))
 
 
 # stopped, overtaken, continued -------------------------------------------------------------------
@@ -87,6 +89,8 @@ def lose_the_lock(world: World) -> None:
         ("files", "open: before"),
         ("postgres", "close: before"),
         ("postgres", "open: before"),
+        ("postgres tables", "switch: before"),
+        ("postgres tables", "open: before"),
     ],
     indirect=["world"],
 )

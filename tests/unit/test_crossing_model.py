@@ -1,7 +1,8 @@
 """The crossing as a model: the very generators, over two histories in memory.
 
 Writers that remember an old route, two holders of one job (one of which may be stopped
-past its lock and go on later), crashes between any two steps, and answers that get lost.
+past its lock and go on later), crashes between any two steps, answers that get lost, and a
+switch that cannot be made (tables that are in use keep their names).
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Holder:
         self.epoch = world.epoch
         self.steps: Iterator[Step] = mend(self)
         self.answer_lost = False
+        self.in_use = False
         self.idle = False
 
     def state(self) -> State:
@@ -147,6 +149,8 @@ class Holder:
 
     def switch(self, crossing: Crossing) -> None:
         self._check()
+        if self.in_use:
+            raise JobError("the tables are in use")
         world = self.world
         check_transition(world.state, crossing.after)
         world.state = crossing.after
@@ -222,6 +226,11 @@ class Crossings(RuleBasedStateMachine):
         """A holder takes some steps; the answer to the last may be lost."""
         for n in range(1, times + 1):
             self.advance(which, lose=lose and n == times)
+
+    @rule(which=WHICH, in_use=st.booleans())
+    def use_the_tables(self, which: int, in_use: bool) -> None:
+        """Somebody has the tables in use from now on, or no more."""
+        self.holders[max(which, -len(self.holders))].in_use = in_use
 
     @rule(which=WHICH, times=st.integers(1, 9), lose=st.booleans())
     def begin_crossing(self, which: int, times: int, lose: bool) -> None:

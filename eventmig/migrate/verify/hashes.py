@@ -1,4 +1,7 @@
-"""Hashes: one chained per stream over what was found right, kept in the ledger."""
+"""Hashes: one chained per stream over what was found right, kept in the ledger.
+
+`beside` is the store whose ledger that is: the target itself, but where tables changed names.
+"""
 
 from __future__ import annotations
 
@@ -69,13 +72,13 @@ def blocks(target: JobTarget, events: int) -> Iterator[list[str]]:
         yield names
 
 
-def check_vanished(target: JobTarget, job: Job, known: int) -> Verification:
+def check_vanished(target: JobTarget, beside: JobTarget, job: Job, known: int) -> Verification:
     """Look for streams that had a recorded hash and are gone; `known` are there."""
     found = Verification()
-    with target.reading() as connection:
+    with beside.reading() as connection:
         recorded = ledger.hashed_streams(connection, job)
     if known < recorded:
-        for stream, position in _vanished(target, job):
+        for stream, position in _vanished(target, beside, job):
             found.add(
                 Mismatch(
                     kind="hash",
@@ -88,18 +91,18 @@ def check_vanished(target: JobTarget, job: Job, known: int) -> Verification:
     return found
 
 
-def _vanished(target: JobTarget, job: Job) -> Iterator[tuple[str, int]]:
+def _vanished(target: JobTarget, beside: JobTarget, job: Job) -> Iterator[tuple[str, int]]:
     """Streams with a recorded hash that the target has no more."""
-    with target.reading() as connection:
+    with beside.reading() as connection:
         for names in ledger.hashed_names(connection, job):
             there = {head.stream for head in target.heads(list(names))}
             yield from ((name, names[name]) for name in names if name not in there)
 
 
-def hash_block(target: JobTarget, job: Job, streams: Sequence[str]) -> Hashed:
+def hash_block(target: JobTarget, beside: JobTarget, job: Job, streams: Sequence[str]) -> Hashed:
     """Hash streams anew, and compare with what is recorded of them. Reads only."""
     found = Verification()
-    with target.reading() as connection:
+    with beside.reading() as connection:
         recorded = ledger.hashes(connection, job, streams)
     none = (target.first_position - 1, b"")
     fresh = dict.fromkeys(streams, none)
@@ -146,7 +149,7 @@ def hash_block(target: JobTarget, job: Job, streams: Sequence[str]) -> Hashed:
     return Hashed(known=len(recorded), hashes=new, found=found)
 
 
-def extend_hashes(target: JobTarget, job: Job, streams: Collection[str]) -> int:
+def extend_hashes(target: JobTarget, beside: JobTarget, job: Job, streams: Collection[str]) -> int:
     """Chain on the hashes of these streams over what was found right; returns how many.
 
     Reads only what came after the recorded positions.
@@ -154,7 +157,7 @@ def extend_hashes(target: JobTarget, job: Job, streams: Collection[str]) -> int:
     names = sorted(streams)
     for start in range(0, len(names), _STREAMS):
         some = names[start : start + _STREAMS]
-        with target.reading() as connection:
+        with beside.reading() as connection:
             recorded = ledger.hashes(connection, job, some)
         fresh: dict[str, tuple[int, bytes]] = {}
         for stream in some:
@@ -162,6 +165,6 @@ def extend_hashes(target: JobTarget, job: Job, streams: Collection[str]) -> int:
             for event in target.read_stream(stream, first=position + 1):
                 position, value = event.stream_position, chained(value, event)
             fresh[stream] = (position, value)
-        with target.begin() as tx:
+        with beside.begin() as tx:
             ledger.store_hashes(tx.connection, job, fresh)
     return len(names)

@@ -55,6 +55,7 @@ def verify_job(
     pipeline: Pipeline,
     job: Job,
     *,
+    beside: JobTarget | None = None,
     derive: bool = True,
     helper: VerifyHelper | None = None,
     on_progress: OnVerified | None = None,
@@ -62,9 +63,11 @@ def verify_job(
     """Verify a job's target, by all three parts; without `derive`, heads and hashes only.
 
     Hashes are recorded only when everything else was right. A helper shares the work.
+    `beside` is the store whose ledger has the job (None: the target).
     """
+    beside = beside or target
     found = Verification()
-    with target.reading() as connection:
+    with beside.reading() as connection:
         marks = list(ledger.batches(connection, job))
         windows = ledger.windows(connection, job)
     own = [mark for mark in marks if mark.number not in windows] if derive else []
@@ -79,9 +82,9 @@ def verify_job(
     found.include(derived.found)
     if derive and job.state not in CROSSED:
         check_beyond(target, job, found)
-    _check_hashes(target, job, found, helper, record=derive)
+    _check_hashes(target, beside, job, found, helper, record=derive)
     if derive:
-        _tell(target, job, found, marks)
+        _tell(beside, job, found, marks)
     return found
 
 
@@ -105,24 +108,30 @@ def _deriving(
 
 
 def _check_hashes(
-    target: JobTarget, job: Job, found: Verification, helper: VerifyHelper | None, *, record: bool
+    target: JobTarget,
+    beside: JobTarget,
+    job: Job,
+    found: Verification,
+    helper: VerifyHelper | None,
+    *,
+    record: bool,
 ) -> None:
     """Compare every recorded stream hash; record the present ones if all was right."""
     known = 0
     hashed = InOrder()
     hashing = Sharing(
         blocks(target, _BLOCK),
-        lambda streams: hash_block(target, job, streams),
+        lambda streams: hash_block(target, beside, job, streams),
         None if helper is None else helper.hash,
     )
     for number, part in hashing.results():
         known += part.known
         hashed.include(number, part.found)
         if record and found.right and hashed.found.right and part.hashes:
-            with target.begin() as tx:
+            with beside.begin() as tx:
                 ledger.store_hashes(tx.connection, job, part.hashes)
     found.include(hashed.found)
-    found.include(check_vanished(target, job, known))
+    found.include(check_vanished(target, beside, job, known))
 
 
 def verify_tail(
@@ -131,6 +140,7 @@ def verify_tail(
     pipeline: Pipeline,
     job: Job,
     *,
+    beside: JobTarget | None = None,
     at_most: int | None = None,
     on_progress: OnVerified | None = None,
 ) -> Verification:
@@ -138,10 +148,12 @@ def verify_tail(
 
     Costs as much as the tail is long, whatever the length of the history; `at_most` limits
     it to that many batches. Records the hashes, and how far it came, when all was right.
+    `beside` is the store whose ledger has the job (None: the target).
     """
+    beside = beside or target
     report = on_progress or (lambda done, total: None)
     found = Verification()
-    with target.reading() as connection:
+    with beside.reading() as connection:
         told = ledger.followed(connection, job)
         windows = ledger.windows(connection, job)
         marks = list(ledger.batches(connection, job, after=told.verified_batch))[:at_most]
@@ -153,16 +165,16 @@ def verify_tail(
         report(found.target_events, job.tally.written)
     check_heads_of(target, touched, found)
     if found.right and touched:
-        found.streams_hashed = extend_hashes(target, job, touched)
+        found.streams_hashed = extend_hashes(target, beside, job, touched)
     if marks:
-        _tell(target, job, found, marks, before=told.verified)
+        _tell(beside, job, found, marks, before=told.verified)
     return found
 
 
 def _tell(
-    target: JobTarget, job: Job, found: Verification, marks: list[Batch], before: int = 0
+    beside: JobTarget, job: Job, found: Verification, marks: list[Batch], before: int = 0
 ) -> None:
-    with target.begin() as tx:
+    with beside.begin() as tx:
         told = replace(
             ledger.followed(tx.connection, job),
             verified=before + found.target_events,

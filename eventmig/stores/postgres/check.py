@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+import psycopg
 from psycopg import sql
 
 from eventmig.errors import (
@@ -79,15 +80,20 @@ def find_tables(cursor: Cursor, location: Location) -> tuple[Found, Tables, Stat
     Raises `NotAStoreError` where there are none, `StoreError` for those of a newer
     format, `StoreDamagedError` for missing tables and columns of other types,
     `StoreError` for a privilege that reading needs, `ConfigError` for another type of data
-    than the URL says. Where tables change names meanwhile, it looks again.
+    than the URL says. Where tables change names, come or go meanwhile, it looks again.
     """
     schema = current_schema(cursor, location)
     events = location.tables + "events"
-    before = _oid(cursor, schema, events)
-    found = _look(cursor, location, schema)
-    while before != (before := _oid(cursor, schema, events)):
-        found = _look(cursor, location, schema)
-    return found
+    while True:
+        before = _oid(cursor, schema, events)
+        try:
+            found = _look(cursor, location, schema)
+        except (psycopg.errors.UndefinedTable, StoreDamagedError):  # dropped, as it seems
+            if before == _oid(cursor, schema, events):
+                raise
+        else:
+            if before == _oid(cursor, schema, events):
+                return found
 
 
 def _look(cursor: Cursor, location: Location, schema: str) -> tuple[Found, Tables, Statements]:

@@ -152,12 +152,13 @@ def move_fences(connection: Connection, first: Place, second: Place) -> None:
     """Give two places each other's rows and triggers, which `drop_trigger` took off before."""
     before = read_fence(connection, first), read_fence(connection, second)
     driver = cast(psycopg.Connection, connection.connection.driver_connection)
-    for place, fence in zip((second, first), before, strict=True):
+    for place, fence, theirs in zip((second, first), before, before[::-1], strict=True):
         location, tables = place
         fences = _fences(str(tables.events.schema))
-        fences.metadata.create_all(connection)
-        connection.execute(delete(fences).where(fences.c.namespace == location.namespace))
+        if theirs is not None:
+            connection.execute(delete(fences).where(fences.c.namespace == location.namespace))
         if fence is not None:
+            fences.metadata.create_all(connection)
             moved = {"namespace": location.namespace, **fence._asdict()}
             connection.execute(insert(fences).values(moved))
             if fence.closed:

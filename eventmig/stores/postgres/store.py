@@ -39,6 +39,7 @@ from eventmig.stores.postgres.check import current_schema
 from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.fence import Place
 from eventmig.stores.postgres.location import Location, connect
+from eventmig.stores.postgres.parts import check_nothing_left
 from eventmig.stores.postgres.pushdown import Pairing
 from eventmig.stores.postgres.read import PostgresReader
 from eventmig.stores.postgres.refusals import check_names
@@ -273,8 +274,17 @@ class PostgresStore(PostgresReader):
                     where=Where(store=store.url),
                     remedy="cross by a route",
                 )
+            other_type = {self._found.data, theirs._found.data} - {store.location.data}
+            if store.location.data is not None and other_type:
+                raise CrossingError(
+                    f"the URL says data={store.location.data}, and tables whose data is "
+                    f"{other_type.pop()} are to get these names",
+                    where=Where(store=store.url),
+                    remedy="leave ?data= out of the URLs, the application's too: a store keeps "
+                    "the type it was made with",
+                )
         with self._guard, translated(self.location), self._cursor() as cursor:
-            switch.check_nothing_left(cursor, self._place(), theirs._place())
+            check_nothing_left(cursor, self._place(), theirs._place())
 
     def exchange(self, tx: TargetTransaction, other: EventReader, *, wait_s: float) -> None:
         """Give each set of tables the other's names, in this transaction."""
