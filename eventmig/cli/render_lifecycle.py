@@ -9,7 +9,7 @@ from rich.text import Text
 from eventmig import commands
 from eventmig.migrate.ledger import Controls
 from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import Side, live_side
+from eventmig.migrate.states import CROSSED, Side, live_side
 from eventmig.ops.base import Loss
 
 _LOSS_STYLE = {Loss.EXACT: "green", Loss.LOSSY: "yellow", Loss.ABSENT: "bold red"}
@@ -19,13 +19,16 @@ _LOSS_WORD = {Loss.EXACT: "lossless", Loss.LOSSY: "lossy", Loss.ABSENT: "impossi
 def crossing(found: commands.CrossingReport) -> RenderableType:
     """A crossing that was done, or one that was only looked at."""
     job = found.job
+    old, new = job.source, found.target
+    if found.switch is Switch.TABLES and job.state in CROSSED:
+        old, new = new, old
     parts: list[RenderableType] = [
         Text.assemble(
             ("job ", "bold"),
             f"{job.job_id[:8]}, release {job.release}: ",
             (job.state.value, "bold green"),
         ),
-        Text(f"  old  {job.source}\n  new  {found.target}"),
+        Text(f"  old  {old}\n  new  {new}"),
     ]
     if found.dry_run:
         parts.append(
