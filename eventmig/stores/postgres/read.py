@@ -241,16 +241,22 @@ class PostgresReader:
 
     def heads(self, streams: Collection[str] | None = None) -> Iterator[StreamHead]:
         """The extent of every stream that has events (or of those named), by stream name."""
-        bound: dict[str, object] = {"release": self.location.release}
         if streams is not None:
-            bound["names"] = list(filter(_storable, streams))
-            yield from map(StreamHead._make, self._rows(self._sql.heads_named, bound))
+            named = {"release": self.location.release, "names": list(filter(_storable, streams))}
+            yield from map(StreamHead._make, self._rows(self._sql.heads_named, named))
             return
-        after = ""
-        bound["limit"] = _HEADS_PAGE
-        while page := self._rows(self._sql.heads_page, {**bound, "after": after}):
+
+        def pages() -> Iterator[list[_Row]]:
+            bound, after = {**self._span(None, None), "limit": _HEADS_PAGE}, ""
+            while True:
+                page = self._rows_there(self._sql.heads_page, {**bound, "after": after})
+                yield page
+                if len(page) < _HEADS_PAGE:
+                    return
+                after = page[-1][0]
+
+        for page in self._steadily(pages):
             yield from (StreamHead._make(row) for row in page if row[3])
-            after = page[-1][0]
 
     def categories(self) -> list[CategoryCount]:
         """Categories with their counts of streams and events, ordered by name."""

@@ -320,7 +320,7 @@ def compose(tables: Tables, data: DataType) -> Statements:
         # One page of stream extents: the index over streams answers it alone.
         heads_page=made(f"""SELECT s.name, x.first, x.last, x.events
             FROM (SELECT s.stream_id, s.name FROM {{streams}} s
-                  WHERE {released} AND s.name > %(after)s
+                  WHERE {released} AND s.name > %(after)s AND {same}
                   ORDER BY s.name LIMIT %(limit)s::bigint) s
             CROSS JOIN LATERAL {extent} ORDER BY s.name"""),
         heads_named=made(f"""SELECT s.name, x.first, x.last, x.events FROM {{streams}} s
