@@ -14,8 +14,8 @@ class StreamCache:
     """Keys of streams by name, last positions by key.
 
     Bounded: at most about 200,000 names of either kind; a head costs 8 bytes a
-    stream. Emptied whenever a transaction was undone, and when another connection may have
-    committed what changes it (SQLite: `data_version`).
+    stream. Emptied whenever a transaction was undone, and when `data_version` is another: what
+    another connection committed may change it (SQLite), or it is of other tables (PostgreSQL).
     """
 
     def __init__(self) -> None:

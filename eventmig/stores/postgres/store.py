@@ -153,7 +153,10 @@ class PostgresStore(PostgresReader):
                 self._check_lock(connection)
                 yield self._anew(lambda: PostgresTransaction(connection, self._ground()))
         except BaseException:
-            self._forget()
+            self._exchanged = ()
+            self._cache.clear()
+            if self._pairing is not None:
+                self._pairing.forget()
             raise
         exchanged, self._exchanged = self._exchanged, ()
         for store in exchanged:
@@ -319,19 +322,7 @@ class PostgresStore(PostgresReader):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def find_again(self) -> None:
-        """Forget what was known of the tables, and learn it anew: others have the names now."""
-        self._forget()
-        super().find_again()
-
     # --- below
-
-    def _forget(self) -> None:
-        """Know nothing of the streams that were written to."""
-        self._cache.clear()
-        self._exchanged = ()
-        if self._pairing is not None:
-            self._pairing.forget()
 
     def _ground(self) -> Ground:
         return Ground(

@@ -79,6 +79,11 @@ class PostgresTransaction:
         self._last_global: int | None = None
         self._run(ground.sql.hold_tables)
         self.deferred = not self._indexes_present()
+        if self._cache.data_version != ground.found.events:  # it is of other tables, or new
+            self._cache.clear()
+            self._cache.data_version = ground.found.events
+            if self._pairing is not None:
+                self._pairing.forget()
         if not self.deferred:  # anybody may have appended
             self._cache.forget_heads()
 
