@@ -172,6 +172,9 @@ READS: dict[str, Callable[[PostgresStore], object]] = {
     "read_data": lambda store: [
         row for rows in store.read_data(types=["Old", "New"]) for row in rows
     ],
+    "read_lines": lambda store: list(
+        store.read_lines(after=0, until=7, types=None, members={}, batch_size=99)
+    ),
     "read_stream": lambda store: list(store.read_stream("s-1")),
     "read_stream that is not there": lambda store: list(store.read_stream("s-4")),
     "event": lambda store: [store.event(f"{n:08x}-0000-4000-8000-000000000000") for n in (2, 12)],

@@ -145,22 +145,26 @@ class PostgresReader:
         Of `jsonb` the `members` alone come, where they are known. Each batch has as many events
         as are likely to hold 4 MiB of data.
         """
-        last, alone = self._end(until)
-        compose = self._sql.read_lines if alone else self._sql.read_lines_ours
-        bound = self._span(last, types)
-        fits = _FIRST_ROWS
-        while after < last:
-            known = _of_jsonb(members) if self._found.data == "jsonb" else {}
-            limit = min(batch_size, fits)
-            rows = self._rows(compose(known), {**bound, "after": after, "limit": limit})
-            if not rows:
-                return
-            batch = [self._spelled_lines(DataLines._make(row), known) for row in rows]
-            yield batch
-            after = max(max(some.global_positions) for some in batch)
-            events = sum(len(some.global_positions) for some in batch)
-            mean = max(1, sum(len(some.lines) for some in batch) // events)
-            fits = max(1, min(_MOST_LINES, _PAGE_BYTES // mean // 4))
+
+        def batches() -> Iterator[list[DataLines]]:
+            last, alone = self._end(until)
+            compose = self._sql.read_lines if alone else self._sql.read_lines_ours
+            bound = self._span(last, types)
+            fits, read = _FIRST_ROWS, after
+            while read < last:
+                known = _of_jsonb(members) if self._found.data == "jsonb" else {}
+                page = {**bound, "after": read, "limit": min(batch_size, fits)}
+                rows = self._rows_there(compose(known), page)
+                if not rows:
+                    return
+                batch = [self._spelled_lines(DataLines._make(row), known) for row in rows]
+                yield batch
+                read = max(max(some.global_positions) for some in batch)
+                events = sum(len(some.global_positions) for some in batch)
+                mean = max(1, sum(len(some.lines) for some in batch) // events)
+                fits = max(1, min(_MOST_LINES, _PAGE_BYTES // mean // 4))
+
+        return self._steadily(batches)
 
     def _spelled_lines(self, found: DataLines, known: Members) -> DataLines:
         if self._found.data != "jsonb" or (found.type, found.schema_version) in known:
@@ -441,12 +445,12 @@ class PostgresReader:
         def rows_from(first: int, limit: int) -> list[_Row]:
             return self._rows(sql, {**bound, "after": first - 1, "limit": limit})
 
-        while after < last:
-            page, _ = self._sized(rows_from, bound, after + 1, limit, place=0, size=size)
-            if not page:
-                return
-            yield page
-            after = page[-1][0]
+        ended = False
+        while after < last and not ended:
+            page, ended = self._sized(rows_from, bound, after + 1, limit, place=0, size=size)
+            if page:
+                yield page
+                after = page[-1][0]
 
     def _sized(
         self,
