@@ -128,6 +128,8 @@ def test_either_set_is_as_if_it_had_been_made_under_its_name(pair: Pair) -> None
             pair.exchange()
             assert connection.execute(CATALOGUE).fetchall() == before
             assert read(application) == pair.new
+            by_stream = application.read_streams(["s-0", "s-1", "s-2"])
+            assert sorted(e for batch in by_stream for e in batch) == pair.new
             application.append("s-1", [NewEvent("New", b"{}", id="after")], expected=3)
             with pytest.raises(ConflictError):
                 application.append("s-1", [NewEvent("Old", b"{}")], expected=4 + 1)
