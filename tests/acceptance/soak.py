@@ -159,8 +159,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     asked = parser.parse_args(arguments)
     stores = STORES if asked.store == "both" else (asked.store,)
-    if asked.switch is Switch.TABLES:
-        stores = ("sqlite",)
     right = True
     with tempfile.TemporaryDirectory(prefix="eventmig-soak-") as folder:
         for store in stores:
