@@ -117,10 +117,11 @@ class LayoutReader:
                     .order_by(position)
                     .limit(_STREAM_PAGE)
                 )
-                page = self._events(connection, rows, statement)
-            if not page:
-                return
+                found = self._fetch(connection, statement)
+                page = self._events(connection, rows, found)
             yield from page
+            if len(found) < _STREAM_PAGE and self._size(found) <= _PAGE_BYTES:
+                return
             following = page[-1].stream_position + 1
 
     def read_streams(self, streams: Collection[str]) -> Iterator[list[Event]]:
@@ -134,14 +135,14 @@ class LayoutReader:
             column = self._tables.column(layout.id.column)
             with self._reading() as (connection, rows):
                 statement = rows.events().where(cast(column, Text) == event_id).limit(1)
-                found = self._events(connection, rows, statement)
+                found = self._events(connection, rows, self._fetch(connection, statement))
             return found[0] if found else None
         place = self._place_of(event_id)
         if place is None:
             return None
         with self._reading() as (connection, rows):
             statement = rows.events().where(self._tables.position == place)
-            found = self._events(connection, rows, statement)
+            found = self._events(connection, rows, self._fetch(connection, statement))
         return found[0] if found and found[0].id == event_id else None
 
     def _place_of(self, event_id: str) -> int | None:
@@ -383,8 +384,7 @@ class LayoutReader:
             after = page.global_positions[-1]
             yield page, lineages
 
-    def _events(self, connection: Connection, rows: Rows, statement: Select[Any]) -> list[Event]:
-        found = self._fetch(connection, statement)
+    def _events(self, connection: Connection, rows: Rows, found: Sequence[Row[Any]]) -> list[Event]:
         if not found:
             return []
         page = rows.page(found)
@@ -393,14 +393,17 @@ class LayoutReader:
     def _fetch(self, connection: Connection, statement: Select[Any]) -> list[Row[Any]]:
         """The rows of a statement of `Rows.events`, cut after 16 MiB of data."""
         found: list[Row[Any]] = []
-        data = len(self.place.layout.stream.columns) + 3
         size, step = 0, 1  # few rows at first: each may be large
         with connection.execute(statement) as result:
             while size <= _PAGE_BYTES and (some := result.fetchmany(step)):
                 found += some
                 step = min(2 * step, _FETCHED)
-                size += sum(len(row[data] or b"") for row in some)
+                size += self._size(some)
         return found
+
+    def _size(self, found: Sequence[Row[Any]]) -> int:
+        data = len(self.place.layout.stream.columns) + 3
+        return sum(len(row[data] or b"") for row in found)
 
     def _lineage(
         self, connection: Connection, rows: Rows, page: Page, found: Sequence[Row[Any]]
