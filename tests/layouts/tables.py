@@ -80,6 +80,7 @@ CASES: Final = (
                 aggregate_id uuid NOT NULL, version bigint NOT NULL, type varchar(64) NOT NULL,
                 data jsonb, metadata jsonb, timestamp timestamptz NOT NULL DEFAULT now(),
                 UNIQUE (aggregate_name, aggregate_id, version))""",
+            "CREATE INDEX idx_event_aggregate_name ON event (aggregate_name)",
         ),
         rows=rows(
             "INSERT INTO event (aggregate_name, aggregate_id, version, type, data, timestamp)"

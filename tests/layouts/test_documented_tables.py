@@ -220,6 +220,7 @@ def test_emmett_on_sqlite(tmp_path: Path) -> None:
     assert commands.inspect(Project.open(), f"sqlite:///{source}").layout == "emmett"
     assert commands.upcast(moved).ready
     connection = sqlite3.connect(target)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("SELECT * FROM emt_streams ORDER BY stream_id").fetchall() == [
         ("cart-1", 3, "[object Object]", "cart", "[]", 0),
         ("cart-2", 2, "[object Object]", "cart", "[]", 0),
@@ -241,6 +242,29 @@ def test_emmett_on_sqlite(tmp_path: Path) -> None:
     connection = sqlite3.connect(target)
     assert connection.execute("SELECT count(*) FROM emt_streams").fetchone() == (0,)
     connection.close()
+
+
+def test_a_second_table_of_castore_stands_beside_the_first(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """Its indexes cannot have the names of the first one's."""
+    case = next(case for case in CASES if case.layout == "castore")
+    run(postgres_url, "old", *case.tables, *case.rows)
+    source = place(postgres_url, case.layout, "old")
+    moved = project(tmp_path, RENAME, source=source, target=f"{source}&table=event_v2")
+    assert commands.upcast(moved).ready
+    columns = "SELECT attname FROM pg_attribute WHERE attrelid = '{}'::regclass AND attnum > 0"
+    assert run(postgres_url, "old", columns.format("event_v2")) == run(
+        postgres_url, "old", columns.format("event")
+    )
+    indexes = "SELECT indexname FROM pg_indexes WHERE tablename = 'event_v2' ORDER BY 1"
+    assert [name for (name,) in run(postgres_url, "old", indexes)] == [
+        "event_v2_aggregate_name_aggregate_id_version_key",
+        "event_v2_pkey",
+        "idx_event_v2_aggregate_lookup",
+        "idx_event_v2_aggregate_name",
+        "idx_event_v2_version",
+    ]
 
 
 def test_a_table_with_rules_gets_inserts(tmp_path: Path, postgres_url: str) -> None:

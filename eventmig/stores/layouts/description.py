@@ -207,6 +207,8 @@ class Layout(_Part):
     """Statements that make the tables in an empty target; `{table}` is the events' table and
     `{schema}` the schema, quoted; `{stem}` as in `snapshots`, to stand in double quotes. Without
     any, the owner makes the tables."""
+    wal: bool = False
+    """SQLite: whether the owner keeps its files in WAL mode; a file that a job makes then is, too."""
     read_only: str = ""
     """Why a job cannot write such a store; empty where it can."""
     side_by_side: str = ""

@@ -1,7 +1,7 @@
 """A SQLite file with somebody else's tables in it.
 
 A look never creates the file and never switches its journal mode; a job writes in the
-mode that it finds.
+mode that it finds, and makes a new file in the owner's.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ class SqliteDatabase:
         self._address = address
         self._location = Location(url=address.url, path=Path(name))
         self._made_file = False
+        self._wal = False
         self._reader = self._engine(lambda: connect_reader(self._location), "BEGIN")
         self._writer = self._engine(
-            lambda: connect_writer(self._location, create=self._made_file, wal=False),
+            lambda: connect_writer(self._location, create=self._made_file, wal=self._wal),
             "BEGIN IMMEDIATE",
         )
 
@@ -85,6 +86,7 @@ class SqliteDatabase:
                 remedy="make the folder first, or name another path",
             )
         self._made_file = not path.exists()
+        self._wal = self._made_file and layout.wal
         quote = dialect().identifier_preparer.quote
         with self.begin() as connection:
             for statement in layout.statements(quote):
