@@ -51,7 +51,7 @@ soak: $(READY) ## kill at random under load, ARGS='MINUTES --store …' (10, bot
 	@$(BIN)/python -m tests.acceptance.soak $(ARGS)
 
 clean: ## remove the virtual environment, caches and built files
-	rm -rf "$(VENV)" build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf "$(VENV)" build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .owners
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Redone from nothing when the versions change: what was taken out is then gone, too.

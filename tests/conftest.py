@@ -1,8 +1,10 @@
-"""What every test may use: the real histories, a PostgreSQL server, and how hypothesis runs.
+"""What every test may use: the real histories, the libraries that own other stores, a PostgreSQL
+server, and how hypothesis runs.
 
 The real histories do not belong to the repository. They are looked for in the folder that
 EVENTMIG_SHARED names, else in ../shared beside the checkout. A test that needs one asks for the
-fixture; without the files it is skipped, and the run says at its end how many were.
+fixture; without the files it is skipped, and the run says at its end how many were. So it is with
+owners' libraries (`tests/owners.py`), which come from npm and pip.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import postgres
+from tests import owners, postgres
 from tests.disk import Database, database_on_a_disk
 from tests.postgres import OwnServer, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_HISTORIES = ("vcdb", "gharchive")
 _ABSENT = "real data absent"
+_UNPROVEN = "an owner's library absent"
 
 # A shared machine is slow now and then: no deadline per example. In CI the same examples each
 # time; elsewhere new ones, and a failure prints how to run it again.
@@ -37,6 +40,7 @@ settings.load_profile("ci")
 _not_run = pytest.StashKey[list[str]]()
 _postgres = pytest.StashKey[str]()
 _disks = pytest.StashKey[str]()
+_owners = pytest.StashKey[dict[str, str]]()  # by library: why it is not here, or ""
 
 
 def _shared() -> Path:
@@ -54,6 +58,7 @@ def _history(name: str) -> Path | None:
 def pytest_configure(config: pytest.Config) -> None:
     _shared()
     config.stash[_not_run] = []
+    config.stash[_owners] = {}
 
 
 def _presence() -> str:
@@ -65,6 +70,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """On one of several processes: what the run's summary is to say goes to the first one."""
     if (said := getattr(session.config, "workeroutput", None)) is not None:
         said["not_run"] = session.config.stash[_not_run]
+        said["owners"] = session.config.stash[_owners]
         said["postgres"] = session.config.stash.get(_postgres, None)
         said["disks"] = session.config.stash.get(_disks, None)
 
@@ -74,6 +80,7 @@ def pytest_testnodedown(node: Any) -> None:
     """The other end of `pytest_sessionfinish`."""
     said = getattr(node, "workeroutput", {})
     node.config.stash[_not_run] += said.get("not_run", [])
+    node.config.stash[_owners].update(said.get("owners", {}))
     if said.get("postgres"):
         node.config.stash[_postgres] = said["postgres"]
     if said.get("disks"):
@@ -96,6 +103,11 @@ def pytest_terminal_summary(
     terminalreporter.write_line(f"stores: SQLite in files, PostgreSQL {used}")
     if disks := config.stash.get(_disks, None):
         terminalreporter.write_line(f"full disks of servers: {disks}")
+    here = [library for library, why in config.stash[_owners].items() if not why]
+    terminalreporter.write_line(f"owners' libraries: {', '.join(sorted(here)) or 'not used'}")
+    for library, why in sorted(config.stash[_owners].items()):
+        if why:
+            terminalreporter.write_line(f"NOT PROVEN with {library}: {why}")
 
 
 @pytest.fixture
@@ -128,6 +140,27 @@ def shared_layout() -> Callable[[str], Path]:
         if not found.is_dir():
             pytest.skip(f"{_ABSENT}: layouts/{name} in EVENTMIG_SHARED or ../shared")
         return found
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def owner(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Ask for the folder where an owner's library is installed, with the programs that use it.
+
+    Installs it the first time; skips the test where that cannot be done, and the run says so.
+    """
+    told = request.config.stash[_owners]
+
+    def folder(name: str) -> Path:
+        library = owners.described(name)
+        if not told.get(library):
+            told[library] = ""
+            try:
+                return owners.installed(name)
+            except owners.NotInstalledError as error:
+                told[library] = str(error)
+        pytest.skip(f"{_UNPROVEN}: {library}: {told[library]}")
 
     return folder
 

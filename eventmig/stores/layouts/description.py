@@ -208,7 +208,7 @@ class Layout(_Part):
     `{schema}` the schema, quoted; `{stem}` as in `snapshots`, to stand in double quotes. Without
     any, the owner makes the tables."""
     wal: bool = False
-    """SQLite: whether the owner keeps its files in WAL mode; a file that a job makes then is, too."""
+    """SQLite: whether the owner keeps its files in WAL mode: then a job makes new files so, too."""
     read_only: str = ""
     """Why a job cannot write such a store; empty where it can."""
     side_by_side: str = ""
