@@ -79,6 +79,15 @@ def add(app):
     print(app.save(sale)[-1].notification.id, sale.version)
 
 
+def follow(app):
+    with app.recorder.subscribe(gt=0) as subscription:
+        print("following", flush=True)
+        for notification in subscription:
+            print(notification.id, flush=True)
+            if notification.id == int(os.environ["LAST"]):
+                break
+
+
 app = Till()
 globals()[sys.argv[1]](app)
 app.close()
@@ -87,17 +96,23 @@ app.close()
 
 def till(folder: Path, what: str, version: int, **settings: str) -> str:
     """Run the application: "write", "read" or "add"; returns what it prints."""
+    process = begin_till(folder, what, version, **settings)
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return printed.strip()
+
+
+def begin_till(folder: Path, what: str, version: int, **settings: str) -> subprocess.Popen[str]:
+    """The application, running: "follow" subscribes, and ends with the notification LAST."""
     (folder / "till.py").write_text(TILL, "utf-8")
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", f"import sys; sys.argv[1:] = [{what!r}]; import till"],
         cwd=folder,
         env=os.environ | {"VERSION": str(version), "PYTHONPATH": str(folder)} | settings,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def sqlite(path: Path, *, create: bool = False, **more: str) -> dict[str, str]:

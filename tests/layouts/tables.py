@@ -20,8 +20,10 @@ MESSAGE_DB: Final = (
         id uuid NOT NULL DEFAULT gen_random_uuid())""",
     "CREATE UNIQUE INDEX messages_id ON message_store.messages (id)",
     "CREATE UNIQUE INDEX messages_stream ON message_store.messages (stream_name, position)",
+    """CREATE FUNCTION message_store.acquire_lock (stream_name varchar) RETURNS bigint
+        LANGUAGE sql AS 'SELECT count(pg_advisory_xact_lock(hashtext(stream_name)))'""",
 )
-"""Message DB 1.3 without its functions, views and roles."""
+"""Message DB 1.3 without its other functions, views and roles."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import quote
 
 import psycopg
 import pytest
 
 from eventmig import Registry, commands, ops, upcaster
-from eventmig.errors import NotAStoreError, ReadOnlyError, StoreDamagedError
+from eventmig.errors import ConfigError, NotAStoreError, ReadOnlyError, StoreDamagedError
 from eventmig.project import Project
 from eventmig.rebuild import Aggregate
-from tests.acceptance.support import project
+from eventmig.stores.layouts.presets import described
+from eventmig.stores.open import open_store
+from tests.acceptance.support import event, project
 from tests.layouts import tables
 from tests.layouts.tables import CASES, Case
 
@@ -242,6 +247,69 @@ def test_emmett_on_sqlite(tmp_path: Path) -> None:
     connection = sqlite3.connect(target)
     assert connection.execute("SELECT count(*) FROM emt_streams").fetchone() == (0,)
     connection.close()
+
+
+@contextmanager
+def appending(store_url: str, stream: str) -> Iterator[None]:
+    """An open transaction of a job that has appended one event to this stream."""
+    metadata = b'{"$columns": {"new_stream_start": "f", "archived": "f"}}'
+    late = event(stream, "Late", {}, metadata=metadata)._replace(stream_position=9, recorded_at=0)
+    with closing(open_store(store_url, mode="write")) as store, store.begin() as tx:
+        tx.append_copied([late])
+        yield
+
+
+def test_the_owners_advisory_lock_is_held_until_a_batch_commits(postgres_url: str) -> None:
+    case = next(case for case in CASES if case.layout == "patchlevel")
+    run(postgres_url, "old", *case.tables)
+    free = "SELECT pg_try_advisory_xact_lock(133742)"
+    with appending(place(postgres_url, case.layout, "old"), "cart-1"):
+        assert run(postgres_url, "old", free) == [(False,)]
+    assert run(postgres_url, "old", free) == [(True,)]
+
+
+def test_a_lock_per_stream_is_another_one_for_each(postgres_url: str) -> None:
+    case = next(case for case in CASES if case.layout == "patchlevel")
+    run(postgres_url, "old", *case.tables)
+    lock = "pg_advisory_xact_lock(hashtext({stream} || '100%'))"
+    described = json.dumps({"name": "own", "preset": "patchlevel", "lock": lock})
+    free = "SELECT pg_try_advisory_xact_lock(hashtext('{}100%'))"
+    with appending(place(postgres_url, quote(described), "old"), "cart-1"):
+        assert run(postgres_url, "old", free.format("cart-1")) == [(False,)]
+        assert run(postgres_url, "old", free.format("cart-2")) == [(True,)]
+
+
+def test_a_function_that_is_not_there_is_named(postgres_url: str) -> None:
+    case = next(case for case in CASES if case.layout == "patchlevel")
+    run(postgres_url, "old", *case.tables)
+    described = json.dumps({"name": "own", "preset": "patchlevel", "lock": "bolt({category})"})
+    with (
+        pytest.raises(NotAStoreError, match=r"lacks a function .*bolt\(text\) does not exist"),
+        appending(place(postgres_url, quote(described), "old"), "cart-1"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("dialect", "more", "why"),
+    [
+        ("postgresql", {"guard": "call"}, "lock goes with guard"),
+        ("postgresql", {"lock": "f()"}, "lock goes with guard"),
+        ("postgresql", {"guard": "call", "lock": "f({stream}, {category})"}, "not for both"),
+        ("sqlite", {"guard": "exclusive"}, "SQLite has one writer"),
+        ("sqlite", {"notify": "news"}, "SQLite has one writer"),
+    ],
+)
+def test_a_guard_that_cannot_be_is_refused(
+    dialect: Literal["postgresql", "sqlite"], more: dict[str, str], why: str
+) -> None:
+    description = {
+        "table": "t", "position": "id", "tail": "barrier", "data": {"column": "data"},
+        "stream": {"columns": ["s"], "position": "p"}, "type": {"column": "type"},
+    }  # fmt: skip
+    assert described("own", description, dialect).notify == ""
+    with pytest.raises(ConfigError, match=why):
+        described("own", description | more, dialect)
 
 
 def test_a_second_table_of_castore_stands_beside_the_first(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+
+import psycopg
+import pytest
 
 from eventmig import commands
 from eventmig.project import Project
-from tests.acceptance.support import cli, imported, project
-from tests.layouts.library import postgres, sqlite, till
+from eventmig.stores.open import open_store
+from tests.acceptance.support import cli, event, imported, project
+from tests.layouts.library import begin_till, postgres, sqlite, till
 
 UPCASTERS = '''
 """One step: prices are whole cents."""
@@ -133,6 +138,44 @@ def test_on_postgres_the_library_reads_and_appends_in_the_new_schema(
     expected = till(tmp_path, "read", 1, **postgres(postgres_url))
     assert till(tmp_path, "read", 2, **postgres(postgres_url, "v2")) == expected
     assert till(tmp_path, "add", 2, **postgres(postgres_url, "v2")) == "79 13"
+
+
+def test_a_subscriber_of_the_library_is_woken_by_a_job(tmp_path: Path, postgres_url: str) -> None:
+    till(tmp_path, "write", 1, **postgres(postgres_url, create=True))
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE SCHEMA v2")
+    target = postgres(postgres_url, "v2", create=True)
+    with begin_till(tmp_path, "follow", 2, LAST="78", **target) as subscriber:
+        assert subscriber.stdout is not None
+        assert subscriber.stdout.readline() == "following\n"
+        (tmp_path / "steps_here.py").write_text(UPCASTERS)
+        option = "&" if "?" in postgres_url else "?"
+        source = f"{postgres_url}{option}layout=eventsourcing&table=till_events"
+        registry = imported(tmp_path / "steps_here.py").registry
+        moved = project(tmp_path, registry, source=source, target=f"{source}&schema=v2")
+        assert commands.upcast(moved).ready
+        try:
+            printed, _ = subscriber.communicate(timeout=60)
+        finally:
+            subscriber.kill()
+    assert printed.split() == [str(n) for n in range(1, 79)]
+
+
+def test_the_library_waits_for_a_batch(tmp_path: Path, postgres_url: str) -> None:
+    """It takes this lock itself, before it appends."""
+    till(tmp_path, "write", 1, **postgres(postgres_url, create=True))
+    option = "&" if "?" in postgres_url else "?"
+    url = f"{postgres_url}{option}layout=eventsourcing&table=till_events"
+    state = {"timestamp": {"_type_": "datetime_iso", "_data_": "1970-01-01T00:00:00+00:00"}}
+    one = event("00000000-0000-4000-8000-000000000001", "till:Sale.Opened", state, metadata=None)
+    lock = "LOCK TABLE till_events IN EXCLUSIVE MODE NOWAIT"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        with closing(open_store(url, mode="write")) as store, store.begin() as tx:
+            tx.append_copied([one._replace(stream_position=1, recorded_at=0)])
+            with pytest.raises(psycopg.errors.LockNotAvailable), connection.transaction():
+                connection.execute(lock)
+        with connection.transaction():
+            connection.execute(lock)
 
 
 def test_encrypted_states_are_refused_by_name(tmp_path: Path) -> None:

@@ -40,7 +40,9 @@ class Guard(StrEnum):
     NONE = "none"
     """Nothing: the database itself has one writer at a time, or nobody else writes here."""
     EXCLUSIVE = "exclusive"
-    """`LOCK TABLE … IN EXCLUSIVE MODE`, until the batch commits."""
+    """PostgreSQL: `LOCK TABLE … IN EXCLUSIVE MODE`, until the batch commits."""
+    CALL = "call"
+    """PostgreSQL: what `lock` says, an advisory lock or a function of the owner's."""
 
 
 class Stream(_Part):
@@ -193,6 +195,13 @@ class Layout(_Part):
     """A table of stream heads to keep in step."""
     guard: Guard = Guard.NONE
     """What is locked while a job appends."""
+    lock: str = ""
+    """With `guard = "call"`: an SQL expression that takes the owner's lock until the transaction
+    ends, as `pg_advisory_xact_lock(133742)`. With `{category}` or `{stream}` in it
+    (`acquire_lock({category})`) it is called for each of a batch's, in order."""
+    notify: str = ""
+    """PostgreSQL: a channel that the owner's subscribers listen to: each batch that commits is
+    notified there. `{table}` is the events' table."""
     tail: Tail
     """How the safe end of a live table is found."""
     snapshots: tuple[str, ...] = ()
@@ -229,6 +238,12 @@ class Layout(_Part):
             raise ValueError("passed_through needs metadata, where the columns stand meanwhile")
         if self.heads is not None and len(self.heads.columns) != len(self.stream.columns):
             raise ValueError("heads.columns must be as many as stream.columns")
+        if (self.guard is Guard.CALL) != bool(self.lock):
+            raise ValueError('lock goes with guard = "call", and only with it')
+        if "{category}" in self.lock and "{stream}" in self.lock:
+            raise ValueError("lock is called for categories or for streams, not for both")
+        if self.dialect == "sqlite" and (self.guard is not Guard.NONE or self.notify):
+            raise ValueError("guard and notify are for PostgreSQL: SQLite has one writer at a time")
         if self.joins and not self.read_only:
             raise ValueError("a layout with joins must say why it is read_only")
         return self

@@ -41,6 +41,11 @@ _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
         "this database user may not do that",
         "grant the user the privilege that the message names",
     ),
+    "42883": (
+        NotAStoreError,
+        "the database lacks a function that the layout calls",
+        "make it with the library that owns the tables, or mend `lock` in the description",
+    ),
     "25006": (
         ReadOnlyError,
         "the database takes no writes",

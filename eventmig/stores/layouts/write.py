@@ -23,8 +23,9 @@ from eventmig.errors import ConflictError, DataError, DuplicateIdError, StoreErr
 from eventmig.events import Columns, Event
 from eventmig.stores.layouts import lineage
 from eventmig.stores.layouts.bulk import copies, copy_rows, insert_rows
-from eventmig.stores.layouts.description import Guard, Layout
+from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.encode import XID, Encoder
+from eventmig.stores.layouts.guard import Guarding
 from eventmig.stores.layouts.owner_snapshots import drop_astray
 from eventmig.stores.layouts.place import Database, Place
 from eventmig.stores.layouts.stream_heads import StreamHeads
@@ -47,7 +48,7 @@ class LayoutTransaction:
         self._layout: Layout = place.layout
         self._database = database
         self._tables = tables
-        self._guarded = place.layout.guard is Guard.NONE
+        self._guarding = Guarding(connection, place.layout)
 
     # heads
 
@@ -156,9 +157,9 @@ class LayoutTransaction:
         """`append_copied`, column by column."""
         if not columns.ids:
             return int(self.connection.execute(select(self._tables.highest())).scalar_one())
-        self._guard()
-        encoder = Encoder(self._tables, self._place.url, xid=self._xid())
         by_name = {stream: self._key(stream) for stream in dict.fromkeys(columns.streams)}
+        self._guarding.lock(by_name)
+        encoder = Encoder(self._tables, self._place.url, xid=self._xid())
         keys = list(map(by_name.__getitem__, columns.streams))
         places = self._database.reserve(self.connection, self._tables, len(keys))
         made = encoder.columns(columns, positions, keys, places)
@@ -171,6 +172,7 @@ class LayoutTransaction:
         except IntegrityError as error:
             raise self._refused(columns, error) from error
         self._note_origins(columns, places)
+        self._guarding.notify()
         return places[-1]
 
     def _xid(self) -> str | None:
@@ -178,12 +180,6 @@ class LayoutTransaction:
             return None
         drawn = self.connection.execute(select(cast(func.pg_current_xact_id(), Text)))
         return str(drawn.scalar_one())
-
-    def _guard(self) -> None:
-        if not self._guarded:
-            quoted = self.connection.dialect.identifier_preparer.quote(self._layout.table)
-            self.connection.exec_driver_sql(f"LOCK TABLE {quoted} IN EXCLUSIVE MODE")
-            self._guarded = True
 
     def _note_origins(self, columns: Columns, places: Sequence[int]) -> None:
         """One row per event, and one more for each further origin."""
@@ -257,8 +253,7 @@ class LayoutTransaction:
             tables.stream(row)
             for row in self.connection.execute(select(*columns).where(doomed).distinct())
         ]
-        if touched:
-            self._guard()
+        self._guarding.lock(touched)
         deleted = self.connection.execute(delete(tables.events).where(doomed)).rowcount
         self.connection.execute(delete(lineage.origins).where(mine))
         for at in range(0, len(touched), _NAMED):
