@@ -332,6 +332,22 @@ CASES: Final = (
 )
 """Every preset for PostgreSQL whose owner does not read it back in other tests."""
 
+SQL_STREAM_STORE: Final = (
+    """CREATE TABLE streams (id char(42) NOT NULL, id_original varchar(1000) NOT NULL,
+        id_internal serial PRIMARY KEY, version int NOT NULL DEFAULT -1,
+        position bigint NOT NULL DEFAULT -1)""",
+    """CREATE TABLE messages (stream_id_internal int NOT NULL, stream_version int NOT NULL,
+        position bigint PRIMARY KEY, message_id uuid NOT NULL,
+        created_utc timestamp NOT NULL, type varchar(128) NOT NULL, json_data jsonb NOT NULL,
+        json_metadata jsonb)""",
+    "INSERT INTO streams (id, id_original) VALUES ('h1', 'cart-1'), ('h2', 'cart-2')",
+    *rows(
+        "INSERT INTO messages VALUES ({cart}, {at}, {gp} - 1, '{id}', '2026-01-02 03:04:05',"
+        " '{type}', '{data}', '{{}}')"
+    ),
+)
+"""SqlStreamStore on PostgreSQL, which has no preset: the global position begins at 0."""
+
 EMMETT_SQLITE: Final = (
     """CREATE TABLE emt_streams (stream_id TEXT NOT NULL, stream_position BIGINT NOT NULL,
         partition TEXT NOT NULL, stream_type TEXT NOT NULL, stream_metadata JSONB NOT NULL,

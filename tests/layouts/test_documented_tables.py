@@ -141,6 +141,45 @@ def test_events_without_a_position_are_refused(tmp_path: Path, postgres_url: str
     assert not (tmp_path / "target.db").exists()
 
 
+def test_a_global_position_that_begins_at_0_is_refused_and_can_be_read_through_a_view(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    run(postgres_url, "old", *tables.SQL_STREAM_STORE)
+    description: dict[str, object] = {
+        "name": "own",
+        "table": "messages",
+        "position": "position",
+        "tail": "barrier",
+        "read_only": "it is only read",
+        "joins": [{"table": "streams", "on": {"id_internal": "stream_id_internal"}}],
+        "stream": {"columns": ["streams.id_original"], "position": "stream_version", "first": 0},
+        "id": {"column": "message_id", "scope": "stream"},
+        "type": {"column": "type"},
+        "data": {"column": "json_data"},
+        "metadata": {"column": "json_metadata"},
+        "time": {"column": "created_utc"},
+    }
+    moved = project(
+        tmp_path, RENAME, source=place(postgres_url, quote(json.dumps(description)), "old")
+    )
+    with pytest.raises(StoreDamagedError, match="1 rows have a 'position' below 1"):
+        commands.upcast(moved)
+    run(
+        postgres_url,
+        "old",
+        "CREATE VIEW events AS SELECT m.position + 1 AS position, id_original, stream_version,"
+        " message_id, type, json_data, json_metadata, created_utc FROM messages m"
+        " JOIN streams ON id_internal = stream_id_internal",
+    )
+    description |= {"table": "events", "joins": []}
+    description["stream"] = {"columns": ["id_original"], "position": "stream_version", "first": 0}
+    moved = project(
+        tmp_path, RENAME, source=place(postgres_url, quote(json.dumps(description)), "old")
+    )
+    report = commands.upcast(moved)
+    assert (report.job.tally.read, report.job.tally.upcast) == (5, 3)
+
+
 def test_stale_snapshots_in_a_target_are_refused(tmp_path: Path, postgres_url: str) -> None:
     case = next(case for case in CASES if case.layout == "axon")
     run(postgres_url, "old", *case.tables, *case.rows)

@@ -12,6 +12,9 @@ from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.rows import Rows
 from eventmig.stores.layouts.tables import Tables
 
+_FIRST_READ: Final = 1
+"""The lowest global position; some systems count from 0."""
+
 _SHOWN: Final = 20
 
 
@@ -22,6 +25,7 @@ def damages(
     layout = tables.layout
     yield from _not_carried(connection, layout, url)
     yield from _missing(connection, tables, rows, url)
+    yield from _too_low(connection, tables, rows, url)
     position = tables.stream_position
     previous = func.lag(position, 1, layout.stream.first - 1).over(
         partition_by=tables.keys, order_by=position
@@ -66,6 +70,25 @@ def _not_carried(connection: Connection, layout: Layout, url: str) -> Iterator[S
                 remedy="copy that table by hand afterwards (global positions change), and leave "
                 "it out of the layout (not_carried = [])",
             )
+
+
+def _too_low(
+    connection: Connection, tables: Tables, rows: Rows, url: str
+) -> Iterator[StoreDamagedError]:
+    """Positions before the first that is read."""
+    low = (
+        select(func.count())
+        .select_from(tables.source)
+        .where(*rows.ours(), tables.position < _FIRST_READ)
+    )
+    count = connection.execute(low).scalar_one()
+    if count:
+        yield StoreDamagedError(
+            f"{count} rows have a {tables.layout.position!r} below {_FIRST_READ}, where reading "
+            "begins: they would be left out",
+            where=Where(store=url),
+            remedy="describe a view of the table in which this column is one higher",
+        )
 
 
 def _missing(
