@@ -48,6 +48,10 @@ def installed(name: str) -> Path:
     """
     source = SOURCES / name
     wanted = next(file for n in (_PACKAGE, _REQUIREMENTS) if (file := source / n).exists())
+    needed = ("node", "npm") if wanted.name == _PACKAGE else ()
+    for program in needed:
+        if shutil.which(program) is None:
+            raise NotInstalledError(f"there is no {program} on this machine")
     folder = CACHE / f"{name}-{_key(wanted)}"
     CACHE.mkdir(exist_ok=True)
     with FileLock(CACHE / f"{name}.lock"):
@@ -74,9 +78,6 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _npm(folder: Path) -> None:
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            raise NotInstalledError(f"there is no {program} on this machine")
     # The packages it asks for are named in package.json; none needs a script to be installed.
     _run(
         ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts",

@@ -60,6 +60,11 @@ def history(streams: Sequence[str], *, bare: bool = False) -> list[Message]:
     return messages
 
 
+def priced(stream: str, expected: int) -> Message:
+    """One more message of a stream, as the application of the old release appends it."""
+    return message(stream, expected) | {"data": {"price": "99.00"}}
+
+
 def message(stream: str, expected: int) -> Message:
     """One more message of a stream, as the application of the new release appends it."""
     data = {"amount": "99.00"}

@@ -27,10 +27,10 @@ def in_cents(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"cents": int(Decimal(data.pop("price")) * 100)}
 
 
-def till(folder: Path, what: str, version: int, database: dict[str, object]) -> Any:
-    """Run the project on a database (Django's settings for it)."""
+def till(folder: Path, version: int, database: dict[str, object], *what: str) -> list[Any]:
+    """Run the project on a database (Django's settings for it); what each action returned."""
     done = subprocess.run(
-        [folder / "venv" / "bin" / "python", "-c", f"import till; till.main({what!r})"],
+        [folder / "venv" / "bin" / "python", "-c", f"import till; till.main(*{what!r})"],
         cwd=folder,
         env=os.environ | {"VERSION": str(version), "DATABASE": json.dumps(database)},
         capture_output=True,
@@ -39,7 +39,7 @@ def till(folder: Path, what: str, version: int, database: dict[str, object]) -> 
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return list(map(json.loads, done.stdout.splitlines()))
 
 
 def on_sqlite(file: Path) -> dict[str, object]:
@@ -63,15 +63,13 @@ def migrate_and_read_back(
 ) -> None:
     """Write with the library, migrate, and have it read and append, in both applications."""
     old, new = databases
-    till(folder, "migrate", 1, old)
-    till(folder, "write", 1, old)
-    before = till(folder, "read", 1, old)
+    *_, before = till(folder, 1, old, "migrate", "write", "read")
     looked = commands.inspect(Project.open(), stores[0])
     assert (looked.layout, looked.events, looked.streams) == ("eventsourcing-django", 72, 16)
     assert looked.refused == ()
     assert looked.snapshots == (("snapshots", 1),)
 
-    till(folder, "migrate", 2, new)
+    till(folder, 2, new, "migrate")
     source, target = (
         f"{url}{'&' if '?' in url else '?'}layout=eventsourcing-django" for url in stores
     )
@@ -79,9 +77,8 @@ def migrate_and_read_back(
     report = commands.upcast(moved)
     assert report.ready
     assert (report.job.tally.copied, report.job.tally.upcast) == (16, 56)
-    assert till(folder, "read", 2, new) == before
-    assert till(folder, "read", 1, old) == before
-    assert till(folder, "add", 2, new) == [[73, 1], [74, 1]]
+    assert till(folder, 2, new, "read", "add") == [before, [[73, 1], [74, 1]]]
+    assert till(folder, 1, old, "read") == [before]
 
 
 def test_it_reads_and_appends_in_a_migrated_file(

@@ -15,7 +15,16 @@ import pytest
 from eventmig import commands
 from eventmig.project import Project
 from tests.acceptance.support import project
-from tests.layouts.carts import REGISTRY, Library, followed, history, message, migrated, server
+from tests.layouts.carts import (
+    REGISTRY,
+    Library,
+    followed,
+    history,
+    message,
+    migrated,
+    priced,
+    server,
+)
 from tests.postgres import Server
 
 CARTS = [f"cart-{n}" for n in range(1, 5)]
@@ -43,32 +52,38 @@ def wal(file: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("place", ["table=event_v2", "schema=v2"])
+@pytest.mark.parametrize("place", ["table=event_v2", "schema=v2", "table=event_v2 of text ids"])
 def test_castore_reads_and_appends(
     tmp_path: Path, owner: Callable[[str], Path], postgres_url: str, place: str
 ) -> None:
-    folder, found = owner("castore"), server(postgres_url)
-    old = Library(folder, **found)
+    found = server(postgres_url)
+    if text_ids := place.endswith("ids"):
+        found |= {"TEXT_IDS": "1"}
+    there = {"TABLE": "event_v2"}
+    if place.startswith("schema"):
+        there = {"DATABASE_URL": f"{found['DATABASE_URL']}?search_path=v2"}
+    folder = owner("castore")
+    old, new = Library(folder, **found), Library(folder, **found | there)
+    streams = [f"CART-my-cart-{n}" for n in range(1, 5)] if text_ids else CASTORE_CARTS
     old.make()
-    assert "refused" not in old.append(history(CASTORE_CARTS, bare=True))
+    assert "refused" not in old.append(history(streams, bare=True))
     before, _ = old.read()
     looked = commands.inspect(Project.open(), postgres_url)
     assert (looked.layout, looked.events, looked.refused) == ("castore", 40, ())
 
+    if text_ids:  # the table that a job makes holds UUIDs
+        new.make()
     source = layout(postgres_url, "castore")
-    moved = project(tmp_path, REGISTRY, source=source, target=f"{source}&{place}", batch_size=SOME)
+    target = f"{source}&{place.split()[0]}"
+    moved = project(tmp_path, REGISTRY, source=source, target=target, batch_size=SOME)
     report = commands.upcast(moved)
     assert report.ready
     assert min(report.job.tally.copied, report.job.tally.upcast, report.job.tally.dropped) > 0
 
-    there = {"TABLE": "event_v2"}
-    if place.startswith("schema"):
-        there = {"DATABASE_URL": f"{found['DATABASE_URL']}?search_path=v2"}
-    new = Library(folder, **found | there)
     after, _ = new.read()
     assert after == migrated(before)
     assert old.read()[0] == before
-    cart = CASTORE_CARTS[0]
+    cart = streams[0]
     last = len(after[cart])
     assert new.append([message(cart, last), message(cart, last)]) == [last + 1, "refused"]
     assert new.read()[0][cart][-1]["data"] == {"amount": "99.00"}
@@ -96,6 +111,9 @@ def test_emmett_on_postgresql_reads_follows_and_appends(
         source, target = (layout(url, "emmett") for url in (postgres_url, other))
         moved = project(tmp_path, REGISTRY, source=source, target=target, batch_size=SOME)
         assert commands.upcast(moved).ready
+        old.append([priced("cart-5", 0), priced("cart-1", len(before["cart-1"]))])
+        before, order = old.read()
+        assert commands.upcast(moved).job.tally.read == 42
 
         after, seen = new.read()
         assert (after, seen) == (migrated(before), followed(order))

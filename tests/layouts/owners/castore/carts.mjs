@@ -15,7 +15,8 @@ const carts = new EventStore({
 
 const actions = {
   make: async () => {
-    await PostgresEventStorageAdapter.createEventTable({ connectionString, tableName });
+    const aggregateId = process.env.TEXT_IDS ? { type: "VARCHAR", length: 64 } : { type: "UUID" };
+    await PostgresEventStorageAdapter.createEventTable({ connectionString, tableName, aggregateId });
   },
 
   append: async () => {

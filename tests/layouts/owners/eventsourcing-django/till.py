@@ -115,6 +115,7 @@ def add() -> list[object]:
     return out
 
 
-def main(what: str) -> None:
-    """Run one of these; prints what it returns as JSON."""
-    print(json.dumps(globals()[what]()))
+def main(*what: str) -> None:
+    """Run these in turn; prints what each returns, as a line of JSON."""
+    for name in what:
+        print(json.dumps(globals()[name]()))
