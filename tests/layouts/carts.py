@@ -22,6 +22,9 @@ Streams: TypeAlias = dict[str, list[Message]]
 Order: TypeAlias = list[list[Any]]
 """Stream, position in it and type of each message."""
 
+_TRY_AGAIN = 75  # what a program ends with where its library was refused for a moment
+_TRIES = 20
+
 STEPS = [
     upcaster("Added", 1, ops.rename("price", "amount")),
     drop_event("Seen", 1, why="nobody reads it"),
@@ -121,16 +124,19 @@ class Library:
         return found["streams"], found["order"]
 
     def _run(self, what: str, given: Sequence[Message] = (), **variables: str) -> Any:
-        done = subprocess.run(
-            ["node", "carts.mjs", what],
-            cwd=self._folder,
-            env=os.environ | self._variables | variables,
-            input=json.dumps(list(given)),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        for _ in range(_TRIES):
+            done = subprocess.run(
+                ["node", "carts.mjs", what],
+                cwd=self._folder,
+                env=os.environ | self._variables | variables,
+                input=json.dumps(list(given)),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+            if done.returncode != _TRY_AGAIN:
+                break
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

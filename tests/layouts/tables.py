@@ -330,7 +330,7 @@ CASES: Final = (
         first=0,
     ),
 )
-"""Every preset for PostgreSQL whose owner does not read it back in other tests."""
+"""Presets for PostgreSQL: those whose owner cannot run in tests, or not everywhere."""
 
 SQL_STREAM_STORE: Final = (
     """CREATE TABLE streams (id char(42) NOT NULL, id_original varchar(1000) NOT NULL,

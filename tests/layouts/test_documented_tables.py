@@ -1,7 +1,7 @@
 """Each preset on tables as its system documents them, in our own words.
 
-Their libraries are not here: nobody but these checks reads the result back. What the owners
-rely on is looked at in SQL: positions, heads, where the version is, the next append.
+What the owners rely on is looked at in SQL: positions, heads, where the version is, the next
+append. Of some of them nobody but these checks reads the result back; others do in `test_owner…`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Message DB: a history its own functions wrote, beside itself and in another database.
 
 Message DB's SQL is not part of this repository: the documented table stands in for it, and
-the rules its functions rely on are checked here.
+the rules its functions rely on are checked here. `test_owner_message_db` runs its functions.
 """
 
 from __future__ import annotations

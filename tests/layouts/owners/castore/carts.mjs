@@ -52,7 +52,5 @@ const actions = {
   },
 };
 
-for (const what of process.argv.slice(2)) {
-  console.log(JSON.stringify((await actions[what]()) ?? null));
-}
+console.log(JSON.stringify((await actions[process.argv[2]]()) ?? null));
 process.exit();
