@@ -29,21 +29,28 @@ NewData = Callable[[Event], bytes]
 """One event to its new data, validated."""
 
 
+Many = Callable[[Sequence[bytes]], list[bytes]]
+"""Several events' data to their new data, validated."""
+
+
 class Simple(NamedTuple):
     """A chain that leaves one event one event: where it ends, and its new data.
 
     `new_data` is None where the event stays as it is. `from_data` is the same from the
     data alone, where the chain looks at nothing else, else None; it raises anything. So do
-    `from_many`, which is `from_data` for several events, and `from_few`, which gives what it
-    makes of up to `codec.AT_ONCE` events as lines, each ended by a newline (None: it cannot).
+    `from_many`, which is `from_data` for several events; `from_few`, which gives what it
+    makes of up to `codec.AT_ONCE` events as lines, each ended by a newline (None: it cannot);
+    and `from_sound`, which is `from_many` for data known to be JSON in UTF-8, on one line, with
+    no key twice in an object: of such data it may keep the spaces.
     """
 
     type: str
     schema_version: int
     new_data: NewData | None
     from_data: Callable[[bytes], bytes] | None = None
-    from_many: Callable[[Sequence[bytes]], list[bytes]] | None = None
+    from_many: Many | None = None
     from_few: RewriteMany | None = None
+    from_sound: Many | None = None
 
 
 class Chains:
@@ -140,27 +147,12 @@ class Chains:
 
         if reads_event(ops):
             return Simple(*end, new_data)
-        rewrite_many = compile_many(ops)
         validate_lines = schema.parse_lines if schema else _accept
-
-        def from_few(data: Sequence[bytes]) -> bytes | None:
-            lines = rewrite_many(data)
-            if lines is not None:
-                validate_lines(lines)
-            return lines
-
-        def from_many(data: Sequence[bytes]) -> list[bytes]:
-            made: list[bytes] = []
-            for start in range(0, len(data), codec.AT_ONCE):
-                some = data[start : start + codec.AT_ONCE]
-                lines = from_few(some)
-                if lines is None:
-                    made += map(from_data, some)
-                else:
-                    made += lines.split(b"\n")[:-1]
-            return made
-
-        return Simple(*end, new_data, from_data, from_many, from_few)
+        from_few = _checked(compile_many(ops), validate_lines)
+        sound = _checked(compile_many(ops, sound=True), validate_lines)
+        from_many = _at_once(from_few, from_data)
+        from_sound = _at_once(sound, lambda data: from_data(codec.compact(data)))
+        return Simple(*end, new_data, from_data, from_many, from_few, from_sound)
 
     def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
         rewrite = compile_ops(ops) if ops else _same
@@ -224,6 +216,28 @@ class Chains:
             raise error
         path = self.goal.path((event.type, event.schema_version))
         raise failed(event, path[-1] if path else None, error) from error
+
+
+def _checked(rewrite: RewriteMany, validate: Callable[[bytes], object]) -> RewriteMany:
+    def few(data: Sequence[bytes]) -> bytes | None:
+        lines = rewrite(data)
+        if lines is not None:
+            validate(lines)
+        return lines
+
+    return few
+
+
+def _at_once(few: RewriteMany, one: Callable[[bytes], bytes]) -> Many:
+    def many(data: Sequence[bytes]) -> list[bytes]:
+        made: list[bytes] = []
+        for start in range(0, len(data), codec.AT_ONCE):
+            some = data[start : start + codec.AT_ONCE]
+            lines = few(some)
+            made += map(one, some) if lines is None else lines.split(b"\n")[:-1]
+        return made
+
+    return many
 
 
 class _NoEvent:

@@ -133,6 +133,11 @@ def _refuse_lone_surrogates(text: str, value: Value) -> None:
         ) from error
 
 
+def compact(data: bytes) -> bytes:
+    """JSON text without the spaces between its tokens."""
+    return _format(data, indent=-1)
+
+
 def decode(data: bytes | Raw) -> Value:
     """Bytes to a value, exactly; raises `CodecError` where they are no JSON.
 

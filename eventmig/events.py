@@ -143,18 +143,58 @@ class Columns(NamedTuple):
         return [Event(0, *row) for row in rows]
 
 
-class Kept(NamedTuple):
-    """A run of source events that each stay one event at the same place of the same stream.
+class Group(NamedTuple):
+    """The events of one type and schema version in a stretch of the global order.
 
-    Column by column what is new of them: data is None where it stays as it is stored. Their
-    global positions are `first` and those that follow it, without a hole. Id, place, metadata
-    and time stay, so a target that can look into the source need not be given them.
+    `positions` (global ones) and `data` belong together by index, in any order; both are
+    empty where they were not asked for, and `events` says how many there are.
+    """
+
+    type: str
+    schema_version: int
+    events: int
+    positions: Sequence[int]
+    data: Sequence[bytes]
+
+
+class Stretch(NamedTuple):
+    """Successive events, at least one, by type and schema version.
+
+    `first` and `last` are the global positions of the first and the last; there may be holes
+    between. `sound`: the data is JSON in UTF-8, on one line, with no key twice in an object.
     """
 
     first: int
-    types: Sequence[str]
-    schema_versions: Sequence[int]
-    data: Sequence[bytes | None]
+    last: int
+    groups: Sequence[Group]
+    sound: bool
+
+
+class Renewed(NamedTuple):
+    """What becomes of the events of one type and schema version, where their data changes.
+
+    `positions` are their global ones in the source, and belong to `data` by index.
+    """
+
+    source: tuple[str, int]
+    target: tuple[str, int]
+    positions: Sequence[int]
+    data: Sequence[bytes]
+
+
+class Kept(NamedTuple):
+    """A run of source events that each stay one event at the same place of the same stream.
+
+    `first` and `last` are their first and last global positions in the source, `events` is how
+    many there are. What is new of them is in `renewed`; those of other types and versions
+    stay as they are stored, and of all of them id, place, metadata and time do. So a
+    target that can look into the source need not be given them.
+    """
+
+    first: int
+    last: int
+    events: int
+    renewed: Sequence[Renewed]
 
 
 class NewEvent(NamedTuple):

@@ -6,7 +6,7 @@ TypedDict), a pydantic model, or a JSON Schema given as a mapping. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -138,6 +138,17 @@ class EventSchema:
 
             return one_by_one
         return msgspec.json.Decoder(self.model).decode_lines
+
+    def parse_many(self, data: Sequence[bytes]) -> None:
+        """`parse` for several events' data, whatever its spelling."""
+        for start in range(0, len(data), codec.AT_ONCE):
+            some = data[start : start + codec.AT_ONCE]
+            lines = b"\n".join((*some, b""))
+            if lines.count(b"\n") == len(some):
+                self.parse_lines(lines)
+            else:
+                for text in some:
+                    self.parse(text)
 
     @cached_property
     def decode(self) -> Callable[[bytes], Any]:

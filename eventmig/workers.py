@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
+_kept_decoder = msgspec.msgpack.Decoder(Kept)
 _verification_decoder = msgspec.msgpack.Decoder(Verification)
 _hashed_decoder = msgspec.msgpack.Decoder(Hashed)
 
@@ -120,7 +121,7 @@ def _packed(made: Transformed) -> tuple[bytes, bytes]:
 def _unpacked(small: tuple[Any, ...], packed: bytes) -> Transformed:
     until, tally, merged, failed, kept_bytes = small
     if merged is None:
-        kept = Kept._make(_decoder.decode(packed))
+        kept = _kept_decoder.decode(packed)
         return Transformed(until=until, tally=Tally(**tally), kept=kept, kept_bytes=kept_bytes)
     streams, *others, origin_streams, positions, ordinals, globals_ = _decoder.decode(packed)
     several = {n: tuple(Origin(*o) for o in origins) for n, origins in merged.items()}

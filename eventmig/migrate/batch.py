@@ -5,16 +5,27 @@ the streams that stream steps need.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from eventmig.chains import Simple
 from eventmig.drafts import Draft
 from eventmig.errors import UpcastError, Where
-from eventmig.events import Columns, Event, Kept, Origin, Page, part_id
+from eventmig.events import (
+    Columns,
+    Event,
+    Group,
+    Kept,
+    Origin,
+    Page,
+    Renewed,
+    Stretch,
+    part_id,
+)
 from eventmig.goal import place_of
 from eventmig.migrate.ahead import one_ahead
 from eventmig.migrate.tally import Fate, Tally
-from eventmig.stores.base import Capability, DataRow, EventReader
+from eventmig.stores.base import Capability, DataRow, EventReader, GroupingReader
 from eventmig.transform import Pipeline, StreamCache
 
 
@@ -75,6 +86,7 @@ class Transformer:
         self._same_stream = not pipeline.routes and pipeline.naming == "{stream}"
         self._tried: dict[tuple[str, int], int] = {}
         self._simple_ones: dict[tuple[str, int], Simple] = {}
+        self._unchanged: set[tuple[str, int]] = set()
         self._keeping = keeping and keep_source_ids and self._same_stream and not self._stepped
 
     def all(
@@ -94,47 +106,59 @@ class Transformer:
         self, source: EventReader, after: int, until: int, batch_size: int
     ) -> Generator[Transformed, None, int]:
         """Batches by their data alone, up to the first that needs more, and that one."""
-        for rows in source.read_data(after=after, until=until, batch_size=batch_size):
-            last = rows[-1][0]
-            made = self._kept(rows)
-            if made is not None:
-                yield made
-            else:
-                for page in source.read_pages(after=after, until=last, batch_size=batch_size):
-                    yield self.page(page)
-                if not self._keeping:
-                    return last
-            after = last
+        with closing(self._stretches(source, after, until, batch_size)) as stretches:
+            for stretch in stretches:
+                made = self._kept(stretch)
+                if made is not None:
+                    yield made
+                else:
+                    for page in source.read_pages(
+                        after=after, until=stretch.last, batch_size=batch_size
+                    ):
+                        yield self.page(page)
+                    if not self._keeping:
+                        return stretch.last
+                after = stretch.last
         return until
 
-    def _kept(self, rows: list[DataRow]) -> Transformed | None:
+    def _stretches(
+        self, source: EventReader, after: int, until: int, batch_size: int
+    ) -> Generator[Stretch, None, None]:
+        if isinstance(source, GroupingReader):
+            grouped = source.read_grouped(
+                after=after, until=until, batch_size=batch_size, without=self._unchanged
+            )
+            yield from one_ahead(grouped)
+        else:
+            rows = source.read_data(after=after, until=until, batch_size=batch_size)
+            yield from map(_stretch, rows)
+
+    def _kept(self, stretch: Stretch) -> Transformed | None:
         """Events that each stay one at its place, from their data alone; else None."""
-        positions, types, versions, data = zip(*rows, strict=True)
-        if positions[-1] - positions[0] != len(rows) - 1:
-            self._keeping = False
-            return None
-        try:
-            chains = list(map(self._simple_ones.__getitem__, zip(types, versions, strict=True)))
-        except KeyError:
-            return None
-        types, versions, changes, _, from_many, _ = zip(*chains, strict=True)
-        copied = changes.count(None)
-        if from_many.count(None) != copied:
-            self._keeping = False
-            return None
-        new: list[bytes | None] = [None] * len(rows)
-        try:
-            for at, made in _new_data(from_many, data):
-                new[at] = made
-        except Exception:  # noqa: BLE001 - event by event it is found out, told, or set aside
-            return None
-        count = len(rows)
-        return Transformed(
-            until=positions[-1],
-            tally=Tally(read=count, copied=copied, upcast=count - copied, written=count),
-            kept=Kept(positions[0], types, versions, new),
-            kept_bytes=sum(map(len, data)),
-        )
+        tally = Tally()
+        renewed: list[Renewed] = []
+        for type_, version, count, positions, data in stretch.groups:
+            chain = self._simple_ones.get((type_, version))
+            if chain is None:
+                return None
+            tally.read += count
+            if chain.new_data is None:
+                tally.copied += count
+                continue
+            change = chain.from_sound if stretch.sound else chain.from_many
+            if change is None:
+                self._keeping = False
+                return None
+            try:
+                new = change(data)
+            except Exception:  # noqa: BLE001 - event by event it is found out, told, or set aside
+                return None
+            tally.upcast += count
+            renewed.append(Renewed((type_, version), chain[:2], positions, new))
+        tally.written = tally.read
+        kept = Kept(stretch.first, stretch.last, tally.read, renewed)
+        size = sum(sum(map(len, group.data)) for group in stretch.groups)
+        return Transformed(until=stretch.last, tally=tally, kept=kept, kept_bytes=size)
 
     def page(self, page: Page) -> Transformed:
         """What one page becomes; raises `UpcastError` unless failures are set aside."""
@@ -153,7 +177,7 @@ class Transformer:
         try:
             kinds = zip(page.types, page.schema_versions, strict=True)
             chains = list(map(self._simple_ones.__getitem__, kinds))
-            types, versions, changes, _, from_many, _ = zip(*chains, strict=True)
+            types, versions, changes, _, from_many, *_ = zip(*chains, strict=True)
             copied = changes.count(None)
             if from_many.count(None) == copied:
                 data = list(page.data)
@@ -212,6 +236,8 @@ class Transformer:
             self._try_twice(event)
         elif isinstance(chain, Simple):
             self._simple_ones[version] = chain
+            if chain.new_data is None:
+                self._unchanged.add(version)
         if self._stepped and self._pipeline.needs_stream(stream):
             drafts, became = self._streams.due(event)
             made = self._placeless(drafts)
@@ -302,6 +328,22 @@ class Transformer:
     def _path(self, event: Event) -> str:
         path = self._pipeline.chains.goal.path((event.type, event.schema_version))
         return ", ".join(step.name for step in path)
+
+
+def _stretch(rows: Sequence[DataRow]) -> Stretch:
+    groups: dict[tuple[str, int], tuple[list[int], list[bytes]]] = {}
+    for position, type_, version, data in rows:
+        found = groups.get((type_, version))
+        if found is None:
+            found = groups[type_, version] = ([], [])
+        found[0].append(position)
+        found[1].append(data)
+    return Stretch(
+        rows[0][0],
+        rows[-1][0],
+        [Group(*version, len(data), at, data) for version, (at, data) in groups.items()],
+        sound=False,
+    )
 
 
 def _new_data(

@@ -233,11 +233,15 @@ class UpcastJob:
         after, until = self.job.source_position, self.job.source_until
         if after < until:
             make = self._transforming or self._in_process
-            batches = make(after, until, settled, self._keeping())
+            in_place = self._in_place()
+            batches = make(after, until, settled, in_place and self._target_keeps())
             if self._transforming is None and self._by_a_server():
                 batches = one_ahead(batches)
             for made in batches:
-                self._commit_batch(lambda tx, made=made: self._write(tx, made))  # type: ignore[misc]
+                stays = in_place and self.job.tally.even
+                self._commit_batch(
+                    lambda tx, made=made, stays=stays: self._write(tx, made, in_place=stays)  # type: ignore[misc]
+                )
                 self.copied_bytes += made.data_bytes
                 yield self.job.tally.read
 
@@ -251,7 +255,7 @@ class UpcastJob:
         A batch that cannot is read from the source, and written to its own places: those
         of its events in the source, for all stayed there so far.
         """
-        if self._had_windows():  # applications have appended to the target since
+        if not self._in_place():
             return
         until = self.job.source_until
         transformer = self.transformer(settled, self.job.source_position)
@@ -286,7 +290,7 @@ class UpcastJob:
             tx = cast(PushingTransaction, any_tx)
             after = turn.wait_for_place()
             extent = tx.extent(after=after, until=self.job.source_until, limit=self._batch_size)
-            before = tx.take_positions(extent)
+            before = tx.take_positions(after, extent)
             turn.placed(extent.until)
             tally = pusher.take(tx, after, extent, before)
             turn.wait_to_commit()
@@ -300,18 +304,19 @@ class UpcastJob:
         self.job = job
         failpoints.reached("batch: after")
 
-    def _keeping(self) -> bool:
-        return (
-            self.job.tally.even
-            and self._source.first_position == self._target.first_position
-            and isinstance(self._target, KeepingTarget)
-            and self._target.keeps(self._source)
-            and not self._had_windows()
-        )
+    def _target_keeps(self) -> bool:
+        return isinstance(self._target, KeepingTarget) and self._target.keeps(self._source)
 
-    def _had_windows(self) -> bool:
-        with self._target.reading() as connection:
-            return bool(ledger.windows(connection, self.job))
+    def _in_place(self) -> bool:
+        """Whether every source event has so far stayed one event at its place of its stream."""
+        pipeline = self._pipeline
+        if pipeline.routes or pipeline.stream_steps or pipeline.naming != "{stream}":
+            return False
+        if not self.job.tally.even or self._source.first_position != self._target.first_position:
+            return False
+        with self._target.reading() as connection:  # applications may have appended to the target
+            began = ledger.began_after(connection, self.job)
+            return began == 0 and not ledger.windows(connection, self.job)
 
     def _in_process(
         self, after: int, until: int, settled: int, keeping: bool

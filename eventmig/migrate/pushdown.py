@@ -81,8 +81,8 @@ class Pusher:
         """
         changes, values = self._changes(tuple(extent.counts))
         tx.append_pushed(after, extent, before, changes, values)
-        self._validate(tx, before, changes)
         count = sum(extent.counts.values())
+        self._validate(tx, before, before + count, changes)
         copied = sum(
             extent.counts[change.source] for change in changes if self._goal.arrived(change.source)
         )
@@ -109,18 +109,20 @@ class Pusher:
             found = self._known[versions] = changes, sql.values
         return found
 
-    def _validate(self, tx: PushingTransaction, before: int, changes: list[Change]) -> None:
+    def _validate(
+        self, tx: PushingTransaction, before: int, last: int, changes: list[Change]
+    ) -> None:
         """What the Python way validates, on what is stored."""
-        checks: dict[Version, Callable[[bytes], object]] = {}
+        checks: dict[Version, Callable[[Sequence[bytes]], object]] = {}
         for change in changes:
             if self._goal.arrived(change.source):
                 continue
             schema = self._goal.schemas.get(change.target)
             if schema is not None:
-                checks[change.target] = schema.parse
+                checks[change.target] = schema.parse_many
             elif not self._checks_text and change.data is not None:
-                checks[change.target] = bytes.decode
-        for type_, version, data in tx.pushed_data(before, checks) if checks else ():
+                checks[change.target] = _decode
+        for type_, version, data in tx.pushed_data(before, last, checks) if checks else ():
             try:
                 checks[type_, version](data)
             except Exception as error:
@@ -157,10 +159,13 @@ def pusher_for(
     if not reason and isinstance(target, PushingTarget):
         pusher = Pusher(pipeline.chains.goal, target, targets)
         try:
-            pusher.check((c.type, c.schema_version) for c in source.type_counts())
-        except NotPushedError as error:
-            reason = str(error)
-        else:
+            pusher.check(pipeline.chains.goal.steps)
+        except NotPushedError:  # does the source hold any of those? it takes a look at all of it
+            try:
+                pusher.check((c.type, c.schema_version) for c in source.type_counts())
+            except NotPushedError as error:
+                reason = str(error)
+        if not reason:
             return pusher
     if mode is Pushdown.ALWAYS:
         raise JobError(
@@ -194,6 +199,11 @@ def _why_not(mode: Pushdown, source: EventReader, target: JobTarget, pipeline: P
     if source.first_position != target.first_position:
         return "source and target count streams from different numbers"
     return target.why_not_pushed(source)
+
+
+def _decode(data: Sequence[bytes]) -> None:
+    for text in data:
+        text.decode()
 
 
 def _name(version: Version) -> str:

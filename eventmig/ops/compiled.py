@@ -61,9 +61,9 @@ def compile_ops(ops: tuple[Op, ...]) -> Rewrite:
     return fuse(ops, rewrite, _edit)
 
 
-def compile_many(ops: tuple[Op, ...]) -> RewriteMany:
-    """The same for several events at once, whose ops see the data alone."""
-    return fuse_many(ops, _edit)
+def compile_many(ops: tuple[Op, ...], *, sound: bool = False) -> RewriteMany:
+    """The same for several events at once, whose ops see the data alone; `sound` as in `fused`."""
+    return fuse_many(ops, _edit, sound=sound)
 
 
 def _edits(ops: tuple[Op, ...]) -> tuple[Edit, ...]:

@@ -23,6 +23,7 @@ from eventmig.events import (
     NewEvent,
     Page,
     StreamHead,
+    Stretch,
     TypeCount,
 )
 
@@ -287,6 +288,26 @@ class KeepingTarget(Protocol):
         """Whether `append_kept` works with this source from now on. Changes nothing stored.
 
         Call it between transactions.
+        """
+        ...
+
+
+@runtime_checkable
+class GroupingReader(Protocol):
+    """A store that hands out data by type and version, grouped where it is stored."""
+
+    def read_grouped(
+        self,
+        *,
+        after: int,
+        until: int,
+        batch_size: int,
+        without: Collection[tuple[str, int]],
+    ) -> Iterator[Stretch]:
+        """The events that `read_data` reads, batch by batch, those of one type together.
+
+        Of the types and versions in `without`, looked at anew for each batch, events are only
+        counted. For a source that a `KeepingTarget` keeps from.
         """
         ...
 

@@ -56,8 +56,8 @@ class PushingTransaction(TargetTransaction, Protocol):
         """The next source events: `after` exclusive, `until` inclusive, at most `limit`."""
         ...
 
-    def take_positions(self, extent: Extent) -> int:
-        """Take the global positions of a run; returns the one before its first.
+    def take_positions(self, after: int, extent: Extent) -> int:
+        """Take the global positions of the run after `after`; returns the one before its first.
 
         From then on other transactions take those that follow. Raises `NotPushedError` where
         they do not follow each other.
@@ -77,11 +77,11 @@ class PushingTransaction(TargetTransaction, Protocol):
         ...
 
     def pushed_data(
-        self, after: int, versions: Collection[Version]
-    ) -> Iterator[tuple[str, int, bytes]]:
-        """Type, schema version and data of the target's events after a global position.
+        self, after: int, until: int, versions: Collection[Version]
+    ) -> Iterator[tuple[str, int, Sequence[bytes]]]:
+        """Data of the target's events: `after` exclusive, `until` inclusive, by type and version.
 
-        Of these versions only, as the target holds them now.
+        Of these versions only, as the target holds them now; some at a time, in any order.
         """
         ...
 
@@ -107,10 +107,10 @@ class PushingTarget(Protocol):
         ...
 
 
-def cases(changes: Sequence[Change]) -> tuple[str, str, str, Values]:
+def cases(changes: Sequence[Change], *, otherwise: str = "NULL") -> tuple[str, str, str, Values]:
     """New type, version and data of an event `e` as SQL, and the parameters.
 
-    The data is NULL for an event of a version that `changes` does not name.
+    The data is `otherwise` for an event of a version that `changes` does not name.
     """
     values: dict[str, str | int] = {}
     types, versions, data = [], [], []
@@ -125,6 +125,6 @@ def cases(changes: Sequence[Change]) -> tuple[str, str, str, Values]:
     return (
         f"CASE {' '.join(types)} ELSE e.type END" if types else "e.type",
         f"CASE {' '.join(versions)} ELSE e.schema_version END" if versions else "e.schema_version",
-        f"CASE {' '.join(data)} END",
+        f"CASE {' '.join(data)} ELSE {otherwise} END" if data else otherwise,
         values,
     )

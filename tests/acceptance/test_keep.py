@@ -16,8 +16,12 @@ from hypothesis import strategies as st
 from eventmig import Registry, commands, data_upcaster, drop_event, ops, upcaster
 from eventmig.errors import DuplicateIdError, UpcastError
 from eventmig.events import Event
+from eventmig.migrate import ledger
+from eventmig.migrate.job import Setting, UpcastJob
+from eventmig.stores.open import open_store
 from eventmig.stores.sqlite.keep import Keeper
 from eventmig.stores.sqlite.store import SqliteStore
+from eventmig.transform import Pipeline
 from tests.acceptance.support import contents, event, fill, project, read, sql, url
 
 METADATA = [None, b"{}", '{"é": "\u2028"}'.encode()]
@@ -44,7 +48,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     copy = Keeper.copy
 
     def counting(self: Keeper, run: Any, before: int) -> int:
-        counts.append(len(run.types))
+        counts.append(run.events)
         return copy(self, run, before)
 
     monkeypatch.setattr(Keeper, "copy", counting)
@@ -160,6 +164,42 @@ def test_a_doubled_id_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(DuplicateIdError, match=later[15].id):
         run(tmp_path, registry(), batch_size=10)
+
+
+def test_a_copy_that_begins_later_keeps_no_places(tmp_path: Path, kept: list[int]) -> None:
+    """As the way back does, where the two sides count a stream differently."""
+    fill(tmp_path / "source.db", [opened(n) for n in range(50)])
+    fill(tmp_path / "target.db", [opened(n) for n in range(5)])
+    about = {"release": "2", "steps_done": (), "naming": "{stream}", "registry_fingerprint": ""}
+    with (
+        open_store(url(tmp_path / "source.db")) as source,
+        open_store(url(tmp_path / "target.db"), mode="write") as target,
+        target.lock(),
+    ):
+        names = {"source": "", "source_identity": source.identity()}
+        with target.begin() as tx:
+            ledger.create(tx.connection)
+            job = ledger.begin_job(
+                tx.connection, namespace="", source_until=10, target_position=5, **about, **names
+            )
+            back = ledger.begin_back(
+                tx.connection,
+                job,
+                source_identity=source.identity(),
+                source_position=10,
+                target_position=5,
+            )
+        setting = Setting(source_name="", **about)
+        copier = UpcastJob(source, target, pipeline_of(tmp_path), setting, batch_size=10)
+        copier.adopt(back)
+        copier.follow(50)
+    assert kept == []
+    assert [e.stream_position for e in read(tmp_path / "target.db")] == list(range(1, 46))
+
+
+def pipeline_of(folder: Path) -> Pipeline:
+    its = project(folder, registry())
+    return its.registry.at(its.release(None))
 
 
 def test_the_source_stays_as_it_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,25 @@ def test_many_at_once_mean_what_one_by_one_means(
     if lines is not None:
         rewrite = compile_ops(program)
         assert lines.split(b"\n") == [*(rewrite(one, EVENT) for one in stored), b""]
+
+
+@given(
+    with_data(most=3), st.lists(st.sampled_from([b"1.10", b'"\xc3\xa9"', b"[1,{}]"]), min_size=1)
+)
+@settings(max_examples=500)
+def test_sound_data_may_have_spaces(example: tuple[Program, Value], others: list[bytes]) -> None:
+    """As `jsonb` spells it; then the result may have some, too."""
+    program, before = example
+    assert isinstance(before, dict)
+    comma = b"," if before else b""
+    compact = [b'{"untouched":%s%s%s' % (o, comma, codec.encode(before)[1:]) for o in others]
+    stored = [msgspec.json.format(one, indent=0) for one in compact]
+    lines = None if reads_event(program) else compile_many(program, sound=True)(stored)
+    event("one by one" if lines is None else "at once")
+    if lines is not None:
+        made = [codec.decode(line) for line in lines.split(b"\n")[:-1]]
+        expected = [run(program, codec.decode(one), EVENT) for one in compact]
+        assert [*map(codec.canonical, made)] == [*map(codec.canonical, expected)]
 
 
 @pytest.mark.parametrize(

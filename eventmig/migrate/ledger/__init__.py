@@ -6,7 +6,14 @@ together or not at all. `namespace` says which set of tables or streams of that
 database a job writes.
 """
 
-from eventmig.migrate.ledger.checkpoints import batches, checkpoint, fold, rewind, windows
+from eventmig.migrate.ledger.checkpoints import (
+    batches,
+    began_after,
+    checkpoint,
+    fold,
+    rewind,
+    windows,
+)
 from eventmig.migrate.ledger.crossings import (
     Crossed,
     announced,
@@ -54,6 +61,7 @@ __all__ = [
     "announced",
     "back_job",
     "batches",
+    "began_after",
     "begin_back",
     "begin_job",
     "checkpoint",

@@ -148,5 +148,13 @@ def windows(connection: Connection, job: Job) -> dict[int, int]:
     return {row.batch: row.passed for row in rows}
 
 
+def began_after(connection: Connection, job: Job) -> int:
+    """The source position (exclusive) from which on the job copies: 0 where it copies all."""
+    first = connection.execute(
+        select(func.min(tables.batches.c.source_after)).where(tables.batches.c.job_id == job.job_id)
+    ).scalar()
+    return job.source_position if first is None else int(first)
+
+
 def _advanced(job: Job, source_until: int, target_until: int, total: Tally) -> Job:
     return replace(job, source_position=source_until, target_position=target_until, tally=total)

@@ -54,6 +54,13 @@ def compact(text: bytes) -> bytes:
     return _format(text, indent=-1)
 
 
+def signed_zeros(data: Sequence[bytes]) -> bool:
+    """Whether `jsonb` would change one of these texts that have no key twice in an object."""
+    if _MINUS_ZERO.search(b"\n".join(data)) is None:
+        return False
+    return any(_MINUS_ZERO.search(text) and misfit(text, binary=True) for text in data)
+
+
 def changed_by_jsonb(data: Sequence[bytes], joined: bytes) -> int | None:
     """The index of the first text that `jsonb` would silently change (or refuse), or None.
 

@@ -20,7 +20,16 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from eventmig.errors import CapabilityError, StoreDamagedError, StoreError, Where
-from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
+from eventmig.events import (
+    CategoryCount,
+    Event,
+    Group,
+    Origin,
+    Page,
+    StreamHead,
+    Stretch,
+    TypeCount,
+)
 from eventmig.stores.base import Capability, DataLines, DataRow, Members
 from eventmig.stores.postgres import tail
 from eventmig.stores.postgres.check import (
@@ -171,6 +180,45 @@ class PostgresReader:
             return found
         spelled = [*map(self._spelled, found.lines.split(b"\n")[:-1]), b""]
         return found._replace(lines=b"\n".join(spelled))
+
+    def read_grouped(
+        self,
+        *,
+        after: int,
+        until: int,
+        batch_size: int,
+        without: Collection[tuple[str, int]],
+    ) -> Iterator[Stretch]:
+        """What `read_data` reads, by type and version; of those in `without`, only counts.
+
+        For tables of `jsonb` that hold streams of one release alone. A batch ends early when
+        it passes 16 MiB of data.
+        """
+        while after < until:
+            counted = tuple(without)
+            bound: dict[str, object] = {
+                "until": until,
+                "types": [type_ for type_, _ in counted],
+                "versions": [version for _, version in counted],
+            }
+            rows: list[_Row] = []
+            count = total = 0
+            while count < batch_size and total <= _PAGE_BYTES:
+                wanted = min(batch_size - count, self._rows_that_fit)
+                bound |= {"after": after, "limit": wanted}
+                found = self._rows(self._sql.read_grouped, bound)
+                rows += found
+                read = sum(row[2] for row in found)
+                count += read
+                total += sum(len(row[6] or b"") for row in found)
+                after = max((row[4] for row in found), default=after)
+                if read < wanted:
+                    break
+                mean = max(1, total // count)
+                self._rows_that_fit = max(1, min(_FETCH_ROWS, _PAGE_BYTES // mean // 4))
+            if not rows:
+                return
+            yield _stretch(rows)
 
     def read_stream(
         self, stream: str, *, first: int | None = None, last: int | None = None
@@ -583,6 +631,21 @@ def _of_jsonb(members: Members) -> Members:
         for kind, names in dict(members).items()
         if _storable(kind[0]) and all(map(_storable, names))
     }
+
+
+def _stretch(rows: Sequence[_Row]) -> Stretch:
+    """Groups of successive reads as one."""
+    groups: dict[tuple[str, int], Group] = {}
+    for type_, version, count, _, _, positions, lines in rows:
+        data = [] if lines is None else lines.split(b"\n")
+        before = groups.get((type_, version))
+        if before is not None:
+            count += before.events
+            positions = [*before.positions, *(positions or ())]
+            data = [*before.data, *data]
+        groups[type_, version] = Group(type_, version, count, positions or [], data)
+    first, last = min(row[3] for row in rows), max(row[4] for row in rows)
+    return Stretch(first, last, list(groups.values()), sound=True)
 
 
 def _storable(name: str) -> bool:

@@ -158,6 +158,7 @@ class Statements:
     read_data_ours: str
     read_lines: Callable[[Members], str]
     read_lines_ours: Callable[[Members], str]
+    read_grouped: str
     read_stream: str
     read_streams: str
     streams_of_names: str
@@ -288,6 +289,20 @@ def compose(tables: Tables, data: DataType) -> Statements:
         # The same, the data of each type and version as lines.
         read_lines=lines(),
         read_lines_ours=lines(f"AND {ours}"),
+        # Data by type and version; of those that nobody asks for, how many there are.
+        read_grouped=made("""SELECT e.type, e.schema_version, count(*)::bigint,
+                min(e.global_position), max(e.global_position),
+                array_agg(e.global_position) FILTER (WHERE e.wanted),
+                convert_to(string_agg(e.data::text, E'\n') FILTER (WHERE e.wanted), 'UTF8')
+            FROM (SELECT e.global_position, e.type, e.schema_version, e.data,
+                    (e.type, e.schema_version) NOT IN (SELECT w.type, w.version
+                        FROM unnest(%(types)s::text[], %(versions)s::int[]) w (type, version))
+                        AS wanted
+                FROM {events} e
+                WHERE e.global_position > %(after)s::bigint
+                    AND e.global_position <= %(until)s::bigint
+                ORDER BY e.global_position LIMIT %(limit)s::bigint) e
+            GROUP BY e.type, e.schema_version"""),
         # One page of a stream.
         read_stream=made(f"""SELECT {whole} FROM {{events}} e
             WHERE e.stream_id = (SELECT s.stream_id FROM {{streams}} s

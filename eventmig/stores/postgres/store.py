@@ -179,8 +179,13 @@ class PostgresStore(PostgresReader):
         }
         if not self._rows(_MAY_READ, names)[0][0]:
             return "the target's user may not read the source's tables"
-        self._pairing = Pairing(source._tables)
+        if self._pairing is None or self._pairing.tables is not theirs:
+            self._pairing = Pairing(theirs, source.head_position())
         return ""
+
+    def keeps(self, source: EventReader) -> bool:
+        """Whether `append_kept` works with this source: tables of the same database."""
+        return not self.why_not_pushed(source)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -18,11 +18,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateIndex, DropIndex
 
 from eventmig.errors import ConflictError, DataError, StoreDamagedError, Where
-from eventmig.events import Columns, Event
+from eventmig.events import Columns, Event, Kept
 from eventmig.stores.postgres import refusals, tail
 from eventmig.stores.postgres.check import Found, MovedError
 from eventmig.stores.postgres.copying import event_rows
-from eventmig.stores.postgres.json_fit import changed_by_jsonb, compact
+from eventmig.stores.postgres.json_fit import changed_by_jsonb, compact, signed_zeros
 from eventmig.stores.postgres.location import Location
 from eventmig.stores.postgres.pushdown import Pairing, Pusher
 from eventmig.stores.postgres.refusals import Ask
@@ -151,9 +151,49 @@ class PostgresTransaction:
         """The next events of the source that `PostgresStore.why_not_pushed` has nothing against."""
         return self._pusher().extent(after=after, until=until, limit=limit)
 
-    def take_positions(self, extent: Extent) -> int:
+    def append_kept(self, kept: Kept) -> int:
+        """Copy events of the source that `PostgresStore.keeps`, with what is new of them.
+
+        Raises as `append_copied` does, and `StoreDamagedError` where the source lost some.
+        """
+        pusher = self._pusher()
+        pusher.learn_streams(kept.first - 1, kept.last)
+        taken = self._take_positions(kept.events)
+        try:
+            if any(signed_zeros(renewed.data) for renewed in kept.renewed):
+                raise refusals.unfit(self._kept_events(kept), "jsonb", self._location.url)
+            copied = pusher.keep(kept, taken)
+        except _UNFIT as error:
+            events, url = self._kept_events(kept), self._location.url
+            said = self._location.scrubbed(str(error))
+            raise refusals.unfit(events, "jsonb", url, said) from error
+        except psycopg.errors.UniqueViolation as error:
+            events, url = self._kept_events(kept), self._location.url
+            raise refusals.taken(error, events, self._sql, self._ask, url) from error
+        if copied != kept.events:
+            raise StoreDamagedError(
+                f"{kept.events} events were read from global position {kept.first} on, and then "
+                f"{copied}",
+                where=Where(store=self._location.url, global_position=kept.first),
+                remedy="does anything but appending write to the source, or do its row security "
+                "policies hide some? the same command resumes",
+            )
+        self._cache.forget_heads()
+        self._last_global = taken[-1]
+        return self._last_global
+
+    def _kept_events(self, kept: Kept) -> list[Event]:
+        """These events as they were to be written, to say which of them was refused."""
+        events = {row[0]: Event(*row) for row in self._ask(*self._pusher().kept_events(kept))}
+        for (type_, version), positions, data in (renewed[1:] for renewed in kept.renewed):
+            for at, new in zip(positions, data, strict=True):
+                if at in events:
+                    events[at] = events[at]._replace(type=type_, schema_version=version, data=new)
+        return [event._replace(global_position=0) for event in events.values()]
+
+    def take_positions(self, after: int, extent: Extent) -> int:
         """The positions of a run, from the sequence; returns the one before its first."""
-        self._pusher().learn_streams()
+        self._pusher().learn_streams(after, extent.until)
         taken = self._take_positions(sum(extent.counts.values()))
         if not isinstance(taken, range):
             raise NotPushedError("positions of another writer stand between")
@@ -168,10 +208,10 @@ class PostgresTransaction:
         self._cache.forget_heads()
 
     def pushed_data(
-        self, after: int, versions: Collection[Version]
-    ) -> Iterator[tuple[str, int, bytes]]:
-        """What `append_pushed` wrote of these versions after a global position."""
-        return self._pusher().data(after, versions)
+        self, after: int, until: int, versions: Collection[Version]
+    ) -> Iterator[tuple[str, int, Sequence[bytes]]]:
+        """What `append_pushed` wrote of these versions at some global positions."""
+        return self._pusher().data(after, until, versions)
 
     def _pusher(self) -> Pusher:
         assert self._pairing is not None

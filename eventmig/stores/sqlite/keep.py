@@ -15,11 +15,13 @@ from typing import Final
 
 from eventmig.errors import StoreDamagedError, Where
 from eventmig.events import Event, Kept
+from eventmig.stores.pushing import Change, cases
 from eventmig.stores.sqlite.file import Location
 from eventmig.stores.sqlite.schema import Tables, quote
 
 _SOURCE: Final = "eventmig_source"
 _KEYS: Final = "temp.eventmig_keys"
+_NEW_DATA: Final = "eventmig_data(e.global_position)"
 
 
 class Keeper:
@@ -41,11 +43,10 @@ class Keeper:
         driver.execute(
             f"CREATE TEMP TABLE {_KEYS.split('.')[1]} (theirs INTEGER PRIMARY KEY, ours INTEGER)"
         )
-        for name in ("type", "schema_version", "data"):
-            driver.create_function(f"eventmig_{name}", 1, getattr(self, f"_{name}"))
+        self._new_data: dict[int, bytes] = {}
+        driver.create_function("eventmig_data", 1, self._data)
         self.location = source
         self._driver = driver
-        self._kept = Kept(0, (), (), ())
         self.keys = _KEYS
         self.source_events = their_events = f"{database}.{quote(theirs.events.name)}"
         their_streams = f"{database}.{quote(theirs.streams.name)}"
@@ -60,16 +61,11 @@ class Keeper:
         self._add_keys = f"""INSERT INTO {_KEYS}
             SELECT t.stream_id, o.stream_id FROM {their_streams} t
             CROSS JOIN {streams} o ON o.name = t.name WHERE t.stream_id IN {keys}"""
-        self._copy = f"""INSERT INTO {events} (global_position, stream_id, stream_position,
-                event_id, type, schema_version, data, metadata, recorded_at,
-                origin_stream, origin_position, origin_ordinal)
-            SELECT e.global_position + :shift, k.ours, e.stream_position, e.event_id,
-                eventmig_type(e.global_position), eventmig_schema_version(e.global_position),
-                coalesce(eventmig_data(e.global_position), e.data), e.metadata, e.recorded_at,
-                NULL, e.stream_position, 0
-            FROM {their_events} e CROSS JOIN {_KEYS} k ON k.theirs = e.stream_id
+        self._into = f"""INSERT INTO {events} (global_position, stream_id, stream_position,
+            event_id, type, schema_version, data, metadata, recorded_at,
+            origin_stream, origin_position, origin_ordinal)"""
+        self._from = f"""FROM {their_events} e CROSS JOIN {_KEYS} k ON k.theirs = e.stream_id
             WHERE {span} ORDER BY e.global_position"""
-
         self._whole = f"""SELECT s.name, e.stream_position, e.event_id, e.type, e.schema_version,
                 CAST(e.data AS BLOB), CAST(e.metadata AS BLOB), e.recorded_at
             FROM {their_events} e CROSS JOIN {their_streams} s ON s.stream_id = e.stream_id
@@ -80,19 +76,31 @@ class Keeper:
 
         Raises what the driver raises for ids or positions that are taken.
         """
-        self._kept = kept
-        count = len(kept.types)
-        span = {"first": kept.first, "last": kept.first + count - 1}
+        span = {"first": kept.first, "last": kept.last}
         self.learn_streams(**span)
-        shift = before + 1 - kept.first
-        copied = self._driver.execute(self._copy, {**span, "shift": shift}).rowcount
-        if copied != count:
+        place, shift = "e.global_position + :shift", before + 1 - kept.first
+        if kept.last - kept.first + 1 != kept.events:
+            place, shift = ":shift + row_number() OVER (ORDER BY e.global_position)", before
+        changes = [Change(r.source, r.target, _NEW_DATA) for r in kept.renewed]
+        type_, version, data, values = cases(changes, otherwise="e.data")
+        self._new_data.clear()
+        for renewed in kept.renewed:
+            self._new_data.update(zip(renewed.positions, renewed.data, strict=True))
+        copied = self._driver.execute(
+            f"""{self._into}
+            SELECT {place}, k.ours, e.stream_position, e.event_id, {type_}, {version}, {data},
+                e.metadata, e.recorded_at, NULL, e.stream_position, 0
+            {self._from}""",
+            {**values, **span, "shift": shift},
+        ).rowcount
+        if copied != kept.events:
             raise StoreDamagedError(
-                f"{count} events were read from global position {kept.first} on, and then {copied}",
+                f"{kept.events} events were read from global position {kept.first} on, and then "
+                f"{copied}",
                 where=Where(store=self.location.url, global_position=kept.first),
                 remedy="does anything but appending write to the source? the same command resumes",
             )
-        return before + count
+        return before + copied
 
     def learn_streams(self, first: int, last: int) -> None:
         """Know the keys of the streams of these source events; new streams are added."""
@@ -104,16 +112,9 @@ class Keeper:
 
     def events(self, kept: Kept) -> list[Event]:
         """The same events as whole ones, to say which of them was refused."""
-        last = kept.first + len(kept.types) - 1
-        rows = self._driver.execute(self._whole, {"first": kept.first, "last": last})
+        rows = self._driver.execute(self._whole, {"first": kept.first, "last": kept.last})
         return [Event(0, *row) for row in rows]
 
-    def _type(self, global_position: int) -> str:
-        return self._kept.types[global_position - self._kept.first]
-
-    def _schema_version(self, global_position: int) -> int:
-        return self._kept.schema_versions[global_position - self._kept.first]
-
     def _data(self, global_position: int) -> str | None:
-        data = self._kept.data[global_position - self._kept.first]
+        data = self._new_data.get(global_position)
         return None if data is None else data.decode()

@@ -67,13 +67,16 @@ class Pusher:
             raise NotPushedError("the source changed while it was read")
         return before + copied
 
-    def data(self, after: int, versions: Collection[Version]) -> Iterator[tuple[str, int, bytes]]:
-        """Type, version and data of the target's events of these versions, some at a time."""
-        wanted = " OR ".join(["(type = ? AND schema_version = ?)"] * len(versions))
-        cursor = self._driver.execute(
-            f"""SELECT type, schema_version, CAST(data AS BLOB) FROM {self._target}
-            WHERE global_position > ? AND ({wanted})""",
-            [after, *(part for version in versions for part in version)],
-        )
-        while rows := list(islice(cursor, 1_000)):
-            yield from rows
+    def data(
+        self, after: int, until: int, versions: Collection[Version]
+    ) -> Iterator[tuple[str, int, Sequence[bytes]]]:
+        """Data of the target's events of these versions, some at a time."""
+        for type_, version in versions:
+            cursor = self._driver.execute(
+                f"""SELECT CAST(data AS BLOB) FROM {self._target}
+                WHERE global_position > ? AND global_position <= ?
+                    AND type = ? AND schema_version = ?""",
+                [after, until, type_, version],
+            )
+            while rows := list(islice(cursor, 1_000)):
+                yield type_, version, [data for (data,) in rows]

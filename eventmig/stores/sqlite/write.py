@@ -165,7 +165,7 @@ class SqliteTransaction:
         """The next events of the source that `SqliteStore.keeps`."""
         return self._pusher().extent(after=after, until=until, limit=limit)
 
-    def take_positions(self, extent: Extent) -> int:
+    def take_positions(self, after: int, extent: Extent) -> int:
         """The last global position: a run follows it."""
         return self._last_position()
 
@@ -177,10 +177,10 @@ class SqliteTransaction:
         self._cache.forget_heads()
 
     def pushed_data(
-        self, after: int, versions: Collection[Version]
-    ) -> Iterator[tuple[str, int, bytes]]:
+        self, after: int, until: int, versions: Collection[Version]
+    ) -> Iterator[tuple[str, int, Sequence[bytes]]]:
         """What `append_pushed` wrote of these versions after a global position."""
-        return self._pusher().data(after, versions)
+        return self._pusher().data(after, until, versions)
 
     def _pusher(self) -> Pusher:
         assert self._keeper is not None
