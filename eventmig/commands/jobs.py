@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher
 from eventmig.migrate.sides import exchanged
 from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import WORTH_A_HELPER, Verification, VerifyHelper, verify_job
-from eventmig.processes import CALM
+from eventmig.processes import CALM, TURN_S
 from eventmig.project import (
     Project,
     active_job,
@@ -144,7 +145,7 @@ def upcast(
                 transforming=transforming,
                 pusher=pusher if isinstance(pusher, Pusher) else None,
             )
-            with writer.lock(), calm_collector():
+            with writer.lock(), tuned():
                 resumed = job.begin_or_resume().epoch > 1
                 was_ready = job.job.state is State.READY
                 before = job.job.source_position
@@ -171,18 +172,22 @@ def _beside(store: EventReader) -> tuple[LeftBehind, ...]:
 
 
 @contextmanager
-def calm_collector() -> Iterator[None]:
-    """Fewer runs of the garbage collector: batches hold many values and no cycles.
+def tuned() -> Iterator[None]:
+    """Fewer runs of the garbage collector, and shorter turns of threads.
 
-    Measured: a quarter of the time of decoding (docs/performance.md).
+    Batches hold many values and no cycles, and one thread waits for a server while another
+    computes. Measured: a quarter of the time of decoding, and two thirds of that of a
+    statement beside it (docs/performance.md).
     """
-    before = gc.get_threshold()
+    before, turn_s = gc.get_threshold(), sys.getswitchinterval()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*CALM)
+    sys.setswitchinterval(TURN_S)
     try:
         yield
     finally:
+        sys.setswitchinterval(turn_s)
         gc.set_threshold(*before)
         gc.unfreeze()
 
