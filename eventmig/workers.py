@@ -36,9 +36,13 @@ _hashed_decoder = msgspec.msgpack.Decoder(Hashed)
 # transforming ------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def transform_in_process(
-    project: Project,
+def transforming_process(project: Project) -> Child:
+    """A second process for `transform_in`; to be started before what it can be started beside."""
+    return Child(project, f"{__name__}:transforming")
+
+
+def transform_in(
+    child: Child,
     *,
     release: str,
     source: str,
@@ -47,10 +51,10 @@ def transform_in_process(
     keep_source_ids: bool,
     quarantine: bool,
     batch_size: int,
-) -> Iterator[Transforming]:
+) -> Transforming:
     """What yields transformed batches from a second process; the arguments are a job's own.
 
-    The process runs as long as the block; its batches can be asked for once.
+    Its batches can be asked for once.
     """
     order = {
         "release": release,
@@ -61,15 +65,14 @@ def transform_in_process(
         "quarantine": quarantine,
         "batch_size": batch_size,
     }
-    with Child(project, f"{__name__}:transforming") as child:
 
-        def make(after: int, until: int, settled: int, keeping: bool) -> Iterator[Transformed]:
-            span = {"after": after, "until": until, "settled": settled, "keeping": keeping}
-            messages = child.ask(order | span).rest()
-            for small in messages:
-                yield _unpacked(_decoder.decode(small), next(messages))
+    def make(after: int, until: int, settled: int, keeping: bool) -> Iterator[Transformed]:
+        span = {"after": after, "until": until, "settled": settled, "keeping": keeping}
+        messages = child.ask(order | span).rest()
+        for small in messages:
+            yield _unpacked(_decoder.decode(small), next(messages))
 
-        yield make
+    return make
 
 
 def transforming(project: Project, order: Order) -> Iterator[bytes]:

@@ -34,7 +34,7 @@ from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher
 from eventmig.migrate.sides import exchanged
 from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import WORTH_A_HELPER, Verification, VerifyHelper, verify_job
-from eventmig.processes import CALM, TURN_S
+from eventmig.processes import CALM, TURN_S, Child
 from eventmig.project import (
     Project,
     active_job,
@@ -47,7 +47,7 @@ from eventmig.release import Release
 from eventmig.stores.base import EventReader, JobTarget, LeftBehind, OwnerSnapshots
 from eventmig.stores.open import open_store
 from eventmig.transform import Pipeline
-from eventmig.workers import transform_in_process, verify_in_process
+from eventmig.workers import transform_in, transforming_process, verify_in_process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,30 +109,30 @@ def upcast(
         def before_copy() -> None:
             run_hook(project.config, "before_copy", about)
 
-        with (
-            _target_for(target_url, reader, on_progress, before_copy) as writer,
-            ExitStack() as stack,
-        ):
+        with ExitStack() as stack:
+            both = (workers or project.config.workers) > 1
+            child: Child | None = None
+            if both and pushdown is not Pushdown.ALWAYS and not may_push(pushdown, reader):
+                # It imports while the source is checked.
+                child = stack.enter_context(transforming_process(project))
+            writer = stack.enter_context(_target_for(target_url, reader, on_progress, before_copy))
             size = batch_size or project.config.batch_size
             setting = _setting(project, frozen, reader, pipeline)
-            both = (workers or project.config.workers) > 1
             targets = [writer]
             if both and may_push(pushdown, writer):
                 targets.append(stack.enter_context(opened(target_url, "write")))
             pusher = pusher_for(pushdown, reader, targets, pipeline)
             transforming: Transforming | None = None
             if both and not isinstance(pusher, Pusher):
-                transforming = stack.enter_context(
-                    transform_in_process(
-                        project,
-                        release=frozen.name,
-                        source=source_url,
-                        steps_done=setting.steps_done,
-                        naming=setting.naming,
-                        keep_source_ids=reader.id_scope() != writer.id_scope(),
-                        quarantine=quarantine,
-                        batch_size=size,
-                    )
+                transforming = transform_in(
+                    child or stack.enter_context(transforming_process(project)),
+                    release=frozen.name,
+                    source=source_url,
+                    steps_done=setting.steps_done,
+                    naming=setting.naming,
+                    keep_source_ids=reader.id_scope() != writer.id_scope(),
+                    quarantine=quarantine,
+                    batch_size=size,
                 )
             job = UpcastJob(
                 reader,

@@ -176,9 +176,9 @@ def pusher_for(
     return reason
 
 
-def may_push(mode: Pushdown, target: JobTarget) -> bool:
-    """Whether a second connection to this target may be of use."""
-    return mode is not Pushdown.NEVER and isinstance(target, PushingTarget) and target.pushes_faster
+def may_push(mode: Pushdown, store: EventReader) -> bool:
+    """Whether a second connection to this target, or one of its kind, may be of use."""
+    return mode is not Pushdown.NEVER and isinstance(store, PushingTarget) and store.pushes_faster
 
 
 def _why_not(mode: Pushdown, source: EventReader, target: JobTarget, pipeline: Pipeline) -> str:

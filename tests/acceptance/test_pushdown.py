@@ -380,7 +380,7 @@ def run(target, kill_at):
             os.kill(os.getpid(), signal.SIGKILL)
         return wait(*args, **kwargs)
     psycopg.Connection.wait = traced
-    report = commands.upcast(its, target=target, pushdown=commands.Pushdown.ALWAYS, workers=2)
+    report = commands.upcast(its, target=target, pushdown=commands.Pushdown(mode), workers=workers)
     os._exit(0 if report.ready and not report.pushed.through_python else 9)
 
 def forked(*arguments):
@@ -393,7 +393,7 @@ def forked(*arguments):
         os._exit(8)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-target, kill_at, code = sys.argv[1], 60, -9
+target, mode, workers, kill_at, code = *sys.argv[1:3], int(sys.argv[3]), 60, -9
 while code == -9:
     url = f"{target}&schema=at_{kill_at}"
     code = forked(url, kill_at)
@@ -404,13 +404,15 @@ while code == -9:
 """
 
 
+@pytest.mark.parametrize(("mode", "workers"), [(Pushdown.ALWAYS, 2), (Pushdown.NEVER, 1)])
 def test_killed_at_any_point_it_ends_as_if_it_had_not_been(
-    tmp_path: Path, postgres_url: str
+    tmp_path: Path, postgres_url: str, mode: Pushdown, workers: int
 ) -> None:
+    """Inside the database, and through Python with the columns that never leave it."""
     fill_postgres(f"{postgres_url}&schema=old", some(40))
     config = f'registry = "steps_here:registry"\nsource = "{postgres_url}&schema=old"\n'
     folder = project_in_files(tmp_path / "its", registry=MINE, config=config + "batch_size = 4\n")
-    done = driver(folder, DRIVER, postgres_url)
+    done = driver(folder, DRIVER, postgres_url, mode, workers)
     assert done.returncode == 0, done.stderr
     *killed, undisturbed = done.stdout.split()
     assert len(killed) >= 3

@@ -184,16 +184,25 @@ class Pusher:
         self, after: int, until: int, versions: Collection[Version]
     ) -> Iterator[tuple[str, int, Sequence[bytes]]]:
         """Data of the target's events of these versions, those of each at once."""
-        for type_, version in versions:
-            rows = self._run(
-                """SELECT convert_to(string_agg(e.data::text, E'\\n'), 'UTF8') FROM {events} e
-                WHERE e.global_position > %(after)s::bigint
-                    AND e.global_position <= %(until)s::bigint
-                    AND e.type = %(type)s::text AND e.schema_version = %(version)s::int""",
-                {"after": after, "until": until, "type": type_, "version": version},
-            ).fetchall()
-            if rows[0][0] is not None:
-                yield type_, version, rows[0][0].split(b"\n")
+        wanted = list(versions)
+        bound: dict[str, object] = {"after": after, "until": until}
+        columns = []
+        for number, (type_, version) in enumerate(wanted):
+            bound |= {f"t{number}": type_, f"n{number}": version}
+            columns.append(
+                f"""convert_to(string_agg(e.data::text, E'\\n') FILTER (WHERE
+                    e.type = %(t{number})s::text
+                    AND e.schema_version = %(n{number})s::int), 'UTF8')"""
+            )
+        found = self._run(
+            f"""SELECT {", ".join(columns)} FROM {{events}} e
+            WHERE e.global_position > %(after)s::bigint
+                AND e.global_position <= %(until)s::bigint""",
+            bound,
+        ).fetchall()
+        for (type_, version), lines in zip(wanted, found[0], strict=True):
+            if lines is not None:
+                yield type_, version, lines.split(b"\n")
 
     def learn_streams(self, after: int, until: int) -> None:
         """Let the target have the streams of these source events, under the same key if free.

@@ -32,6 +32,12 @@ from eventmig.stores.stream_cache import NAMES_KEPT, StreamCache
 
 _COPY_BYTES = 1 << 18
 
+# A load into a new target. A crash of the server may take the last batches back, each with its
+# checkpoint: commits are lost from the end only. The one that builds the indexes waits for the
+# disk, and with it for all that were before it; until then the job is not ready, and nobody
+# else appends.
+_NO_WAIT = "SET LOCAL synchronous_commit = off"
+
 # What the client cannot encode, what the server cannot read, and what is too large for it.
 _UNFIT = (
     UnicodeError,
@@ -300,6 +306,8 @@ class PostgresTransaction:
     def _take_positions(self, count: int) -> Sequence[int]:
         """The next global positions of the sequence, announced to readers first (`tail`)."""
         table, sequence = self._found.events, self._found.positions
+        if self.deferred:
+            self._run(_NO_WAIT)
         if self._announced is None:
             self._announced = tail.announce(self._cursor, table=table, sequence=sequence)
         bound = {"sequence": sequence, "count": count}
