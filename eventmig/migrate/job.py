@@ -233,12 +233,12 @@ class UpcastJob:
         after, until = self.job.source_position, self.job.source_until
         if after < until:
             make = self._transforming or self._in_process
-            in_place = self._in_place()
-            batches = make(after, until, settled, in_place and self._target_keeps())
+            keeping = self._in_place() and self._target_keeps()
+            batches = make(after, until, settled, keeping)
             if self._transforming is None and self._by_a_server():
                 batches = one_ahead(batches)
             for made in batches:
-                stays = in_place and self.job.tally.even
+                stays = keeping and self.job.tally.even
                 self._commit_batch(
                     lambda tx, made=made, stays=stays: self._write(tx, made, in_place=stays)  # type: ignore[misc]
                 )

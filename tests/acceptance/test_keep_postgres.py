@@ -158,6 +158,20 @@ def appended(url: str, stream: str) -> list[Event]:
         return store.append(stream, [NewEvent("Free", b"{}")], expected=ANY)
 
 
+def test_streams_get_the_keys_that_they_have_in_the_source(place: Place) -> None:
+    """Also by the first batch, which goes through Python whole."""
+    fill(place.source, [opened(n, f"z-{n}") for n in range(9, 0, -1)])
+    place.upcast("inside", registry(), batch_size=2)
+    with psycopg.connect(place.url) as connection:
+        keys = [
+            connection.execute(
+                f"SELECT stream_id, name FROM {schema}.streams ORDER BY 1"
+            ).fetchall()
+            for schema in ("old", "inside")
+        ]
+    assert keys[0] == keys[1]
+
+
 def test_streams_that_have_other_keys_in_the_target(place: Place, kept: list[int]) -> None:
     fill(place.source, [opened(n, STREAMS[n % 3]) for n in range(40)])
     with open_store(place.at("inside"), mode="create") as store, store.begin() as tx:

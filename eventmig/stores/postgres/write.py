@@ -423,6 +423,8 @@ class PostgresTransaction:
 
     def _stream_ids(self, streams: Sequence[str]) -> dict[str, int]:
         """The keys of all these streams; new ones are added, marked with the release."""
+        if self._pairing is not None and not self._pairing.learned:  # while their keys are free
+            self._pusher().learn_streams(0, 0)
         self._learn_streams(streams)
         ids = self._cache.ids
         # In one order everywhere, so that two writers do not wait for each other.
