@@ -267,6 +267,25 @@ def test_rows_that_are_hidden_are_missed(place: Place) -> None:
     assert not held(place.at("inside"))
 
 
+def test_data_that_is_too_much_for_one_value_is_read_in_smaller_parts(
+    place: Place, kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the server refuses it: a value has at most 1 GB."""
+    fill(place.source, mixed(60))
+    rows = PostgresStore._rows
+
+    def refusing(self: PostgresStore, sql: str, bound: Any) -> Any:
+        if "string_agg" in sql and bound["limit"] > 2:
+            raise DataError("string buffer exceeds maximum allowed length")
+        return rows(self, sql, bound)
+
+    monkeypatch.setattr(PostgresStore, "_rows", refusing)
+    inside = place.upcast("inside", registry(), batch_size=20)
+    assert sum(kept) == 40
+    with all_through_python():
+        assert inside == place.upcast("through", registry())
+
+
 def test_what_is_kept_is_what_stands_in_one_database_as_jsonb(
     place: Place, kept: list[int]
 ) -> None:

@@ -194,12 +194,15 @@ class Pusher:
                     e.type = %(t{number})s::text
                     AND e.schema_version = %(n{number})s::int), 'UTF8')"""
             )
-        found = self._run(
-            f"""SELECT {", ".join(columns)} FROM {{events}} e
-            WHERE e.global_position > %(after)s::bigint
-                AND e.global_position <= %(until)s::bigint""",
-            bound,
-        ).fetchall()
+        try:
+            found = self._run(
+                f"""SELECT {", ".join(columns)} FROM {{events}} e
+                WHERE e.global_position > %(after)s::bigint
+                    AND e.global_position <= %(until)s::bigint""",
+                bound,
+            ).fetchall()
+        except psycopg.errors.ProgramLimitExceeded as error:
+            raise NotPushedError("its new data is too large to be validated at once") from error
         for (type_, version), lines in zip(wanted, found[0], strict=True):
             if lines is not None:
                 yield type_, version, lines.split(b"\n")

@@ -19,7 +19,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from eventmig.errors import CapabilityError, StoreDamagedError, StoreError, Where
+from eventmig.errors import CapabilityError, DataError, StoreDamagedError, StoreError, Where
 from eventmig.events import (
     CategoryCount,
     Event,
@@ -206,7 +206,13 @@ class PostgresReader:
             while count < batch_size and total <= _PAGE_BYTES:
                 wanted = min(batch_size - count, self._rows_that_fit)
                 bound |= {"after": after, "limit": wanted}
-                found = self._rows(self._sql.read_grouped, bound)
+                try:
+                    found = self._rows(self._sql.read_grouped, bound)
+                except DataError:  # together they are more than one value can hold
+                    if wanted == 1:
+                        raise
+                    self._rows_that_fit = max(1, wanted // 8)
+                    continue
                 rows += found
                 read = sum(row[2] for row in found)
                 count += read
