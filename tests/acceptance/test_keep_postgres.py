@@ -12,8 +12,8 @@ import pytest
 
 from eventmig import Registry, commands, data_upcaster, drop_event, ops, upcaster
 from eventmig.commands import Pushdown
-from eventmig.errors import DataError, DuplicateIdError, UpcastError
-from eventmig.events import Event, Kept, NewEvent
+from eventmig.errors import DataError, DuplicateIdError, StoreDamagedError, UpcastError
+from eventmig.events import Event, Kept, NewEvent, Renewed
 from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store
 from eventmig.stores.postgres.pushdown import Pusher
@@ -253,16 +253,27 @@ def test_a_doubled_id_is_named(place: Place) -> None:
         place.upcast("inside", registry(), batch_size=10)
 
 
-def test_rows_that_are_hidden_are_missed(place: Place) -> None:
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("DELETE FROM old.events WHERE global_position = 3", "and then 19"),
+        ("UPDATE old.events SET type = 'Other' WHERE global_position = 3", "and then others"),
+    ],
+    ids=["gone", "others"],
+)
+def test_rows_that_are_not_those_that_were_read_are_missed(
+    place: Place, change: str, found: str
+) -> None:
     fill(place.source, [opened(n) for n in range(20)])
     with (
         open_store(place.at("inside"), mode="create") as target,
         open_store(place.source) as source,
     ):
         assert target.keeps(source)
-        run_sql(place.url, "DELETE FROM old.events WHERE global_position = 3")
-        with pytest.raises(Exception, match="20 events were read") as caught, target.begin() as tx:
-            tx.append_kept(Kept(1, 20, 20, ()))
+        run_sql(place.url, change)
+        renewed = Renewed(("Other", 1), ("Other", 2), [2], [b"{}"])
+        with pytest.raises(StoreDamagedError, match=found) as caught, target.begin() as tx:
+            tx.append_kept(Kept(1, 20, 20, [renewed]))
     assert caught.value.remedy
     assert not held(place.at("inside"))
 

@@ -176,17 +176,22 @@ class PostgresTransaction:
         except psycopg.errors.UniqueViolation as error:
             events, url = self._kept_events(kept), self._location.url
             raise refusals.taken(error, events, self._sql, self._ask, url) from error
+        except psycopg.errors.NotNullViolation as error:
+            raise self._others(kept, "others") from error
         if copied != kept.events:
-            raise StoreDamagedError(
-                f"{kept.events} events were read from global position {kept.first} on, and then "
-                f"{copied}",
-                where=Where(store=self._location.url, global_position=kept.first),
-                remedy="does anything but appending write to the source, or do its row security "
-                "policies hide some? the same command resumes",
-            )
+            raise self._others(kept, str(copied))
         self._cache.forget_heads()
         self._last_global = taken[-1]
         return self._last_global
+
+    def _others(self, kept: Kept, found: str) -> StoreDamagedError:
+        return StoreDamagedError(
+            f"{kept.events} events were read from global position {kept.first} on, and then "
+            f"{found}",
+            where=Where(store=self._location.url, global_position=kept.first),
+            remedy="does anything but appending write to the source, or do its row security "
+            "policies hide some? the same command resumes",
+        )
 
     def _kept_events(self, kept: Kept) -> list[Event]:
         """These events as they were to be written, to say which of them was refused."""
