@@ -317,7 +317,7 @@ def verify(
         opened(source_url) as reader,
         opened(target_url, "write") as writer,
         writer.lock(),
-        calm_collector(),
+        tuned(),
     ):
         job = job_of(writer)
         if job.release != frozen.name:

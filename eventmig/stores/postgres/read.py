@@ -194,37 +194,48 @@ class PostgresReader:
         For tables of `jsonb` that hold streams of one release alone. A batch ends early when
         it passes 16 MiB of data.
         """
-        while after < until:
-            counted = tuple(without)
-            bound: dict[str, object] = {
-                "until": until,
-                "types": [type_ for type_, _ in counted],
-                "versions": [version for _, version in counted],
-            }
-            rows: list[_Row] = []
-            count = total = 0
-            while count < batch_size and total <= _PAGE_BYTES:
-                wanted = min(batch_size - count, self._rows_that_fit)
-                bound |= {"after": after, "limit": wanted}
-                try:
-                    found = self._rows(self._sql.read_grouped, bound)
-                except DataError:  # together they are more than one value can hold
-                    if wanted == 1:
-                        raise
-                    self._rows_that_fit = max(1, wanted // 8)
-                    continue
-                rows += found
-                read = sum(row[2] for row in found)
-                count += read
-                total += sum(len(row[6] or b"") for row in found)
-                after = max((row[4] for row in found), default=after)
-                if read < wanted:
-                    break
-                mean = max(1, total // count)
-                self._rows_that_fit = max(1, min(_FETCH_ROWS, _PAGE_BYTES // mean // 4))
-            if not rows:
-                return
-            yield _stretch(rows)
+
+        def batches() -> Iterator[Stretch]:
+            read = after
+            while read < until:
+                rows = self._grouped(read, until, batch_size, tuple(without))
+                if not rows:
+                    return
+                yield _stretch(rows)
+                read = max(row[4] for row in rows)
+
+        return self._steadily(batches)
+
+    def _grouped(
+        self, after: int, until: int, batch_size: int, without: Sequence[tuple[str, int]]
+    ) -> list[_Row]:
+        """The rows of one batch of `read_grouped`, from as many reads as its data needs."""
+        bound = self._span(until, None) | {
+            "types": [type_ for type_, _ in without],
+            "versions": [version for _, version in without],
+        }
+        rows: list[_Row] = []
+        count = total = 0
+        while count < batch_size and total <= _PAGE_BYTES:
+            wanted = min(batch_size - count, self._rows_that_fit)
+            page = bound | {"after": after, "limit": wanted}
+            try:
+                found = self._rows_there(self._sql.read_grouped, page)
+            except DataError:  # together they are more than one value can hold
+                if wanted == 1:
+                    raise
+                self._rows_that_fit = max(1, wanted // 8)
+                continue
+            rows += found
+            read = sum(row[2] for row in found)
+            count += read
+            total += sum(len(row[6] or b"") for row in found)
+            after = max((row[4] for row in found), default=after)
+            if read < wanted:
+                break
+            mean = max(1, total // count)
+            self._rows_that_fit = max(1, min(_FETCH_ROWS, _PAGE_BYTES // mean // 4))
+        return rows
 
     def read_stream(
         self, stream: str, *, first: int | None = None, last: int | None = None

@@ -290,7 +290,7 @@ def compose(tables: Tables, data: DataType) -> Statements:
         read_lines=lines(),
         read_lines_ours=lines(f"AND {ours}"),
         # Data by type and version; of those that nobody asks for, how many there are.
-        read_grouped=made("""SELECT e.type, e.schema_version, count(*)::bigint,
+        read_grouped=made(f"""SELECT e.type, e.schema_version, count(*)::bigint,
                 min(e.global_position), max(e.global_position),
                 array_agg(e.global_position) FILTER (WHERE e.wanted),
                 convert_to(string_agg(e.data::text, E'\n') FILTER (WHERE e.wanted), 'UTF8')
@@ -298,9 +298,9 @@ def compose(tables: Tables, data: DataType) -> Statements:
                     (e.type, e.schema_version) NOT IN (SELECT w.type, w.version
                         FROM unnest(%(types)s::text[], %(versions)s::int[]) w (type, version))
                         AS wanted
-                FROM {events} e
+                FROM {{events}} e
                 WHERE e.global_position > %(after)s::bigint
-                    AND e.global_position <= %(until)s::bigint
+                    AND e.global_position <= %(until)s::bigint AND {same}
                 ORDER BY e.global_position LIMIT %(limit)s::bigint) e
             GROUP BY e.type, e.schema_version"""),
         # One page of a stream.
