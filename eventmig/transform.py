@@ -138,6 +138,11 @@ class Pipeline:
                 break
         return self.renamed(stream)
 
+    @property
+    def renames_alone(self) -> bool:
+        """Whether `renamed` says of every stream where its events go."""
+        return not self.routes
+
     def renamed(self, stream: str) -> str:
         """A stream's name by the naming alone, which no route takes."""
         if self.naming == "{stream}":

@@ -114,6 +114,11 @@ class BackPipeline(Pipeline):
             remedy="a route that names streams by their data has no way back",
         )
 
+    @property
+    def renames_alone(self) -> bool:
+        """Only where names stay: `renamed` is the way forth."""
+        return super().renames_alone and self.naming == "{stream}"
+
     def _candidates(self, stream: str) -> Iterable[str]:
         before, _, after = self.naming.replace("{release}", self.release).partition("{stream}")
         if not (stream.startswith(before) and stream.endswith(after)):

@@ -95,7 +95,7 @@ class Derivation:
         traced: list[int] = []
         pipeline = self._pipeline
         straight, renamed = pipeline.chains.walker.straight, pipeline.renamed
-        one_by_one = bool(pipeline.routes)
+        one_by_one = not pipeline.renames_alone
         keep_ids, with_stream_steps = self._keep_ids, bool(pipeline.stream_steps)
         add, same, new = out.append, untouched.append, tuple.__new__
         for event in events:
