@@ -87,6 +87,7 @@ class Soak:
         proxy.cut(chance.randrange(1, 20), chance.choice(list(Cut)), down=chance.random() < 0.3)
         code = self.world.forked(partial(work, source=source, target=target))  # type: ignore[arg-type]
         self.done["cut"] += proxy.cuts
+        proxy.deliver()  # else what was under way would hold its locks for ever
         return code
 
 
