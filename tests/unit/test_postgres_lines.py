@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventmig import codec
+from eventmig.errors import DataError
 from eventmig.events import NewEvent
 from eventmig.stores.open import open_store
-from eventmig.stores.postgres import read
+from eventmig.stores.postgres import grouped
+from eventmig.stores.postgres.store import PostgresStore
 
 KEYS = ["a", "total %s", "it's", 'a "quoted" é', "back\\slash", "{}", ""]
 values = st.sampled_from(["null", "1.10", "-0.5", '"x\\n%"', "[1, {}]", '{"b": null}', "true"])
@@ -31,8 +33,8 @@ def test_lines_are_the_rows(
     postgres_url: str, column: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = itertools.count()
-    monkeypatch.setattr(read, "_FIRST_ROWS", 2)
-    monkeypatch.setattr(read, "_MOST_LINES", 3)
+    monkeypatch.setattr(grouped, "FIRST_ROWS", 2)
+    monkeypatch.setattr(grouped, "_MOST_LINES", 3)
 
     @settings(max_examples=25, deadline=None)
     @given(events, members, st.integers(0, 4), st.integers(1, 5), st.booleans())
@@ -73,3 +75,27 @@ def test_lines_are_the_rows(
                 assert codec.decode(part) == value
 
     check()
+
+
+def test_lines_that_one_value_cannot_hold_are_read_in_smaller_parts(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the server refuses it: a value has at most 1 GB."""
+    rows, refused = PostgresStore._rows, []
+
+    def refusing(self: PostgresStore, sql: str, bound: Any) -> Any:
+        if "string_agg" in sql and bound["limit"] > 2:
+            refused.append(bound["limit"])
+            raise DataError("string buffer exceeds maximum allowed length")
+        return rows(self, sql, bound)
+
+    monkeypatch.setattr(PostgresStore, "_rows", refusing)
+    with open_store(postgres_url, mode="create") as store:
+        store.append("s-1", [NewEvent("T", b'{"n": %d}' % n) for n in range(30)], expected=None)
+        span: dict[str, Any] = {"after": 0, "until": 30, "types": None, "members": {}}
+        found = list(store.read_lines(**span, batch_size=20))
+    assert refused
+    assert max(len(some.global_positions) for batch in found for some in batch) <= 2
+    assert [n for batch in found for some in batch for n in some.global_positions] == [
+        *range(1, 31)
+    ]

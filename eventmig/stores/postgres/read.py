@@ -1,82 +1,48 @@
 """Reading a PostgreSQL store (`EventReader`): pages of events, heads, counts.
 
-Over one connection in autocommit that cannot write; each page is one or more short reads,
-so that no transaction stays open between them. Where no end is given, reading ends at the
-safe head (`tail`). Writing is in `store`.
+Each page is one or more short reads of the `session`. Where no end is given, reading ends at
+the safe head (`tail`). Writing is in `store`.
 """
 
 from __future__ import annotations
 
-import gc
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property
-from threading import RLock
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Final
 
-import psycopg
-from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.pool import NullPool
-
-from eventmig.errors import CapabilityError, DataError, StoreDamagedError, StoreError, Where
-from eventmig.events import (
-    CategoryCount,
-    Event,
-    Group,
-    Origin,
-    Page,
-    StreamHead,
-    Stretch,
-    TypeCount,
-)
-from eventmig.stores.base import Capability, DataLines, DataRow, Members
-from eventmig.stores.postgres import tail
-from eventmig.stores.postgres.check import (
-    Found,
-    MovedError,
-    check_sequence,
-    damages,
-    find_tables,
-)
+from eventmig.errors import StoreDamagedError
+from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
+from eventmig.stores.base import Capability, DataRow
+from eventmig.stores.postgres.check import MovedError, damages
 from eventmig.stores.postgres.failures import translated
-from eventmig.stores.postgres.json_fit import compact, fits_jsonb
-from eventmig.stores.postgres.location import Location, connect
-from eventmig.stores.postgres.schema import FIRST_POSITION, SPELLED, Statements, Tables
+from eventmig.stores.postgres.grouped import GroupedReader
+from eventmig.stores.postgres.json_fit import fits_jsonb
+from eventmig.stores.postgres.location import Location
+from eventmig.stores.postgres.schema import FIRST_POSITION, SPELLED
+from eventmig.stores.postgres.session import (
+    FETCH_ROWS,
+    LAST,
+    PAGE_BYTES,
+    Bound,
+    Row,
+    storable,
+)
 from eventmig.stores.stream_cache import NAMES_KEPT
 
-_PAGE_BYTES: Final = 16 * 1024 * 1024
-_FETCH_ROWS: Final = 1_000
-_FIRST_ROWS: Final = 100
-_MOST_LINES: Final = 4_000
-_LAST: Final = 2**63 - 1
 _HEADS_PAGE: Final = 10_000
 _STREAM_PAGE: Final = 1_000
 
-_Bound: TypeAlias = Mapping[str, object]
-_Row: TypeAlias = tuple[Any, ...]
-_T = TypeVar("_T")
 
-
-class PostgresReader:
+class PostgresReader(GroupedReader):
     """The reading half of `PostgresStore`; several threads may share one."""
 
     first_position: int = FIRST_POSITION
     capabilities: frozenset[Capability] = frozenset(Capability)
 
     def __init__(self, location: Location) -> None:
-        self.url = location.url
-        self.namespace = location.namespace
-        self.location = location
-        self._guard = RLock()
-        self._reader: psycopg.Connection | None = None
+        super().__init__(location)
         self._names: dict[int, str] = {}
         self._origin_names: dict[int, str] = {}
-        self._rows_that_fit = _FIRST_ROWS
-        self._spelled: Callable[[bytes], bytes] = bytes
-        self._found: Found
-        self._tables: Tables
-        self._sql: Statements
 
     def read_all(
         self,
@@ -140,103 +106,6 @@ class PostgresReader:
 
         return self._steadily(batches)
 
-    def read_lines(
-        self,
-        *,
-        after: int,
-        until: int,
-        types: Collection[str] | None,
-        members: Members,
-        batch_size: int,
-    ) -> Iterator[list[DataLines]]:
-        """What `read_data` reads, put together by the server: see `ReadingLines`.
-
-        Of `jsonb` the `members` alone come, where they are known. Each batch has as many events
-        as are likely to hold 4 MiB of data.
-        """
-
-        def batches() -> Iterator[list[DataLines]]:
-            last, alone = self._end(until)
-            compose = self._sql.read_lines if alone else self._sql.read_lines_ours
-            bound = self._span(last, types)
-            fits, read = _FIRST_ROWS, after
-            while read < last:
-                known = _of_jsonb(members) if self._found.data == "jsonb" else {}
-                page = {**bound, "after": read, "limit": min(batch_size, fits)}
-                rows = self._rows_there(compose(known), page)
-                if not rows:
-                    return
-                batch = [self._spelled_lines(DataLines._make(row), known) for row in rows]
-                yield batch
-                read = max(max(some.global_positions) for some in batch)
-                events = sum(len(some.global_positions) for some in batch)
-                mean = max(1, sum(len(some.lines) for some in batch) // events)
-                fits = max(1, min(_MOST_LINES, _PAGE_BYTES // mean // 4))
-
-        return self._steadily(batches)
-
-    def _spelled_lines(self, found: DataLines, known: Members) -> DataLines:
-        if self._found.data != "jsonb" or (found.type, found.schema_version) in known:
-            return found
-        spelled = [*map(self._spelled, found.lines.split(b"\n")[:-1]), b""]
-        return found._replace(lines=b"\n".join(spelled))
-
-    def read_grouped(
-        self,
-        *,
-        after: int,
-        until: int,
-        batch_size: int,
-        without: Collection[tuple[str, int]],
-    ) -> Iterator[Stretch]:
-        """What `read_data` reads, by type and version; of those in `without`, only counts.
-
-        For tables of `jsonb` that hold streams of one release alone. A batch ends early when
-        it passes 16 MiB of data.
-        """
-
-        def batches() -> Iterator[Stretch]:
-            read = after
-            while read < until:
-                rows = self._grouped(read, until, batch_size, tuple(without))
-                if not rows:
-                    return
-                yield _stretch(rows)
-                read = max(row[4] for row in rows)
-
-        return self._steadily(batches)
-
-    def _grouped(
-        self, after: int, until: int, batch_size: int, without: Sequence[tuple[str, int]]
-    ) -> list[_Row]:
-        """The rows of one batch of `read_grouped`, from as many reads as its data needs."""
-        bound = self._span(until, None) | {
-            "types": [type_ for type_, _ in without],
-            "versions": [version for _, version in without],
-        }
-        rows: list[_Row] = []
-        count = total = 0
-        while count < batch_size and total <= _PAGE_BYTES:
-            wanted = min(batch_size - count, self._rows_that_fit)
-            page = bound | {"after": after, "limit": wanted}
-            try:
-                found = self._rows_there(self._sql.read_grouped, page)
-            except DataError:  # together they are more than one value can hold
-                if wanted == 1:
-                    raise
-                self._rows_that_fit = max(1, wanted // 8)
-                continue
-            rows += found
-            read = sum(row[2] for row in found)
-            count += read
-            total += sum(len(row[6] or b"") for row in found)
-            after = max((row[4] for row in found), default=after)
-            if read < wanted:
-                break
-            mean = max(1, total // count)
-            self._rows_that_fit = max(1, min(_FETCH_ROWS, _PAGE_BYTES // mean // 4))
-        return rows
-
     def read_stream(
         self, stream: str, *, first: int | None = None, last: int | None = None
     ) -> Iterator[Event]:
@@ -249,11 +118,11 @@ class PostgresReader:
         """Batches of the events of these streams: stream after stream, by their keys."""
 
         def batches() -> Iterator[list[Event]]:
-            bound = {**self._span(None, None), "names": list(filter(_storable, streams))}
+            bound = {**self._span(None, None), "names": list(filter(storable, streams))}
             keys: dict[str, int] = dict(self._rows_there(self._sql.streams_of_names, bound))
             left = sorted(keys.values())
 
-            def rows_of_those_left(_: int, limit: int) -> list[_Row]:
+            def rows_of_those_left(_: int, limit: int) -> list[Row]:
                 return self._rows(self._sql.read_streams, {**bound, "ids": left, "limit": limit})
 
             while left:
@@ -271,12 +140,12 @@ class PostgresReader:
 
     def _stream(self, stream: str, first: int, last: int | None) -> Iterator[list[Event]]:
         """Pages of one stream's events."""
-        if not _storable(stream):
+        if not storable(stream):
             return
-        place = {"stream": stream, "last": _LAST if last is None else last}
+        place = {"stream": stream, "last": LAST if last is None else last}
         bound, ended = {**self._span(None, None), **place}, False
 
-        def rows_from(first: int, limit: int) -> list[_Row]:
+        def rows_from(first: int, limit: int) -> list[Row]:
             return self._rows(self._sql.read_stream, {**bound, "first": first, "limit": limit})
 
         while not ended:
@@ -287,7 +156,7 @@ class PostgresReader:
 
     def event(self, event_id: str) -> Event | None:
         """The event with this id, or None."""
-        if not _storable(event_id):
+        if not storable(event_id):
             return None
 
         def found() -> list[Event]:
@@ -298,7 +167,7 @@ class PostgresReader:
 
     def examples(self, type: str, schema_version: int, limit: int) -> list[Event]:
         """The first events of this type and schema version, at most `limit`."""
-        if not _storable(type):
+        if not storable(type):
             return []
         wanted = {"after": 0, "limit": limit, "type": type, "schema_version": schema_version}
 
@@ -311,11 +180,11 @@ class PostgresReader:
     def heads(self, streams: Collection[str] | None = None) -> Iterator[StreamHead]:
         """The extent of every stream that has events (or of those named), by stream name."""
         if streams is not None:
-            named = {"release": self.location.release, "names": list(filter(_storable, streams))}
+            named = {"release": self.location.release, "names": list(filter(storable, streams))}
             yield from map(StreamHead._make, self._rows(self._sql.heads_named, named))
             return
 
-        def pages() -> Iterator[list[_Row]]:
+        def pages() -> Iterator[list[Row]]:
             bound, after = {**self._span(None, None), "limit": _HEADS_PAGE}, ""
             while True:
                 page = self._rows_there(self._sql.heads_page, {**bound, "after": after})
@@ -399,115 +268,20 @@ class PostgresReader:
 
         yield from self._anew(found)
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A read-only SQLAlchemy connection to the database: one snapshot for the block."""
-        engine = self._reading_engine
-        with translated(self.location), engine.connect() as connection, connection.begin():
-            yield connection
-
-    def close(self) -> None:
-        """Close the connection; harmless twice."""
-        with self._guard:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
-
-    # --- below
-
-    @cached_property
-    def _reading_engine(self) -> Engine:
-        """Connects anew each time, but asks only once what kind of server it is."""
-
-        def connected() -> psycopg.Connection:
-            connection = connect(self.location)
-            connection.autocommit = False
-            connection.read_only = True
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            return connection
-
-        return create_engine(
-            "postgresql+psycopg://", creator=connected, poolclass=NullPool, hide_parameters=True
-        )
-
-    def _open_tables(self) -> None:
-        """Find the tables, and learn what they hold; raises `NotAStoreError` and others."""
-        with self._guard, translated(self.location), self._cursor() as cursor:
-            self._found, self._tables, self._sql = find_tables(cursor, self.location)
-            self._spelled = compact if self._found.data == "jsonb" else bytes
-
     def find_again(self) -> None:
         """Forget what was known of the tables, and learn it anew: others have the names now."""
         with self._guard:
             self._names, self._origin_names = {}, {}
-            self._open_tables()
+            super().find_again()
 
-    def _check_same(self, bound: _Bound) -> None:
-        """Raise `MovedError` where other tables have the names: what is empty says nothing."""
-        if self._rows(self._sql.table_now, {})[0][0] != bound["table"]:
-            raise MovedError
-
-    def _anew(self, work: Callable[[], _T]) -> _T:
-        """What `work` returns; done anew where the tables changed names before it ended."""
-        while True:
-            try:
-                return work()
-            except MovedError:
-                self.find_again()
-
-    def _steadily(self, read: Callable[[], Iterator[_T]]) -> Iterator[_T]:
-        """What `read` yields, of one and the same tables: begun anew, but only while it can be."""
-        begun = False
-        while True:
-            try:
-                for page in read():
-                    begun = True
-                    yield page
-                return
-            except MovedError:
-                self.find_again()
-                if begun:
-                    raise StoreError(
-                        "the tables changed names while they were read: a cut-over, or its reverse",
-                        where=Where(store=self.url),
-                        remedy="read again from the start; global positions are others now",
-                    ) from None
-
-    def _end(self, until: int | None) -> tuple[int, bool]:
-        """Where a read ends, and whether all rows up to there are this release's."""
-        if self._found.replica and until is not None:
-            return until, False
-        settled = self._settled()
-        bound = {"release": self.location.release}
-        if until is None:
-            until = self._head(settled)
-        # Up to what was settled before, no stream of another release can appear any more.
-        alone = until <= settled and not self._rows(self._sql.other_release, bound)[0][0]
-        return until, alone
-
-    def _head(self, until: int) -> int:
-        """The last event's position up to `until`; 0 where there is none."""
-        rows = self._rows_there(self._sql.head_position, self._span(until, None))
-        return int(rows[0][0]) if rows else 0
-
-    def _settled(self) -> int:
-        found = self._found
-        if found.replica:
-            raise CapabilityError(
-                "a replica does not know which transactions are under way, so it has no safe head",
-                where=Where(store=self.url),
-                remedy="name the primary server as the source",
-            )
-        with self._guard, translated(self.location), self._cursor() as cursor:
-            check_sequence(cursor, self.location, found)
-            return tail.settled(cursor, table=found.events, sequence=found.positions)
+    # --- below
 
     def _pages(
-        self, sql: str, bound: _Bound, after: int, last: int, limit: int, size: int
-    ) -> Iterator[list[_Row]]:
+        self, sql: str, bound: Bound, after: int, last: int, limit: int, size: int
+    ) -> Iterator[list[Row]]:
         """Pages of rows in global order, each as `_sized` cuts it."""
 
-        def rows_from(first: int, limit: int) -> list[_Row]:
+        def rows_from(first: int, limit: int) -> list[Row]:
             return self._rows(sql, {**bound, "after": first - 1, "limit": limit})
 
         ended = False
@@ -519,28 +293,28 @@ class PostgresReader:
 
     def _sized(
         self,
-        rows_from: Callable[[int, int], list[_Row]],
-        bound: _Bound,
+        rows_from: Callable[[int, int], list[Row]],
+        bound: Bound,
         first: int,
         limit: int,
         *,
         place: int,
         size: int,
-    ) -> tuple[list[_Row], bool]:
+    ) -> tuple[list[Row], bool]:
         """Rows from the place `first` on: at most `limit`, and ending with the one that passes
         16 MiB of data (column `size`); and whether there are no more. `rows_from` binds `bound`.
 
         Fetched some at a time, as many as were small lately, so that a page of large
         events is not first held whole.
         """
-        page: list[_Row] = []
+        page: list[Row] = []
         total = 0
         while len(page) < limit:
             wanted = min(limit - len(page), self._rows_that_fit)
             rows = rows_from(first, wanted)
             for number, row in enumerate(rows, 1):
                 total += len(row[size])
-                if total > _PAGE_BYTES:
+                if total > PAGE_BYTES:
                     page += rows[:number]
                     self._rows_that_fit = max(1, min(self._rows_that_fit, len(page)))
                     return page, False
@@ -551,10 +325,10 @@ class PostgresReader:
                 return page, True
             first = rows[-1][place] + 1
             mean = max(1, total // len(page))
-            self._rows_that_fit = max(1, min(_FETCH_ROWS, _PAGE_BYTES // mean // 4))
+            self._rows_that_fit = max(1, min(FETCH_ROWS, PAGE_BYTES // mean // 4))
         return page, False
 
-    def _events(self, rows: Sequence[_Row], bound: _Bound) -> list[Event]:
+    def _events(self, rows: Sequence[Row], bound: Bound) -> list[Event]:
         """Rows of a whole event each, which a statement gave with `bound`, as events."""
         page: list[Event] = []
         merged: list[int] = []
@@ -575,7 +349,7 @@ class PostgresReader:
             )
         return self._with_all_origins(page, merged, bound) if merged else page
 
-    def _with_all_origins(self, page: list[Event], merged: list[int], bound: _Bound) -> list[Event]:
+    def _with_all_origins(self, page: list[Event], merged: list[int], bound: Bound) -> list[Event]:
         origins: dict[int, list[Origin]] = {}
         positions = {"positions": merged, "table": bound["table"]}
         for position, *origin in self._rows_there(self._sql.origins_of, positions):
@@ -587,18 +361,18 @@ class PostgresReader:
             for event in page
         ]
 
-    def _names_of(self, keys: Collection[int], bound: _Bound) -> dict[int, str]:
+    def _names_of(self, keys: Collection[int], bound: Bound) -> dict[int, str]:
         """Names by key, at least of the streams with these keys; kept from page to page."""
         with self._guard:
             self._check_known(bound)
             return self._known(self._names, self._sql.stream_names, keys)
 
-    def _origin_names_of(self, keys: Collection[int], bound: _Bound) -> dict[int, str]:
+    def _origin_names_of(self, keys: Collection[int], bound: Bound) -> dict[int, str]:
         with self._guard:
             self._check_known(bound)
             return self._known(self._origin_names, self._sql.origin_names, keys)
 
-    def _check_known(self, bound: _Bound) -> None:
+    def _check_known(self, bound: Bound) -> None:
         """Raise `MovedError` unless what is known is of the tables that keys were read from."""
         if bound["table"] != self._found.events:  # another thread found out
             raise MovedError
@@ -612,71 +386,3 @@ class PostgresReader:
             bound = {"ids": list(unknown), "table": self._found.events}
             names.update(self._rows_there(sql, bound))
         return names
-
-    # A row is what its statement selects; its columns are named there.
-    def _rows(self, sql: str, bound: _Bound) -> list[_Row]:
-        with self._guard, translated(self.location), self._cursor() as cursor, _collector_paused():
-            return cursor.execute(sql.encode(), bound).fetchall()
-
-    def _rows_there(self, sql: str, bound: _Bound) -> list[_Row]:
-        """Rows of a statement that has some, unless other tables have the names now."""
-        rows = self._rows(sql, bound)
-        if not rows:
-            self._check_same(bound)
-        return rows
-
-    @contextmanager
-    def _cursor(self) -> Iterator[tail.Cursor]:
-        if self._reader is None or self._reader.closed:
-            self._reader = connect(self.location, read_only=True)
-        with self._reader.cursor(binary=True) as cursor:
-            yield cursor
-
-    def _span(self, until: int | None, types: Collection[str] | None) -> dict[str, object]:
-        return {
-            "until": _LAST if until is None else until,
-            "release": self.location.release,
-            "table": self._found.events,
-            "types": None if types is None else list(filter(_storable, types)),
-        }
-
-
-def _of_jsonb(members: Members) -> Members:
-    """The members that the server can be asked for; of other types and versions, data is whole."""
-    return {
-        kind: names
-        for kind, names in dict(members).items()
-        if _storable(kind[0]) and all(map(_storable, names))
-    }
-
-
-def _stretch(rows: Sequence[_Row]) -> Stretch:
-    """Groups of successive reads as one."""
-    groups: dict[tuple[str, int], Group] = {}
-    for type_, version, count, _, _, positions, lines in rows:
-        data = [] if lines is None else lines.split(b"\n")
-        before = groups.get((type_, version))
-        if before is not None:
-            count += before.events
-            positions = [*before.positions, *(positions or ())]
-            data = [*before.data, *data]
-        groups[type_, version] = Group(type_, version, count, positions or [], data)
-    first, last = min(row[3] for row in rows), max(row[4] for row in rows)
-    return Stretch(first, last, list(groups.values()), sound=True)
-
-
-def _storable(name: str) -> bool:
-    """Whether PostgreSQL's text could hold this: no NUL, no lone surrogate."""
-    return "\0" not in name and name.encode(errors="replace").decode() == name
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No run of the garbage collector while rows are made: they are many, and no cycles."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
