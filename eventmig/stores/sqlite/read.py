@@ -10,8 +10,9 @@ import gc
 import json
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from threading import RLock
 from typing import Any, Final, TypeAlias
 
@@ -236,42 +237,33 @@ class SqliteReader:
 
     def _page(self, sql: str, bound: _Bound) -> list[Event]:
         """One page of events, shorter where it would pass 16 MiB."""
-        page: list[Event] = []
-        add, new = page.append, tuple.__new__
-        size = 0
-        merged: list[int] = []
-        origins: tuple[Origin, ...]
+        rows: list[_Row] = []
+        add, size = rows.append, 0
         with self._guard, translated(self.url), _collector_paused():
             connection = self._connected()
             cursor = connection.execute(sql, bound)
             try:
-                for (
-                    gp,
-                    stream,
-                    sp,
-                    eid,
-                    type_,
-                    version,
-                    data,
-                    meta,
-                    at,
-                    o_name,
-                    o_sp,
-                    o_n,
-                ) in cursor:
-                    if o_sp is None:
-                        origins = ()
-                    else:
-                        if o_n is None:
-                            merged.append(gp)
-                        origins = (new(Origin, (stream if o_name is None else o_name, o_sp, o_n)),)
-                    add(new(Event, (gp, stream, sp, eid, type_, version, data, meta, at, origins)))
-                    size += len(data)
+                for row in cursor:
+                    add(row)
+                    size += len(row[6])
                     if size > _PAGE_BYTES:
                         break
             finally:
                 cursor.close()  # ends the read, so that the log can be checkpointed
-            return self._with_all_origins(connection, page, merged) if merged else page
+            if not rows:
+                return []
+            *parts, names, positions, ordinals = zip(*rows, strict=True)
+            origins = _origins(parts[1], names, positions, ordinals)
+            made = zip(*parts, origins, strict=False)  # `origins` may have no end
+            page = list(map(tuple.__new__, repeat(Event), made))
+            if ordinals.count(None) == positions.count(None):
+                return page
+            merged = [
+                gp
+                for gp, position, ordinal in zip(parts[0], positions, ordinals, strict=True)
+                if ordinal is None and position is not None
+            ]
+            return self._with_all_origins(connection, page, merged)
 
     def _columns(self, bound: _Bound) -> Page | None:
         """One page column by column, shorter where it would pass 16 MiB; None: no more."""
@@ -372,6 +364,24 @@ class SqliteReader:
     def _check_tables(self) -> None:
         with self._guard, translated(self.url):
             check_tables(self._connected(), self.location, self.tables)
+
+
+def _origins(
+    streams: Sequence[str],
+    names: Sequence[str | None],
+    positions: Sequence[int | None],
+    ordinals: Sequence[int | None],
+) -> Iterable[tuple[Origin, ...]]:
+    """The first origin of each event, where it has one; `names` are those of other streams."""
+    if positions.count(None) == len(positions):
+        return repeat(())
+    new = tuple.__new__
+    return [
+        ()
+        if position is None
+        else (new(Origin, (stream if name is None else name, position, ordinal)),)
+        for stream, name, position, ordinal in zip(streams, names, positions, ordinals, strict=True)
+    ]
 
 
 @contextmanager
