@@ -14,11 +14,13 @@ import hashlib
 import inspect
 import json
 import textwrap
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 Plain = None | bool | int | float | str | Sequence["Plain"] | Mapping[str, "Plain"]
 
 _LENGTH = 16
+_PARSING = threading.Lock()
 _UNSTABLE_FIELDS = {"ctx", "kind", "type_comment", "type_params", "type_ignores", "decorator_list"}
 
 
@@ -39,10 +41,16 @@ def of_function(function: Callable[..., object]) -> str:
         if function.__name__ == "<lambda>":
             return of_value(_shape(_lambda(function)))
         source = textwrap.dedent(inspect.getsource(function))
-        tree = ast.parse(source)
+        tree = _parsed(source)
     except (OSError, TypeError, SyntaxError, ValueError, AttributeError):
         return of_value(f"{function.__module__}:{function.__qualname__}")
     return of_value(_shape(tree.body))
+
+
+def _parsed(source: str) -> ast.Module:
+    # Two threads that parse at once fail now and then (github.com/python/cpython/issues/106905).
+    with _PARSING:
+        return ast.parse(source)
 
 
 def _lambda(function: Callable[..., object]) -> ast.Lambda:
@@ -50,7 +58,7 @@ def _lambda(function: Callable[..., object]) -> ast.Lambda:
 
     Raises `ValueError` where the interpreter keeps no columns (`-X no_debug_ranges`).
     """
-    tree = ast.parse("".join(inspect.findsource(function)[0]))
+    tree = _parsed("".join(inspect.findsource(function)[0]))
     known = [p for p in function.__code__.co_positions() if None not in p and p[2:] != (0, 0)]
     start = min((line, column) for line, _, column, _ in known)
     end = max((line, column) for _, line, _, column in known)
