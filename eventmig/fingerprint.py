@@ -14,13 +14,12 @@ import hashlib
 import inspect
 import json
 import textwrap
-import threading
 from collections.abc import Callable, Mapping, Sequence
 
 Plain = None | bool | int | float | str | Sequence["Plain"] | Mapping[str, "Plain"]
 
 _LENGTH = 16
-_PARSING = threading.Lock()
+_TRIES = 100
 _UNSTABLE_FIELDS = {"ctx", "kind", "type_comment", "type_params", "type_ignores", "decorator_list"}
 
 
@@ -49,8 +48,12 @@ def of_function(function: Callable[..., object]) -> str:
 
 def _parsed(source: str) -> ast.Module:
     # Two threads that parse at once fail now and then (github.com/python/cpython/issues/106905).
-    with _PARSING:
-        return ast.parse(source)
+    for _ in range(_TRIES):
+        try:
+            return ast.parse(source)
+        except SystemError:
+            continue
+    return ast.parse(source)
 
 
 def _lambda(function: Callable[..., object]) -> ast.Lambda:
