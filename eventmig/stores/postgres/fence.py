@@ -1,60 +1,26 @@
 """The fence of a PostgreSQL store: a trigger that refuses every insert while it is there.
 
-`eventmig_fences` has one row per namespace of the schema, made by the first crossing and
-kept: it tells the epoch of the holder who set it last. CREATE TRIGGER takes SHARE ROW
-EXCLUSIVE on the events (postgresql.org/docs, explicit locking), which no transaction that
-inserted leaves to others before it ends: once the trigger is committed, all who appended
-before have ended, and all who append later meet it.
+CREATE TRIGGER takes SHARE ROW EXCLUSIVE on the events (postgresql.org/docs, explicit locking),
+which no transaction that inserted leaves to others before it ends: once the trigger is
+committed, all who appended before have ended, and all who append later meet it.
 """
 
 from __future__ import annotations
 
-import time
-from functools import cache
 from typing import cast
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    MetaData,
-    String,
-    Table,
-    delete,
-    func,
-    insert,
-    inspect,
-    select,
-)
+from sqlalchemy import Connection, delete, func, select
 
-from eventmig.errors import CrossingError, JobLostError, Where
+from eventmig.errors import CrossingError, Where
+from eventmig.stores import fences
 from eventmig.stores.base import Fence
 from eventmig.stores.postgres.location import Location
 from eventmig.stores.postgres.schema import Tables
 
-REFUSED = "EVM01"
-"""The SQLSTATE of a refused insert."""
-
 Place = tuple[Location, Tables]
 """Where a set of tables is, and its definitions."""
-
-
-@cache
-def _fences(schema: str) -> Table:
-    """The fences of a schema, named in full: an exchange has to do with those of two."""
-    return Table(
-        "eventmig_fences",
-        MetaData(schema=schema),
-        Column("namespace", String(255), primary_key=True),
-        Column("closed", Boolean, nullable=False),
-        Column("job_id", String(36), nullable=False),
-        Column("epoch", BigInteger, nullable=False),
-        Column("at", BigInteger, nullable=False),  # microseconds since 1970, UTC
-    )
-
 
 _FUNCTION = sql.SQL("""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
     LANGUAGE plpgsql AS $$
@@ -64,8 +30,7 @@ _FUNCTION = sql.SQL("""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
         EXECUTE format('SELECT release FROM %s WHERE stream_id = $1', TG_ARGV[0])
             INTO theirs USING NEW.stream_id;
         IF theirs IS NOT DISTINCT FROM nullif(TG_ARGV[1], '') THEN
-            RAISE EXCEPTION 'eventmig: applications may not append here now'
-                USING ERRCODE = '{refused}';
+            RAISE EXCEPTION USING MESSAGE = {refusal}, ERRCODE = {refused};
         END IF;
         RETURN NEW;
     END $$""")
@@ -76,14 +41,7 @@ _DROP = sql.SQL("DROP TRIGGER IF EXISTS {trigger} ON {events}")
 
 def read_fence(connection: Connection, place: Place) -> Fence | None:
     """The row of a place, or None."""
-    location, tables = place
-    schema = str(tables.events.schema)
-    fences = _fences(schema)
-    if not inspect(connection).has_table(fences.name, schema=schema):
-        return None
-    ours = fences.c.namespace == location.namespace
-    row = connection.execute(select(fences).where(ours)).first()
-    return None if row is None else Fence(row.closed, row.job_id, row.epoch, row.at)
+    return fences.read(connection, *_row(place))
 
 
 def set_fence(
@@ -97,8 +55,6 @@ def set_fence(
 ) -> None:
     """`Fencing.set_fence`, within a transaction that holds nothing else."""
     location, tables = place
-    fences = _fences(str(tables.events.schema))
-    fences.metadata.create_all(connection)
     driver = cast(psycopg.Connection, connection.connection.driver_connection)
     patience = f"{max(1, round(wait_s * 1e3))}ms"
     driver.execute("SELECT set_config('lock_timeout', %(ms)s, true)", {"ms": patience})
@@ -112,24 +68,8 @@ def set_fence(
             where=Where(store=location.url),
             remedy="end what keeps them open (pg_stat_activity shows it), then run it again",
         ) from error
-    before = read_fence(connection, place)
-    if before is not None and before.job_id != job_id and before.closed:
-        raise CrossingError(
-            f"this side is closed by another job ({before.job_id})",
-            where=Where(store=location.url),
-            remedy="end that job first: `eventmig complete` or `eventmig reverse`",
-        )
-    if before is not None and before.job_id == job_id and before.epoch > epoch:
-        raise _lost(location)
-    connection.execute(delete(fences).where(fences.c.namespace == location.namespace))
-    connection.execute(
-        insert(fences).values(
-            namespace=location.namespace,
-            closed=closed,
-            job_id=job_id,
-            epoch=epoch,
-            at=time.time_ns() // 1_000,
-        )
+    fences.note(
+        connection, *_row(place), url=location.url, closed=closed, job_id=job_id, epoch=epoch
     )
     drop_trigger(driver, place)
     if closed:
@@ -138,9 +78,7 @@ def set_fence(
 
 def check_fence(connection: Connection, place: Place, *, job_id: str, epoch: int) -> None:
     """`Fencing.check_fence`."""
-    fence = read_fence(connection, place)
-    if fence is None or not fence.closed or (fence.job_id, fence.epoch) != (job_id, epoch):
-        raise _lost(place[0])
+    fences.check(connection, *_row(place), url=place[0].url, job_id=job_id, epoch=epoch)
 
 
 def pass_fence(connection: Connection) -> None:
@@ -153,16 +91,13 @@ def move_fences(connection: Connection, first: Place, second: Place) -> None:
     before = read_fence(connection, first), read_fence(connection, second)
     driver = cast(psycopg.Connection, connection.connection.driver_connection)
     for place, fence, theirs in zip((second, first), before, before[::-1], strict=True):
-        location, tables = place
-        fences = _fences(str(tables.events.schema))
-        if theirs is not None:
-            connection.execute(delete(fences).where(fences.c.namespace == location.namespace))
+        namespace, schema = _row(place)
         if fence is not None:
-            fences.metadata.create_all(connection)
-            moved = {"namespace": location.namespace, **fence._asdict()}
-            connection.execute(insert(fences).values(moved))
-            if fence.closed:
-                _put_trigger(driver, place)
+            fences.fences(schema).metadata.create_all(connection)
+        if fence is not None or theirs is not None:
+            fences.put(connection, namespace, fence, schema)
+        if fence is not None and fence.closed:
+            _put_trigger(driver, place)
 
 
 def drop_trigger(driver: psycopg.Connection, place: Place) -> None:
@@ -181,9 +116,7 @@ def drop_events(connection: Connection, place: Place) -> int:
     location, tables = place
     streams, events = tables.streams, tables.events
     drop_trigger(cast(psycopg.Connection, connection.connection.driver_connection), place)
-    if read_fence(connection, place) is not None:  # who makes tables here next has another
-        fences = _fences(str(events.schema))
-        connection.execute(delete(fences).where(fences.c.namespace == location.namespace))
+    fences.forget(connection, *_row(place))  # who makes tables here next has another
     ours = streams.c.release.is_not_distinct_from(location.release)
     mine = select(streams.c.stream_id).where(ours)
     theirs = select(events.c.global_position).where(events.c.stream_id.in_(mine))
@@ -196,12 +129,10 @@ def drop_events(connection: Connection, place: Place) -> int:
     return int(count)
 
 
-def _lost(location: Location) -> JobLostError:
-    return JobLostError(
-        "another process took the job over and set the fence",
-        where=Where(store=location.url),
-        remedy="let that one finish (`eventmig status` shows it)",
-    )
+def _row(place: Place) -> tuple[str, str]:
+    """The namespace of a place's fence, and the schema its row is in."""
+    location, tables = place
+    return location.namespace, str(tables.events.schema)
 
 
 def _names(*names: str | None) -> list[str]:
@@ -217,5 +148,6 @@ def _parts(location: Location, tables: Tables) -> dict[str, sql.Composable]:
         "function": sql.Identifier(*_names(schema, "eventmig_fence")),
         "streams": sql.Literal(sql.Identifier(*_names(schema, str(streams))).as_string()),
         "release": sql.Literal(location.release or ""),
-        "refused": sql.SQL(REFUSED),
+        "refused": sql.Literal(fences.SQLSTATE),
+        "refusal": sql.Literal(fences.REFUSAL),
     }

@@ -34,9 +34,10 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
+from eventmig.stores import fences
 from eventmig.stores.base import EventReader, Expected, Fence, Mode, TargetTransaction
 from eventmig.stores.sqlite.errors import translated
-from eventmig.stores.sqlite.fence import check_fence, read_fence, set_fence
+from eventmig.stores.sqlite.fence import set_fence
 from eventmig.stores.sqlite.file import (
     FileId,
     Location,
@@ -236,15 +237,15 @@ class SqliteStore(SqliteReader):
     def fence(self) -> Fence | None:
         """The fence as it is now; None where there never was one."""
         with self.reading() as connection:
-            return read_fence(connection, self.namespace)
+            return fences.read(connection, self.namespace)
 
     def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
         """Raise `JobLostError` unless this holder closed the fence last."""
-        check_fence(tx.connection, self.location, job_id=job_id, epoch=epoch)
+        fences.check(tx.connection, self.namespace, url=self.url, job_id=job_id, epoch=epoch)
 
     def pass_fence(self, tx: TargetTransaction) -> None:
         """Let this transaction append though the fence is closed."""
-        fence = read_fence(tx.connection, self.namespace)
+        fence = fences.read(tx.connection, self.namespace)
         cast(SqliteTransaction, tx).passes_fence = fence is not None and fence.closed
 
     def last_position(self) -> int:

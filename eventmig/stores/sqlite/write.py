@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 
 from eventmig.errors import ConflictError, DataError, Where
 from eventmig.events import Columns, Event, Kept
+from eventmig.stores.fences import lift
 from eventmig.stores.pushing import Change, Extent, Values, Version
-from eventmig.stores.sqlite.fence import lift
 from eventmig.stores.sqlite.file import Location
 from eventmig.stores.sqlite.indexes import build_indexes, drop_indexes, indexes_missing
 from eventmig.stores.sqlite.keep import Keeper
