@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from eventmig.errors import CrossingError, JobError, JobLockedError, Where
+from eventmig.errors import CrossingError, JobError, JobLockedError, ReadOnlyError, Where
 from eventmig.migrate import ledger
 from eventmig.migrate.crossing import mend
 from eventmig.migrate.follow import HAND_OVER_S
@@ -16,9 +16,10 @@ from eventmig.migrate.ledger import Controls, Job
 from eventmig.migrate.sides import Plan, Sides, Switch, take_steps
 from eventmig.migrate.states import CROSSED
 from eventmig.migrate.throttle import Check, above, outside_hours, while_file
-from eventmig.project import Project, job_of, opened, opened_target, public, sql_engine
+from eventmig.project import Project, job_of, opened_target, public, sql_engine
 from eventmig.release import Release
 from eventmig.stores.base import Exchanging, JobTarget
+from eventmig.stores.open import open_store
 from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline
 
@@ -45,7 +46,7 @@ def held(
     """
     frozen = project.release(release)
     with (
-        opened(project.url("source", source, frozen.name), "write") as reader,
+        _source(project.url("source", source, frozen.name)) as reader,
         opened_target(project.url("target", target, frozen.name), "write") as writer,
     ):
         job = job_of(writer)
@@ -106,6 +107,21 @@ def checks(project: Project, source: JobTarget) -> list[Check]:
 
         found.append(above("the replica's lag", lag, config.replica_above))
     return found
+
+
+@contextmanager
+def _source(url: str) -> Iterator[JobTarget]:
+    """The side that a job copies from. One whose owner's rules forbid to write it is followed,
+    and has no fence.
+    """
+    try:
+        store = open_store(url, mode="write")
+    except ReadOnlyError:
+        store = open_store(url)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 @contextmanager

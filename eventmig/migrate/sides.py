@@ -266,7 +266,11 @@ class Sides:
         self._back = None
 
     def check_switch(self) -> None:
-        """Raise `CrossingError` for what would be in the way of the switch. Reads only."""
+        """Raise `CapabilityError` where a side has no fence, and `CrossingError` for what would be
+        in the way of the switch. Reads only.
+        """
+        for side in Side:
+            self._fencing(side)
         if self.plan.switch is Switch.TABLES:
             assert isinstance(self._target, Exchanging)
             self._target.check_exchange(self._source)

@@ -75,7 +75,7 @@ def read(app):
 def add(app):
     ids = [n.originator_id for n in app.recorder.select_notifications(1, 500)]
     sale = app.repository.get(ids[-1])
-    sale.ring(cents=5)
+    sale.ring(**({"price": "0.05"} if VERSION == 1 else {"cents": 5}))
     print(app.save(sale)[-1].notification.id, sale.version)
 
 
@@ -100,6 +100,14 @@ def till(folder: Path, what: str, version: int, **settings: str) -> str:
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
     return printed.strip()
+
+
+def refused_till(folder: Path, what: str, version: int, **settings: str) -> str:
+    """Run the application, which must fail; returns what it says."""
+    process = begin_till(folder, what, version, **settings)
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    return errors
 
 
 def begin_till(folder: Path, what: str, version: int, **settings: str) -> subprocess.Popen[str]:

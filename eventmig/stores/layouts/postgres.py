@@ -16,6 +16,7 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 from eventmig.errors import (
     ConfigError,
     DataError,
+    FencedError,
     JobLockedError,
     NotAStoreError,
     ReadOnlyError,
@@ -24,6 +25,7 @@ from eventmig.errors import (
     StoreUnavailableError,
     Where,
 )
+from eventmig.stores import fences
 from eventmig.stores.layouts.description import Layout, Tail
 from eventmig.stores.layouts.place import Address
 from eventmig.stores.layouts.tables import Tables
@@ -31,6 +33,11 @@ from eventmig.stores.layouts.tables import Tables
 _LOCK_WAIT: Final = "5s"
 # By SQLSTATE (PostgreSQL manual, appendix A): the whole code, or its class.
 _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
+    fences.SQLSTATE: (
+        FencedError,
+        "applications may not append here: a cut-over is under way, or took them elsewhere",
+        "look which side is live (`eventmig status`), and write there",
+    ),
     "22": (
         DataError,
         "PostgreSQL cannot hold a value of an event in the owner's column",

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from sqlalchemy import URL, Connection, func, select, table
+from sqlalchemy import Connection, func, select, table
 
 from eventmig.errors import NotAStoreError, ReadOnlyError, StoreError, Where
 from eventmig.events import Event
@@ -19,7 +19,7 @@ from eventmig.stores.base import Capability, LeftBehind, OwnerSnapshot
 from eventmig.stores.layouts import lineage, owner_snapshots, values
 from eventmig.stores.layouts.columns import Kind
 from eventmig.stores.layouts.owner_snapshots import SnapshotTable
-from eventmig.stores.layouts.place import Address, Database, Place, locate
+from eventmig.stores.layouts.place import Address, Database, Place
 from eventmig.stores.layouts.postgres import PostgresDatabase
 from eventmig.stores.layouts.read import LayoutReader
 from eventmig.stores.layouts.spelling import respelled
@@ -223,11 +223,6 @@ class LayoutStore(LayoutReader):
                         where=Where(store=self.url),
                         remedy="empty that table: snapshots of another history give wrong state",
                     )
-
-
-def open_layout(url: URL, *, mode: Literal["read", "write", "create"]) -> LayoutStore:
-    """Open the store of a URL with the option `layout`. Raises as `LayoutStore` does."""
-    return LayoutStore(locate(url), mode=mode)
 
 
 def database_of(address: Address) -> Database:

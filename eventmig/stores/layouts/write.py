@@ -19,8 +19,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from eventmig.errors import ConflictError, DataError, DuplicateIdError, StoreError, Where
+from eventmig.errors import (
+    ConflictError,
+    DataError,
+    DuplicateIdError,
+    FencedError,
+    StoreError,
+    Where,
+)
 from eventmig.events import Columns, Event
+from eventmig.stores import fences
 from eventmig.stores.layouts import lineage
 from eventmig.stores.layouts.bulk import copies, copy_rows, insert_rows
 from eventmig.stores.layouts.description import Layout
@@ -226,6 +234,12 @@ class LayoutTransaction:
         """What a refused insert means. SQLite can still be asked; PostgreSQL's words are used."""
         words = str(error.orig).splitlines()[0]
         where = Where(store=self._place.url)
+        if fences.REFUSAL in words:  # SQLite has no code of its own for a trigger's
+            return FencedError(
+                "applications may not append here: a cut-over is under way, or took them elsewhere",
+                where=where,
+                remedy="look which side is live (`eventmig status`), and write there",
+            )
         if self._layout.id.column is not None and self._layout.id.column in words:
             return DuplicateIdError(
                 f"an event id is stored already ({words})"
