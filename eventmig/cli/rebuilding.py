@@ -146,6 +146,20 @@ def project(
     session.show(found, lambda: render.followed(found))
 
 
+def projections(
+    names: Names = None,
+    source: Source = None,
+    read_models: ReadModels = None,
+    json: Json = False,
+) -> None:
+    """Show where read models and snapshots stand: what is live, how far behind, what is kept."""
+    session = begin(json)
+    found = commands.projections(
+        session.project(), names or (), source=source, read_models=read_models
+    )
+    session.show(found, lambda: render.projections(found))
+
+
 def diff_readmodel(
     names: Names = None,
     all_: All = False,

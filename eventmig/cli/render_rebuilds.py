@@ -10,6 +10,7 @@ from rich.text import Text
 
 from eventmig import commands
 from eventmig.cli.tables import table
+from eventmig.rebuild.bookkeeping import Kind
 from eventmig.rebuild.comparing import RowDifference, TableDifference
 
 _SHOWN = 10
@@ -77,6 +78,40 @@ def followed(found: commands.FollowReport) -> RenderableType:
         made.add_row(one.name, f"{one.events:,}", f"{one.position:,}")
     head = f"brought up to date from {found.source} in {found.database}"
     return Group(Text(head, style="green"), made)
+
+
+def projections(found: commands.ProjectionsReport) -> RenderableType:
+    """Where read models and aggregates stand."""
+    numbers = ("version", "live", "kept", "events", "behind")
+    made = table("name", "kind", *numbers, "release", numbers=numbers)
+    parts: list[RenderableType] = []
+    for one in found.results:
+        made.add_row(
+            one.name,
+            one.kind.value.replace("_", " "),
+            str(one.version),
+            _number(one.live),
+            _number(one.kept),
+            f"{one.events_folded:,}",
+            _number(one.lag_events),
+            one.release,
+        )
+        if one.building is not None:
+            parts.append(Text(f"{one.name}: generation {one.building} is being built"))
+        if one.quarantined:
+            parts.append(
+                Text(f"{one.name}: {one.quarantined:,} events are in quarantine", style="yellow")
+            )
+        if one.stale:
+            remedy = "" if one.live is None else f" (`eventmig diff-readmodel {one.name}`)"
+            remedy = remedy if one.kind is Kind.READ_MODEL else ""
+            parts.append(Text(f"{one.name}: {one.stale}{remedy}", style="yellow"))
+    head = f"made from {found.source} in {found.database}"
+    return Group(Text(head, style="bold"), made, *parts)
+
+
+def _number(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
 
 
 def differences(found: commands.DifferenceReport) -> RenderableType:

@@ -36,6 +36,7 @@ from eventmig.commands.jobs import (
 from eventmig.commands.keeping import KeptDropped, drop_kept
 from eventmig.commands.looking import SAMPLES_EACH, Current, Shown, current, plan, show
 from eventmig.commands.naming import release_mark, source_of_rebuild
+from eventmig.commands.projecting import ProjectionsReport, ProjectionStatus, projections
 from eventmig.commands.rebuilding import RebuildReport, load, rebuild, rollback
 from eventmig.commands.releasing import Started, check, init, release
 from eventmig.commands.steering import (
@@ -65,6 +66,8 @@ __all__ = [
     "KeptDropped",
     "Measured",
     "OwnersSnapshots",
+    "ProjectionStatus",
+    "ProjectionsReport",
     "Pushdown",
     "RebuildReport",
     "Shown",
@@ -91,6 +94,7 @@ __all__ = [
     "load",
     "measure",
     "plan",
+    "projections",
     "quarantined",
     "rebuild",
     "release",
