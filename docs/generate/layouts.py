@@ -22,11 +22,13 @@ from eventmig.stores.layouts.description import (
     Stream,
     Tail,
     Time,
+    Transaction,
     Type,
     Version,
 )
 
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("transaction", Transaction),
     ("stream", Stream),
     ("id", Identity),
     ("type", Type),

@@ -8,7 +8,14 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from eventmig.errors import ConfigError, DataError, EventmigError, NotAStoreError, Where
+from eventmig.errors import (
+    ConfigError,
+    DataError,
+    EventmigError,
+    NotAStoreError,
+    StoreDamagedError,
+    Where,
+)
 from eventmig.events import Event
 from eventmig.project import Project, opened, public
 from eventmig.stores.base import EventReader, LeftBehind
@@ -37,7 +44,9 @@ class Inspection:
 
     `layout` is None for a store that eventmig made itself. `description` is TOML for the
     configuration where no preset fits. `source` is the URL that reads the store. `refused`
-    says what a job would not read; the first `EVENTS_TRIED` events were tried. `left_behind` is
+    says what a job would not read; the first `EVENTS_TRIED` events were tried. `order` names
+    the columns that order events over streams, where there are two, and `waiting` is how many
+    events such a store has behind a transaction that is open. `left_behind` is
     what a job does not copy; `snapshot_form` the library whose snapshots a rebuild can write.
     """
 
@@ -59,6 +68,8 @@ class Inspection:
     others: tuple[str, ...] = field(default=())
     left_behind: tuple[LeftBehind, ...] = field(default=())
     snapshot_form: str = ""
+    order: tuple[str, ...] = field(default=())
+    waiting: int = 0
 
 
 def inspect(project: Project, url: str, *, layout: str | None = None) -> Inspection:
@@ -156,8 +167,8 @@ def _described(
     refused = [str(found) for found in store.faults(events=EVENTS_TRIED)]
     content: dict[str, Any] = {"events": store.count(), "streams": 0, "types": (), "shown": ()}
     try:
-        content = _content(store)
-    except DataError as error:
+        content = _content(store) | {"waiting": store.waiting()}
+    except (DataError, StoreDamagedError) as error:
         refused.insert(0, str(error))
     return Inspection(
         store=url,
@@ -175,6 +186,7 @@ def _described(
         others=others,
         left_behind=tuple(store.left_behind()),
         snapshot_form=store.snapshot_form,
+        order=(layout.transaction.column, layout.position) if layout.transaction else (),
     )
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from eventmig.errors import CapabilityError, CrossingError, JobError, JobLostError, Where
 from eventmig.migrate import failpoints, ledger
@@ -30,10 +31,13 @@ from eventmig.stores.base import (
     JobTarget,
     PublishedRoute,
     Publishing,
+    Settling,
     TargetTransaction,
 )
 from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline
+
+_PAUSE_S: Final = 0.02  # between looks at open transactions
 
 
 class Switch(StrEnum):
@@ -196,6 +200,7 @@ class Sides:
         """Copy what was appended before the fence closed."""
         copier = self.copier(crossing.leaves)
         self._in_time()
+        self._settle(crossing.leaves)  # before it is read: the crossing may fall back
         copier.follow(self.last_position(crossing.leaves))
         self._in_time()
 
@@ -203,6 +208,7 @@ class Sides:
         """Compare the tail, and see that neither side holds what the copy did not see."""
         copier = self.copier(crossing.leaves)
         leaves, enters = self.side(crossing.leaves), self.side(crossing.enters)
+        self._settle(crossing.enters)  # what is appended once it is open comes behind the copy
         if crossing is CUT_OVER and copier.job.tally.quarantined:
             raise CrossingError(
                 f"{copier.job.tally.quarantined} events are in quarantine",
@@ -354,6 +360,20 @@ class Sides:
 
     def _still(self) -> float:
         return 0.0 if self._closed_at is None else self._clock() - self._closed_at
+
+    def _settle(self, side: Side) -> None:
+        """Wait until nobody can append before the last event of a side any more."""
+        store = self.side(side)
+        while isinstance(store, Settling) and not store.settled():
+            if self._still() > self.plan.budget_s:
+                raise CrossingError(
+                    "transactions that are older than the last event were still open after "
+                    f"{self._still():.1f} s: they could append before it",
+                    where=Where(store=store.url),
+                    remedy="end what keeps them open, anywhere on that server (backend_xid in "
+                    "pg_stat_activity, pg_prepared_xacts), then run it again",
+                )
+            time.sleep(_PAUSE_S)
 
     def _in_time(self) -> None:
         if self._still() > self.plan.budget_s:

@@ -399,6 +399,17 @@ class Fencing(Protocol):
         ...
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """A store where somebody may still append before its last event when its fence is closed, or
+    opened again: a transaction that is open, and has not appended yet.
+    """
+
+    def settled(self) -> bool:
+        """Whether nobody can append before the last event any more. Reads only."""
+        ...
+
+
 class Subscription(Protocol):
     """How far a store's events are, told by the store instead of asked for."""
 

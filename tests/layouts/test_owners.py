@@ -102,10 +102,19 @@ def test_emmett_on_postgresql_reads_follows_and_appends(
     with postgres_server.database() as other:
         old, new = (Library(folder, **server(url)) for url in (postgres_url, other))
         old.make()
-        assert "refused" not in old.append(history(CARTS))
+        with psycopg.connect(postgres_url) as early:
+            early.execute("SELECT pg_current_xact_id()")
+            assert "refused" not in old.append(history(CARTS))
+            early.execute(
+                "SELECT emt_append_to_stream(ARRAY['e-1'], ARRAY['{\"price\": 1}'::jsonb],"
+                " ARRAY['{}'::jsonb], ARRAY['1'], ARRAY['Added'], ARRAY['E'], 'early', 'early', 0,"
+                " 'emt:default')"
+            )
         before, order = old.read()
+        assert order[0] == ["early", 1, "Added"], "by transaction, though its position is the last"
         looked = commands.inspect(Project.open(), postgres_url)
-        assert (looked.layout, looked.events, looked.refused) == ("emmett", 40, ())
+        assert (looked.layout, looked.events, looked.refused) == ("emmett", 41, ())
+        assert looked.order == ("transaction_id", "global_position")
 
         new.make()
         source, target = (layout(url, "emmett") for url in (postgres_url, other))
@@ -113,7 +122,7 @@ def test_emmett_on_postgresql_reads_follows_and_appends(
         assert commands.upcast(moved).ready
         old.append([priced("cart-5", 0), priced("cart-1", len(before["cart-1"]))])
         before, order = old.read()
-        assert commands.upcast(moved).job.tally.read == 42
+        assert commands.upcast(moved).job.tally.read == 43
 
         after, seen = new.read()
         assert (after, seen) == (migrated(before), followed(order))

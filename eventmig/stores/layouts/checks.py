@@ -12,9 +12,6 @@ from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.rows import Rows
 from eventmig.stores.layouts.tables import Tables
 
-_FIRST_READ: Final = 1
-"""The lowest global position; some systems count from 0."""
-
 _SHOWN: Final = 20
 
 
@@ -76,18 +73,18 @@ def _too_low(
     connection: Connection, tables: Tables, rows: Rows, url: str
 ) -> Iterator[StoreDamagedError]:
     """Positions before the first that is read."""
-    low = (
-        select(func.count())
-        .select_from(tables.source)
-        .where(*rows.ours(), tables.position < _FIRST_READ)
-    )
-    count = connection.execute(low).scalar_one()
+    first = tables.layout.first
+    low = select(func.count(), func.min(tables.position)).select_from(tables.source)
+    count, lowest = connection.execute(low.where(*rows.ours(), tables.position < first)).one()
     if count:
         yield StoreDamagedError(
-            f"{count} rows have a {tables.layout.position!r} below {_FIRST_READ}, where reading "
+            f"{count} rows have a {tables.layout.position!r} below {first}, where reading "
             "begins: they would be left out",
             where=Where(store=url),
-            remedy="describe a view of the table in which this column is one higher",
+            remedy="say `first = 0` in the layout: its positions count from 0"
+            if lowest == 0
+            else f"positions below 0 (here {lowest}) are not read: describe a view of the table "
+            "that counts from 0 or 1",
         )
 
 
@@ -95,7 +92,8 @@ def _missing(
     connection: Connection, tables: Tables, rows: Rows, url: str
 ) -> Iterator[StoreDamagedError]:
     layout = tables.layout
-    for name in (layout.position, *layout.stream.columns, layout.stream.position):
+    given = [layout.transaction.column] if layout.transaction else []
+    for name in (layout.position, *given, *layout.stream.columns, layout.stream.position):
         column = tables.column(name)
         count = connection.execute(
             select(func.count()).select_from(tables.source).where(*rows.ours(), column.is_(None))

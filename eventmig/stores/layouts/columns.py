@@ -39,8 +39,20 @@ class Kind(Enum):
     BOOLEAN = "boolean"
     AWARE = "time with zone"
     NAIVE = "time without zone"
+    XID8 = "transaction id"
     OTHER = "other"
 
+
+class Xid8(sa_types.UserDefinedType[str]):
+    """PostgreSQL's `xid8`, which SQLAlchemy does not know; written as text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "xid8"
+
+
+postgresql.base.ischema_names.setdefault("xid8", Xid8)
 
 _TYPES: Final[dict[Kind, Any]] = {
     Kind.TEXT: Text(),
@@ -92,7 +104,7 @@ def parameter(found: Found, name: str | None, sqlite: bool, value: object = None
         return bindparam(name, type_=_SQLITE.get(found.kind), **given)
     if isinstance(found.type, sa_types.NullType):
         return bindparam(name, **given)
-    if found.kind in (Kind.JSON, Kind.JSONB, Kind.UUID, Kind.OTHER):
+    if found.kind in (Kind.JSON, Kind.JSONB, Kind.UUID, Kind.XID8, Kind.OTHER):
         return cast(bindparam(name, type_=Text(), **given), found.type)
     return bindparam(name, type_=_TYPES[found.kind], **given)
 
@@ -105,6 +117,7 @@ def _kind(type_: Any, *, sqlite: bool) -> Kind:
         (sa_types.LargeBinary, Kind.BLOB),
         (sa_types.Boolean, Kind.BOOLEAN),
         (sa_types.Integer, Kind.INTEGER),
+        (Xid8, Kind.XID8),
         (sa_types.String, Kind.TEXT),
     )
     for class_, kind in rules:

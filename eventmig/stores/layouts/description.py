@@ -32,6 +32,9 @@ class Tail(StrEnum):
     """The owner counts positions in a row it updates: the highest position is safe."""
     BARRIER = "barrier"
     """The table is locked in SHARE mode for a moment, which waits for open appends."""
+    TRANSACTIONS = "transactions"
+    """PostgreSQL: no lock. Events are read in the order of (`transaction`, `position`), up to the
+    oldest transaction that is open on the server: none that ends later can come before it."""
 
 
 class Guard(StrEnum):
@@ -125,6 +128,20 @@ class Time(_Part):
         return self
 
 
+class Transaction(_Part):
+    """Which column holds the number of the transaction that wrote a row.
+
+    Its type is `xid8`, an integer of 64 bits, or text with such a number. Rows are read by
+    (this number, `position`): the two stand in one integer of 63 bits, the global position.
+    """
+
+    column: str
+    """The column. Each row that a job writes gets the number of its own transaction."""
+    bits: int = Field(default=28, ge=16, le=47)
+    """How many of the 63 bits hold `position`; the others hold the transaction's number. What
+    does not fit is refused by name. Another number means other positions: set it before a job."""
+
+
 class Heads(_Part):
     """A table with one row per stream that the owner keeps in step."""
 
@@ -169,6 +186,10 @@ class Layout(_Part):
     """Columns with one fixed value: only such rows are read, and written rows get it."""
     position: str
     """The column of the global position: an integer, unique (`rowid` too)."""
+    first: Literal[0, 1] = 1
+    """The lowest global position. With 0, eventmig's positions are the column's plus one."""
+    transaction: Transaction | None = None
+    """Where the order over streams is that of (transaction, `position`): the other half of it."""
     sequences: tuple[str, ...] = ()
     """Where the column does not say itself which sequence counts its positions: names, of which
     the first that is there is meant."""
@@ -189,8 +210,7 @@ class Layout(_Part):
     passed_through: tuple[str, ...] = ()
     """Columns copied as they are. They stand in the metadata, as the member `$columns`."""
     constants: dict[str, Scalar] = {}
-    """Columns that are not read, with their value in a new row; `{xid}` is the number of the
-    transaction that writes it."""
+    """Columns that are not read, with their value in a new row."""
     heads: Heads | None = None
     """A table of stream heads to keep in step."""
     guard: Guard = Guard.NONE
@@ -244,6 +264,10 @@ class Layout(_Part):
             raise ValueError("lock is called for categories or for streams, not for both")
         if self.dialect == "sqlite" and (self.guard is not Guard.NONE or self.notify):
             raise ValueError("guard and notify are for PostgreSQL: SQLite has one writer at a time")
+        if (self.tail is Tail.TRANSACTIONS) != (self.transaction is not None):
+            raise ValueError('tail = "transactions" goes with transaction, and only with it')
+        if self.dialect == "sqlite" and self.transaction is not None:
+            raise ValueError("transaction is for PostgreSQL: SQLite has one writer at a time")
         if self.joins and not self.read_only:
             raise ValueError("a layout with joins must say why it is read_only")
         return self
@@ -273,6 +297,7 @@ class Layout(_Part):
         """Every column of the events' tables that it names, in order, each once."""
         named = (
             self.position,
+            self.transaction.column if self.transaction else None,
             *self.stream.columns,
             self.stream.position,
             self.id.column,

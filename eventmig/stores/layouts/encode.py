@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Insert, insert
 
@@ -15,24 +15,23 @@ from eventmig.stores.layouts.columns import Expression, Kind
 from eventmig.stores.layouts.description import Payload
 from eventmig.stores.layouts.tables import Tables
 
-XID: Final = "{xid}"
-"""A constant that stands for the number of the transaction."""
-
 
 class Encoder:
     """Makes the columns of many rows at once.
 
-    Raises `DataError`s that name the event and what of it these tables cannot hold. `xid` is
-    the number of the transaction, where a column holds it.
+    Raises `DataError`s that name the event and what of it these tables cannot hold. `transaction`
+    is the number of the transaction that writes them, where a column holds it.
     """
 
-    def __init__(self, tables: Tables, url: str, *, xid: str | None) -> None:
+    def __init__(self, tables: Tables, url: str, *, transaction: str | None) -> None:
         layout = tables.layout
         self._tables = tables
         self._layout = layout
         self._columns = layout.columns()
         self._fixed: dict[str, object] = {**layout.where, **layout.constants}
-        self._fixed |= {name: xid for name, value in layout.constants.items() if value == XID}
+        if layout.transaction is not None and transaction is not None:
+            integer = tables.kind(layout.transaction.column) is Kind.INTEGER
+            self._fixed[layout.transaction.column] = int(transaction) if integer else transaction
         self._url = url
         self._write_time: Callable[[int], object] | None = None
         self._find_time: Callable[[bytes], int] | None = None

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from sqlalchemy import URL, Connection, String, and_, func, inspect, literal, select, true
+from sqlalchemy import URL, Connection, String, and_, inspect, literal, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.util import ClauseAdapter
 
@@ -74,10 +74,16 @@ class FencedLayoutStore(LayoutStore):
 
     def last_position(self) -> int:
         """The last global position of an event; not the safe head, which waits for writers."""
+        tables = self._tables
         with self._reading() as (connection, rows):
-            last = func.coalesce(func.max(self._tables.position), 0)
-            found = select(last).select_from(self._tables.source).where(*rows.ours())
-            return int(connection.execute(found).scalar_one())
+            if self._late is not None:
+                return self._late.last(connection, rows)
+            found = tables.order.last(tables.source).where(*rows.ours())
+            return int(connection.execute(found).scalar() or 0)
+
+    def settled(self) -> bool:
+        """Whether no transaction is open that could still append before the last event."""
+        return self.layout.transaction is None or self.head_position() >= self.last_position()
 
     def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
         """Raise `JobLostError` unless this holder closed the fence last."""

@@ -1,6 +1,6 @@
 """What the owner's tables cannot carry: a side table beside them, in the same transaction.
 
-One row per event a job wrote, by its global position: its origin and, where the
+One row per event a job wrote, by its position's column: its origin and, where the
 layout has no place for them, its id and schema version. An event without a row was
 appended by an application. The rows of one `namespace` are one job's events; with
 several jobs in one table, `eventmig_layout_streams` says whose each new stream is.
@@ -9,6 +9,7 @@ The owner's tables get no column, and no foreign key points to them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import (
@@ -23,7 +24,7 @@ from sqlalchemy import (
     select,
 )
 
-from eventmig.events import Origin, Page
+from eventmig.events import Origin
 
 metadata: Final = MetaData()
 
@@ -54,10 +55,17 @@ streams: Final = Table(
 
 
 def add_others(
-    connection: Connection, namespace: str, page: Page, firsts: list[tuple[Origin, ...]]
+    connection: Connection,
+    namespace: str,
+    places: Sequence[int],
+    streams: Sequence[str],
+    firsts: list[tuple[Origin, ...]],
 ) -> None:
-    """Add all other origins to the first ones of a page's events. Reads only."""
-    index = {place: n for n, place in enumerate(page.global_positions)}
+    """Add all other origins to the first ones of events. Reads only.
+
+    `places`: what the column of the position holds.
+    """
+    index = {place: n for n, place in enumerate(places)}
     o = origins.c
     others = connection.execute(
         select(o.global_position, o.stream, o.stream_position, o.ordinal)
@@ -71,5 +79,5 @@ def add_others(
     for place, stream, position, ordinal in others:
         at = index.get(place)
         if at is not None:
-            own = page.streams[at] if stream is None else stream
+            own = streams[at] if stream is None else stream
             firsts[at] += (Origin(own, position, ordinal),)

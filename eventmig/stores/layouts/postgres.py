@@ -31,6 +31,7 @@ from eventmig.stores.layouts.place import Address
 from eventmig.stores.layouts.tables import Tables
 
 _LOCK_WAIT: Final = "5s"
+_DRAWN: Final = 1_000  # positions at a time, once some were too low
 # By SQLSTATE (PostgreSQL manual, appendix A): the whole code, or its class.
 _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
     fences.SQLSTATE: (
@@ -148,9 +149,11 @@ class PostgresDatabase:
             return int(connection.execute(select(tables.highest())).scalar_one())
 
     def reserve(self, connection: Connection, tables: Tables, count: int) -> list[int]:
-        sequence, step = self._sequence(connection, tables.layout)
-        if step != 1:  # none, or one that the owner draws blocks from
+        sequence, step, cached = self._sequence(connection, tables.layout)
+        last = -1
+        if step != 1 or cached > 1:
             last = int(connection.execute(select(tables.highest())).scalar_one())
+        if step != 1:  # none, or one that the owner draws blocks from
             if sequence is not None:
                 bound = {"name": sequence, "last": last + count}
                 connection.execute(text("SELECT setval(CAST(:name AS regclass), :last)"), bound)
@@ -158,23 +161,34 @@ class PostgresDatabase:
         # From the owner's own sequence: it needs no setval afterwards, and nobody who appends
         # beside this job can draw the same positions.
         drawn = text("SELECT nextval(CAST(:name AS regclass)) FROM generate_series(1, :count)")
-        found = connection.execute(drawn, {"name": sequence, "count": count})
-        return sorted(found.scalars())
+        found: list[int] = []
+        at_once = count
+        while len(found) < count:  # this session may have cached some before others were used
+            drew = connection.execute(drawn, {"name": sequence, "count": at_once}).scalars()
+            found += [position for position in drew if position > last]
+            at_once = _DRAWN
+        return sorted(found)[:count]
 
-    def _sequence(self, connection: Connection, layout: Layout) -> tuple[str | None, int]:
-        """The sequence that counts positions, and its step; None and 0 where there is none."""
+    def _sequence(self, connection: Connection, layout: Layout) -> tuple[str | None, int, int]:
+        """The sequence that counts positions, its step and how many values a session caches.
+
+        None and zeros where there is none.
+        """
         own = select(func.pg_get_serial_sequence(_quoted(layout.table), layout.position))
         candidates = [connection.execute(own).scalar(), *map(_quoted, layout.sequences)]
         for name in candidates:
             if name is None:
                 continue
-            step = connection.execute(
-                text("SELECT seqincrement FROM pg_sequence WHERE seqrelid = to_regclass(:name)"),
+            found = connection.execute(
+                text(
+                    "SELECT seqincrement, seqcache FROM pg_sequence"
+                    " WHERE seqrelid = to_regclass(:name)"
+                ),
                 {"name": name},
-            ).scalar()
-            if step is not None:
-                return str(name), int(step)
-        return None, 0
+            ).first()
+            if found is not None:
+                return str(name), *found
+        return None, 0, 0
 
     def create(self, layout: Layout) -> bool:
         with self.begin() as connection:

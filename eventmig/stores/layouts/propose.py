@@ -38,6 +38,7 @@ _TIME: Final = """
     recorded_at created_at created timestamp time_stamp time occurred_at recorded_on
     stored_at
 """
+_TRANSACTION: Final = "transaction_id transaction xact_id txid xid"
 _VERSION: Final = """
     schema_version event_version payload_revision data_version type_version event_revision
 """
@@ -78,6 +79,7 @@ def _proposal(connection: Connection, table: Seen, dialect: Dialect) -> Layout |
     position = take(_GLOBAL, Kind.INTEGER)
     type_ = take(_TYPE, Kind.TEXT, Kind.OTHER)
     data = take(_DATA, *payloads)
+    transaction = take(_TRANSACTION, Kind.XID8)
     if stream is None or place is None or position is None or type_ is None or data is None:
         return None
     metadata, id_ = take(_METADATA, *payloads), take(_ID, *texts)
@@ -87,6 +89,7 @@ def _proposal(connection: Connection, table: Seen, dialect: Dialect) -> Layout |
         "table": table.name,
         "position": position,
         "tail": "single" if dialect == "sqlite" else "barrier",
+        "first": _first(connection, table, position),
         "stream": {
             "columns": [stream],
             "position": place,
@@ -95,6 +98,8 @@ def _proposal(connection: Connection, table: Seen, dialect: Dialect) -> Layout |
         "type": {"column": type_},
         "data": {"column": data},
     }
+    if transaction is not None:
+        whole |= {"transaction": {"column": transaction}, "tail": "transactions"}
     if metadata is not None:
         whole["metadata"] = {"column": metadata}
     if id_ is not None:
@@ -108,10 +113,10 @@ def _proposal(connection: Connection, table: Seen, dialect: Dialect) -> Layout |
     return described("own", whole, dialect)
 
 
-def _first(connection: Connection, table: Seen, place: str) -> int:
-    """Whether streams begin at 0 or at 1."""
-    source = sa_table(table.name, column(place), schema=table.schema)
-    lowest = connection.execute(select(func.min(source.c[place]))).scalar()
+def _first(connection: Connection, table: Seen, counted: str) -> int:
+    """Whether a column that counts begins at 0 or at 1."""
+    source = sa_table(table.name, column(counted), schema=table.schema)
+    lowest = connection.execute(select(func.min(source.c[counted]))).scalar()
     return 0 if lowest == 0 else 1
 
 

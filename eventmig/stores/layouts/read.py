@@ -16,10 +16,12 @@ from sqlalchemy import Connection, Row, Select, Text, cast, func, inspect, selec
 
 from eventmig.errors import DataError, StoreDamagedError
 from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
-from eventmig.stores.base import Capability, DataRow, one_by_one
+from eventmig.stores.base import Capability, DataRow, EventReader, one_by_one
 from eventmig.stores.layouts import lineage
 from eventmig.stores.layouts.checks import damages
+from eventmig.stores.layouts.columns import Expression
 from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.late import Late
 from eventmig.stores.layouts.place import Database, Place
 from eventmig.stores.layouts.rows import Rows, derived_id
 from eventmig.stores.layouts.tables import Tables
@@ -47,6 +49,7 @@ class LayoutReader:
         self.first_position: int = place.layout.stream.first
         self._database = database
         self._found: Tables | None = None
+        self._late: Late | None = None
         self._beside = False
 
     @property
@@ -137,26 +140,27 @@ class LayoutReader:
                 statement = rows.events().where(cast(column, Text) == event_id).limit(1)
                 found = self._events(connection, rows, self._fetch(connection, statement))
             return found[0] if found else None
-        place = self._place_of(event_id)
-        if place is None:
+        kept = self._kept(event_id)
+        event = self._derived(event_id) if kept is None else kept
+        return event if event is not None and event.id == event_id else None
+
+    def _kept(self, event_id: str) -> Event | None:
+        """The event whose id is in the side table."""
+        if not self._beside:
             return None
+        kept = lineage.origins.c
         with self._reading() as (connection, rows):
+            place = connection.execute(
+                select(kept.global_position).where(
+                    kept.namespace == self.namespace, kept.event_id == event_id
+                )
+            ).scalar()
             statement = rows.events().where(self._tables.position == place)
             found = self._events(connection, rows, self._fetch(connection, statement))
-        return found[0] if found and found[0].id == event_id else None
+        return found[0] if found else None
 
-    def _place_of(self, event_id: str) -> int | None:
-        """The global position of the event with this derived or kept id."""
-        if self._beside:
-            kept = lineage.origins.c
-            with self._reading() as (connection, _):
-                found = connection.execute(
-                    select(kept.global_position).where(
-                        kept.namespace == self.namespace, kept.event_id == event_id
-                    )
-                ).scalar()
-            if found is not None:
-                return int(found)
+    def _derived(self, event_id: str) -> Event | None:
+        """The event whose id comes from its stream and position: the one that has this id."""
         try:
             if uuid.UUID(event_id).version != 5:
                 return None
@@ -166,7 +170,7 @@ class LayoutReader:
             for position in range(head.first, head.last + 1):
                 if derived_id(head.stream, position) == event_id:
                     events = self.read_stream(head.stream, first=position, last=position)
-                    return next((event.global_position for event in events), None)
+                    return next(events, None)
         return None
 
     def examples(self, type: str, schema_version: int, limit: int) -> list[Event]:
@@ -234,7 +238,7 @@ class LayoutReader:
             statement = rows.kinds()
             if statement is not None:
                 if until is not None:
-                    statement = statement.where(self._tables.position <= until)
+                    statement = statement.where(self._upto(connection, rows, until))
                 for row in connection.execute(statement):
                     counts[rows.kind(row)] += row[-1]
         if statement is None:
@@ -244,17 +248,24 @@ class LayoutReader:
 
     def head_position(self) -> int:
         """The last global position that no open transaction can precede; 0 for an empty store."""
-        safe = self._database.safe_position(self._tables, self.place.layout.tail)
-        position = self._tables.position
+        tables = self._tables
+        if self._late is not None:
+            with self._reading() as (connection, rows):
+                return self._late.head(connection, rows)
+        safe = self._database.safe_position(tables, self.place.layout.tail)
         with self._reading() as (connection, rows):
-            statement = (
-                select(position)
-                .select_from(self._tables.source)
-                .where(*rows.ours(), position <= safe)
-                .order_by(position.desc())
-                .limit(1)
-            )
-            return int(connection.execute(statement).scalar() or 0)
+            ours = tables.order.last(tables.source).where(*rows.ours(), tables.position <= safe)
+            return int(connection.execute(ours).scalar() or 0)
+
+    def waiting(self) -> int:
+        """How many events stand behind the safe head until a transaction ends; else 0.
+
+        Only where the order over streams is one by transactions. Reads only.
+        """
+        if self.place.layout.transaction is None:
+            return 0
+        head = self.head_position()
+        return self.count() - self.count(until=head)
 
     def count(self, *, until: int | None = None, types: Collection[str] | None = None) -> int:
         """How many events (of these types) lie at or before a global position."""
@@ -263,22 +274,29 @@ class LayoutReader:
         with self._reading() as (connection, rows):
             statement = select(func.count()).select_from(self._tables.source).where(*rows.ours())
             if until is not None:
-                statement = statement.where(self._tables.position <= until)
+                statement = statement.where(self._upto(connection, rows, until))
             if types is not None:
                 statement = statement.where(rows.of_types(sorted(types)))
             return int(connection.execute(statement).scalar_one())
 
     def identity(self) -> str:
         """Equal for two URLs exactly when they name the same events."""
-        layout = self.place.layout
-        rows = ",".join(f"{k}={v}" for k, v in sorted(layout.where.items()))
-        return f"{self._scope()}?{rows}&release={self.place.release or ''}"
+        return self._rows_meant() + self._tables.order.name()
 
     def id_scope(self) -> str:
         """Equal for two stores in which one event id may stand only once together."""
         if self.place.layout.id.scope == "table":
             return self._scope()
         return f"{self._scope()}&release={self.place.release or ''}"
+
+    def shares_streams(self, source: EventReader) -> bool:
+        """Whether a source is the same rows, described otherwise."""
+        return isinstance(source, LayoutReader) and source._rows_meant() == self._rows_meant()
+
+    def _rows_meant(self) -> str:
+        layout = self.place.layout
+        rows = ",".join(f"{k}={v}" for k, v in sorted(layout.where.items()))
+        return f"{self._scope()}?{rows}&release={self.place.release or ''}"
 
     def _scope(self) -> str:
         return f"{self._database.scope()}/{self.place.layout.table}"
@@ -289,7 +307,9 @@ class LayoutReader:
         Payloads of a sample, from begin to end: a job reads each of them before it writes it.
         """
         yield from self._damages()
-        last = self.head_position()
+        if isinstance(last := self._end(), StoreDamagedError):
+            yield last
+            return
         for part in range(_PARTS):
             after, until = last * part // _PARTS, last * (part + 1) // _PARTS
             yield from self._unreadable(after, until, _SAMPLE)
@@ -297,7 +317,19 @@ class LayoutReader:
     def faults(self, *, events: int) -> Iterator[StoreDamagedError]:
         """What `preflight` finds, with the payloads of the first so many events."""
         yield from self._damages()
-        yield from self._unreadable(0, self.head_position(), events)
+        if isinstance(last := self._end(), StoreDamagedError):
+            yield last
+        else:
+            yield from self._unreadable(0, last, events)
+
+    def _end(self) -> int | StoreDamagedError:
+        """The safe head, or what keeps it from being told."""
+        try:
+            return self.head_position()
+        except StoreDamagedError as error:
+            return error
+        except DataError as error:
+            return StoreDamagedError(error.what, where=error.where, remedy=error.remedy)
 
     def _damages(self) -> list[StoreDamagedError]:
         with self._reading() as (connection, rows):
@@ -337,6 +369,8 @@ class LayoutReader:
         if self._found is None:
             with self._database.reading() as connection:
                 self._found = Tables(connection, self.place.layout, self.url)
+            if self.place.layout.transaction is not None:
+                self._late = Late(self._found, self.url)
         return self._found
 
     @contextmanager
@@ -354,6 +388,7 @@ class LayoutReader:
             namespace=self.namespace,
             release=self.place.release,
             beside=self._beside,
+            late={} if self._late is None else self._late.places,
         )
 
     def _batches(
@@ -370,23 +405,66 @@ class LayoutReader:
         With `types` there may be events of others among them.
         """
         last = self.head_position() if until is None else until
-        position = self._tables.position
+        order = self._tables.order
+        if self._late is not None and after < last:
+            with self._reading() as (connection, rows):
+                self._late.look(connection, rows, last)
         while after < last:
             with self._reading() as (connection, rows):
-                statement = rows.events().where(position > after, position <= last)
+                events = rows.events()
                 if types is not None:
-                    statement = statement.where(rows.of_types(sorted(types)))
-                found = self._fetch(connection, statement.order_by(position).limit(batch_size))
+                    events = events.where(rows.of_types(sorted(types)))
+                due = events.where(order.after(after), order.upto(last))
+                found = self._fetch(connection, order.ascending(due).limit(batch_size))
+                after, found = self._with_late(
+                    connection, rows, events, found, after=after, last=last, limit=batch_size
+                )
                 if not found:
-                    return
+                    continue
                 page = rows.page(found)
                 lineages = self._lineage(connection, rows, page, found) if origins else []
-            after = page.global_positions[-1]
             yield page, lineages
+
+    def _with_late(
+        self,
+        connection: Connection,
+        rows: Rows,
+        events: Select[Any],
+        found: list[Row[Any]],
+        *,
+        after: int,
+        last: int,
+        limit: int,
+    ) -> tuple[int, list[Row[Any]]]:
+        """The rows of a page in their order, and the global position that it goes up to.
+
+        `found` are in the order of the columns.
+        """
+        until = last if not found or found[-1][0] is None else int(found[-1][0])
+        late = self._late
+        if late is None or not late.places:
+            return until, found
+        due = late.between(after, until, limit)
+        if len(due) == limit:
+            until = late.places[due[-1]]
+        page = [row for row in found if row[0] not in late.places and row[0] <= until]
+        if due:
+            page += connection.execute(events.where(late.among(due)))
+            page.sort(key=rows.place)
+        return until, page
+
+    def _upto(self, connection: Connection, rows: Rows, until: int) -> Expression:
+        """The condition that a row stands at this global position, or before it."""
+        if self._late is None:
+            return self._tables.order.upto(until)
+        self._late.look(connection, rows, until)
+        return self._late.upto(until)
 
     def _events(self, connection: Connection, rows: Rows, found: Sequence[Row[Any]]) -> list[Event]:
         if not found:
             return []
+        if self._late is not None:
+            self._late.look_at(connection, rows, found)
         page = rows.page(found)
         return list(map(Event, *page, self._lineage(connection, rows, page, found)))
 
@@ -410,5 +488,6 @@ class LayoutReader:
     ) -> list[tuple[Origin, ...]]:
         firsts = rows.first_origins(found)
         if self._beside:
-            lineage.add_others(connection, self.namespace, page, firsts)
+            places = [self._tables.order.column_value(row[0]) for row in found]
+            lineage.add_others(connection, self.namespace, places, page.streams, firsts)
         return firsts

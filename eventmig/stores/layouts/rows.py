@@ -7,12 +7,12 @@ happens here.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Select, and_, exists, func, not_, or_, select
+from sqlalchemy import Select, and_, exists, false, func, not_, or_, select
 
 from eventmig.errors import DataError, Where
 from eventmig.events import Origin, Page
@@ -38,12 +38,20 @@ def derived_id(stream: str, position: int) -> str:
 class Rows:
     """Selects events of a layout and makes pages of the rows.
 
-    `beside` says whether the side tables are there. Raises `DataError`s that name the
+    `beside` says whether the side tables are there; `late` has the global positions of events
+    that have another than `Order.place`, by that. Raises `DataError`s that name the
     event: opaque payloads, versions that are no numbers, times that are none.
     """
 
     def __init__(
-        self, tables: Tables, *, url: str, namespace: str, release: str | None, beside: bool
+        self,
+        tables: Tables,
+        *,
+        url: str,
+        namespace: str,
+        release: str | None,
+        beside: bool,
+        late: Mapping[int, int],
     ) -> None:
         layout = tables.layout
         self._tables = tables
@@ -52,6 +60,7 @@ class Rows:
         self._namespace = namespace
         self._release = release
         self._beside = beside
+        self._late = late
         self._keys = len(tables.keys)
         self._version = layout.version
         empty = layout.metadata.empty if layout.metadata else None
@@ -72,7 +81,7 @@ class Rows:
         """Every event of this store, with all its parts; to be bounded and ordered."""
         tables, layout = self._tables, self._layout
         columns: list[Expression] = [
-            tables.position,
+            tables.order.place,
             *(tables.plain(name) for name in layout.stream.columns),
             tables.stream_position,
             tables.plain(layout.type.column),
@@ -108,7 +117,7 @@ class Rows:
             else:
                 conditions.append(exists().where(*made, streams.release == self._release))
         elif self._release is not None:
-            conditions.append(self._tables.position < 0)  # no job has made any stream yet
+            conditions.append(false())  # no job has made any stream yet
         return conditions
 
     def of_types(self, types: Sequence[str]) -> Expression:
@@ -161,9 +170,9 @@ class Rows:
             keys = self._keys
             where = Where(
                 store=self._url,
-                stream=self._tables.stream(row[1 : 1 + keys]),
+                stream=self.stream(row),
                 stream_position=row[1 + keys],
-                global_position=row[0],
+                global_position=self.place(row),
                 type=str(row[2 + keys]),
             )
             if isinstance(error, DataError):
@@ -174,17 +183,24 @@ class Rows:
                 remedy="mend that event, or the layout",
             ) from error
 
+    def stream(self, row: Sequence[Any]) -> str:
+        """The stream of a row of `events`."""
+        return self._tables.stream(row[1 : 1 + self._keys])
+
+    def place(self, row: Sequence[Any]) -> int:
+        """The global position of a row of `events`."""
+        return self._late.get(row[0], row[0])
+
     def first_origins(self, rows: Sequence[Sequence[Any]]) -> list[tuple[Origin, ...]]:
         """The first origin of each row's event, if it has one."""
         if not self._beside:
             return [()] * len(rows)
-        keys = self._keys
         return [
             ()
             if row[-2] is None
             else (
                 Origin(
-                    self._tables.stream(row[1 : 1 + keys]) if row[-3] is None else row[-3],
+                    self.stream(row) if row[-3] is None else row[-3],
                     row[-2],
                     row[-1],
                 ),
@@ -195,7 +211,11 @@ class Rows:
     def _page(self, rows: Sequence[Sequence[Any]]) -> Page:
         layout, count = self._layout, len(rows)
         columns = iter(list(zip(*rows, strict=True)))
-        places = next(columns)
+        places: Sequence[int] = next(columns)
+        if None in places:
+            raise self._tables.order.too_large()
+        if self._late:
+            places = [self._late.get(place, place) for place in places]
         streams = self._tables.streams([next(columns) for _ in range(self._keys)])
         positions, stored_types = next(columns), next(columns)
         data = values.all_unpacked(next(columns), layout.data)

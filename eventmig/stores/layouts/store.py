@@ -90,7 +90,7 @@ class LayoutStore(LayoutReader):
 
     def discard(self) -> None:
         """Take back what opening with "create" made, if it holds no event; closes the store."""
-        unused = self._made and self.head_position() == 0
+        unused = self._made and self.count() == 0
         self.close()
         if unused:
             self._database.discard()

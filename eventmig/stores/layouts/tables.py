@@ -33,6 +33,7 @@ from sqlalchemy.dialects import postgresql
 from eventmig.errors import DataError, NotAStoreError, Where
 from eventmig.stores.layouts.columns import Expression, Found, Kind, columns_of, parameter
 from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.order import Order, numbered
 
 
 class Tables:
@@ -85,6 +86,15 @@ class Tables:
         self.position: Expression = self.column(layout.position)
         self.stream_position: Expression = self.column(layout.stream.position)
         self.keys: tuple[Expression, ...] = tuple(map(self.column, layout.stream.columns))
+        self.order = self._order(url)
+
+    def _order(self, url: str) -> Order:
+        transaction = self.layout.transaction
+        if transaction is None:
+            return Order(self.layout, self.position)
+        name = transaction.column
+        written = numbered(self.column(name), self.kind(name), name, url)
+        return Order(self.layout, self.position, written)
 
     def _check_payloads(self, url: str) -> None:
         for payload in (self.layout.data, self.layout.metadata):
@@ -249,8 +259,11 @@ class Tables:
         ]
 
     def highest(self) -> Expression:
-        """The highest global position of the table, whoseever the row is; 0 for none."""
-        return func.coalesce(func.max(self.position), 0)
+        """The highest value of the position's column, whoseever the row is.
+
+        For none, the one before the first.
+        """
+        return func.coalesce(func.max(self.position), self.layout.first - 1)
 
 
 def _is_uuid(text: str) -> bool:

@@ -32,7 +32,7 @@ from eventmig.stores import fences
 from eventmig.stores.layouts import lineage
 from eventmig.stores.layouts.bulk import copies, copy_rows, insert_rows
 from eventmig.stores.layouts.description import Layout
-from eventmig.stores.layouts.encode import XID, Encoder
+from eventmig.stores.layouts.encode import Encoder
 from eventmig.stores.layouts.guard import Guarding
 from eventmig.stores.layouts.owner_snapshots import drop_astray
 from eventmig.stores.layouts.place import Database, Place
@@ -154,7 +154,7 @@ class LayoutTransaction:
     # events
 
     def append_copied(self, events: Sequence[Event]) -> int:
-        """Write events as they are; returns the last global position of the table.
+        """Write events as they are; returns the last global position.
 
         Raises `DuplicateIdError`, `ConflictError` (a position that is taken) and
         `DataError` (what the layout cannot hold).
@@ -164,10 +164,12 @@ class LayoutTransaction:
     def append_columns(self, columns: Columns, positions: Sequence[int]) -> int:
         """`append_copied`, column by column."""
         if not columns.ids:
-            return int(self.connection.execute(select(self._tables.highest())).scalar_one())
+            tables = self._tables
+            return int(self.connection.execute(tables.order.last(tables.events)).scalar() or 0)
         by_name = {stream: self._key(stream) for stream in dict.fromkeys(columns.streams)}
         self._guarding.lock(by_name)
-        encoder = Encoder(self._tables, self._place.url, xid=self._xid())
+        transaction = self._transaction()
+        encoder = Encoder(self._tables, self._place.url, transaction=transaction)
         keys = list(map(by_name.__getitem__, columns.streams))
         places = self._database.reserve(self.connection, self._tables, len(keys))
         made = encoder.columns(columns, positions, keys, places)
@@ -181,10 +183,11 @@ class LayoutTransaction:
             raise self._refused(columns, error) from error
         self._note_origins(columns, places)
         self._guarding.notify()
-        return places[-1]
+        return self._tables.order.at(places[-1], transaction)
 
-    def _xid(self) -> str | None:
-        if XID not in self._layout.constants.values():
+    def _transaction(self) -> str | None:
+        """This transaction's number, where the rows hold it."""
+        if self._layout.transaction is None:
             return None
         drawn = self.connection.execute(select(cast(func.pg_current_xact_id(), Text)))
         return str(drawn.scalar_one())
@@ -258,8 +261,10 @@ class LayoutTransaction:
 
     def truncate_after(self, global_position: int) -> int:
         """Delete this job's own events after a global position; returns how many."""
+        # A job's positions rise with its transactions: the column alone tells what is after.
         o = lineage.origins.c
-        mine = (o.namespace == self._place.namespace) & (o.global_position > global_position)
+        last = self._tables.order.column_value(global_position)
+        mine = (o.namespace == self._place.namespace) & (o.global_position > last)
         tables = self._tables
         doomed = tables.position.in_(select(o.global_position).where(mine))
         columns = [tables.plain(name) for name in self._layout.stream.columns]
