@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,8 +126,8 @@ def test_a_whole_entry_that_was_cut_off_is_as_if_it_were_not_there(
     before = fresh_tables(target)
     last = entries(node, target)[0][-1]
     part = {"format": 1, "part": 1, "parts": 2, "whole": True, "tables": {}, "rows": []}
-    cut = replace(
-        last.event, id="00000000-0000-4000-8000-000000000001", data=json.dumps(part).encode()
+    cut = last.event._replace(
+        id="00000000-0000-4000-8000-000000000001", data=json.dumps(part).encode()
     )
     node.log.append(last.stream, last.revision, [cut])
     assert fresh_tables(target) == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,7 @@ def test_a_wrong_position_is_found(
     assert there in victim.event.metadata
     instead = b"" if wrong is None else b'"global_position":%d,' % wrong
     metadata = victim.event.metadata.replace(there, instead)
-    change(victim, replace(victim.event, metadata=metadata))
+    change(victim, victim.event._replace(metadata=metadata))
     found = commands.verify(its).verification
     assert found is not None
     (mismatch,) = found.shown

@@ -6,6 +6,7 @@
     faults.py    what goes wrong, on command
     access.py    who may do what
     streams.py   the gRPC service over the log
+    exchange.py  many requests and answers on one call, at little cost
     server.py    starting, stopping, restarting; gossip
 
 The messages are those that ship in the client's package. The semantics are the server's

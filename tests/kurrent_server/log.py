@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 END = 2**63 - 1  # the `$tb` of a soft-deleted stream; the revision of a tombstone
 
@@ -28,8 +28,7 @@ class State(Enum):
 Expected = int | State
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
+class Proposal(NamedTuple):
     """An event a client wants to append."""
 
     id: str
@@ -106,10 +105,10 @@ class Log:
         A repetition of what the stream holds already at these revisions is answered as the
         first time; one that only overlaps it is refused.
         """
-        if sum(p.size for p in proposals) > self.max_append:
+        if sum([p.size for p in proposals]) > self.max_append:
             raise TooLargeError(self.max_append)
         with self.grown:
-            held = self._streams.setdefault(stream, _Stream())
+            held = self._streams.get(stream) or self._streams.setdefault(stream, _Stream())
             try:
                 if held.tombstoned:
                     raise DeletedError
@@ -212,7 +211,7 @@ class Log:
         self, stream: str, held: _Stream, expected: Expected, proposals: Sequence[Proposal]
     ) -> Record | None:
         """None: to be written; a record: the last of what is there already."""
-        deleted = held.records and self._soft_deleted(stream)
+        deleted = bool(held.records) and self._soft_deleted(stream)
         if expected is State.EXISTS and deleted:
             raise DeletedError
         if expected is State.EXISTS and not held.records:

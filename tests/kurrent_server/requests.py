@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from typing import Any
+from typing import Any, Final
 
 from esdbclient.protos.Grpc import shared_pb2
 
 from tests.kurrent_server.log import Expected, Proposal, State
+
+_CANONICAL: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def expected_of(options: Any, oneof: str) -> Expected:
@@ -25,10 +28,11 @@ def stream_of(options: Any) -> str:
 
 def proposal(message: Any) -> Proposal:
     """One proposed event."""
+    described = message.metadata
     return Proposal(
         id=uuid_text(message.id),
-        type=message.metadata["type"],
-        content_type=message.metadata["content-type"],
+        type=described["type"],
+        content_type=described["content-type"],
         data=message.data,
         metadata=message.custom_metadata,
     )
@@ -37,7 +41,8 @@ def proposal(message: Any) -> Proposal:
 def uuid_text(value: shared_pb2.UUID) -> str:
     """A UUID in either of its forms, as text."""
     if value.WhichOneof("value") == "string":
-        return str(uuid.UUID(value.string))
+        text: str = value.string
+        return text if _CANONICAL.fullmatch(text) else str(uuid.UUID(text))
     most = value.structured.most_significant_bits & (2**64 - 1)
     least = value.structured.least_significant_bits & (2**64 - 1)
     return str(uuid.UUID(int=most << 64 | least))

@@ -20,6 +20,7 @@ from google.protobuf import any_pb2, empty_pb2
 from google.protobuf.message import Message
 
 from tests.kurrent_server.access import Access
+from tests.kurrent_server.exchange import Exchange
 from tests.kurrent_server.faults import Fault, Faults
 from tests.kurrent_server.filters import passes
 from tests.kurrent_server.log import (
@@ -33,7 +34,7 @@ from tests.kurrent_server.log import (
     TooLargeError,
     WrongExpectedError,
 )
-from tests.kurrent_server.requests import expected_of, proposal, stream_of, uuid_text
+from tests.kurrent_server.requests import expected_of, proposal, stream_of
 
 _Resp = streams_pb2.ReadResp
 _EVENT_TOO_LARGE = any_pb2.Any(  # the client has no class for it
@@ -216,17 +217,23 @@ class Streams(streams_pb2_grpc.StreamsServicer):
     ) -> Iterator[streams_pb2.BatchAppendResp]:
         self._check_leader(context)
         user = self.access.user(context)
-        waiting: dict[str, tuple[Any, list[Proposal]]] = {}
-        for request in requests:
-            key = uuid_text(request.correlation_id)
-            options, proposals = waiting.setdefault(key, (request.options, []))
+        waiting: dict[bytes, tuple[Any, list[Proposal]]] = {}
+
+        def answer(packed: bytes) -> bytes | None:
+            request = streams_pb2.BatchAppendReq.FromString(packed)
+            id_ = request.correlation_id.SerializeToString()
+            options, proposals = waiting.pop(id_, None) or (request.options, [])
             proposals += map(proposal, request.proposed_messages)
-            if request.is_final:
-                del waiting[key]
-                response = self._batch(user, options, proposals, context)
-                response.correlation_id.CopyFrom(request.correlation_id)
-                response.stream_identifier.CopyFrom(options.stream_identifier)
-                yield response
+            if not request.is_final:
+                waiting[id_] = options, proposals
+                return None
+            response = self._batch(user, options, proposals, context)
+            response.correlation_id.CopyFrom(request.correlation_id)
+            response.stream_identifier.CopyFrom(options.stream_identifier)
+            return response.SerializeToString()
+
+        Exchange(requests, context, answer, lambda: not self.faults.appends).run()
+        yield from ()
 
     def _batch(
         self, user: str, options: Any, proposals: list[Proposal], context: grpc.ServicerContext
@@ -237,7 +244,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             return _failed(code_pb2.PERMISSION_DENIED, shared_pb2.AccessDenied())
         if fault is Fault.BUSY:
             return _failed(0, empty_pb2.Empty(), "Server Is Busy")
-        if max((p.size for p in proposals), default=0) > self.log.max_event:
+        if self.log.max_event < END and any(p.size > self.log.max_event for p in proposals):
             return _failed(code_pb2.INVALID_ARGUMENT, _EVENT_TOO_LARGE)
         before = len(self.log.records)
         try:
@@ -258,12 +265,15 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         if fault is Fault.SILENT:
             while context.is_active():
                 time.sleep(0.02)
-        success = streams_pb2.BatchAppendResp.Success(current_revision=revision)
+        response = streams_pb2.BatchAppendResp()
+        success = response.success
+        success.current_revision = revision
         if self.forgetful and len(self.log.records) == before:
             success.no_position.SetInParent()
         else:
-            success.position.commit_position = success.position.prepare_position = position
-        return streams_pb2.BatchAppendResp(success=success)
+            at = success.position
+            at.commit_position = at.prepare_position = position
+        return response
 
     def Delete(  # noqa: N802
         self, request: streams_pb2.DeleteReq, context: grpc.ServicerContext
