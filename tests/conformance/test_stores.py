@@ -38,9 +38,15 @@ def kurrent_server() -> Iterator[str]:
 
 
 class TestKurrent(StoreConformance):
-    @pytest.fixture(params=["global", "stream"])
-    def make(self, kurrent_server: str, request: pytest.FixtureRequest) -> Make:
-        url = kurrent.fresh(kurrent_server, order=request.param)
+    @pytest.fixture(params=["global", "stream", "by grpc's public calls"])
+    def make(
+        self, kurrent_server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> Make:
+        order = request.param
+        if order.startswith("by"):
+            order = "global"
+            monkeypatch.setattr("eventmig.stores.kurrent.exchange._core", lambda channel: None)
+        url = kurrent.fresh(kurrent_server, order=order)
         return lambda: open_store(url, mode="create")
 
 

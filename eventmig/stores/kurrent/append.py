@@ -9,9 +9,9 @@ shifted or a cut batch changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import groupby
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 import grpc
@@ -58,9 +58,10 @@ class Appender:
         self._most = _REQUEST_BYTES
         self._taken = _SURELY_TAKEN
 
-    def append(self, items: Sequence[Item], *, ordered: bool = False) -> int:
+    def append(self, items: Iterable[Item], *, ordered: bool = False) -> int:
         """Append all, in order; returns the commit position of the last.
 
+        They are taken as there is room for them: while the server has enough to do.
         `ordered`: the order over streams matters, too. Within a stream it always holds.
 
         Raises `ConflictError` where a stream holds other events at these revisions,
@@ -68,9 +69,11 @@ class Appender:
         refuses, cannot be reached or broke the order; what was appended before stays.
         """
         patience = Patience(self._connection)
-        last, left = 0, list(items)
-        while left:
-            sent = UnderWay(self._next(left))
+        last, coming = 0, iter(items)
+        left: list[Item] = []
+        while left or (left := list(islice(coming, 1))):
+            taken: list[Item] = []
+            sent = UnderWay(self._next(_noted(chain(left, coming), taken)))
             try:
                 refusal = self._send(sent)
                 failure: grpc.RpcError | None = None
@@ -83,7 +86,7 @@ class Appender:
                     self._taken, *(sent.requests[number].size for number in sent.positions)
                 )
             done = {id(item) for n in sent.positions for item in sent.requests[n].items}
-            left = [item for item in left if id(item) not in done]
+            left = [item for item in taken if id(item) not in done] + left[len(taken) :]
             if failure is not None:
                 patience.wait(failure)
             elif refusal is None and not sent.positions and not sent.unplaced:
@@ -104,26 +107,31 @@ class Appender:
 
     # --- requests
 
-    def _next(self, items: Sequence[Item]) -> list[Request]:
+    def _next(self, items: Iterable[Item]) -> Iterator[Request]:
         """The requests to send next: those that are surely taken, or else one larger one."""
-        sure: list[Request] = []
-        for request in self._packed(items):
-            if request.size > self._taken:
-                return sure or [request]
-            sure.append(request)
-        return sure
+        for number, request in enumerate(self._packed(items)):
+            sure = request.size <= self._taken
+            if sure or number == 0:
+                yield request
+            if not sure:
+                return
 
-    def _packed(self, items: Sequence[Item]) -> Iterator[Request]:
-        for _, run in groupby(items, key=lambda item: item.stream):
-            packed: list[Item] = []
-            size = 0
-            for item in run:
-                weight = item.size + _OVERHEAD
-                if packed and (size + weight > self._most or len(packed) >= _REQUEST_EVENTS):
-                    yield Request(packed, size)
-                    packed, size = [], 0
-                packed.append(item)
-                size += weight
+    def _packed(self, items: Iterable[Item]) -> Iterator[Request]:
+        """Runs of events of one stream, each as large as one request may be."""
+        packed: list[Item] = []
+        size = 0
+        for item in items:
+            weight = item.size + _OVERHEAD
+            if packed and (
+                item.stream != packed[0].stream
+                or size + weight > self._most
+                or len(packed) >= _REQUEST_EVENTS
+            ):
+                yield Request(packed, size)
+                packed, size = [], 0
+            packed.append(item)
+            size += weight
+        if packed:
             yield Request(packed, size)
 
     def _send(self, sent: UnderWay) -> _Refusal | None:
@@ -131,13 +139,14 @@ class Appender:
         refusal: _Refusal | None = None
         with closing(self._connection.batch_append(timeout=_CALL_SECONDS)) as call:
             while not sent.answered():
-                if call.ready and (request := sent.next()) is not None:
+                request = sent.next()
+                if request is not None:
                     call.send(request, more=sent.more())
-                answer = call.next()
-                if call.ended:
-                    break
+                    if not call.answers:
+                        continue
+                answer = call.next(many=sent.many())
                 if answer is None:
-                    continue
+                    break
                 told = BatchAppendResp.FromString(answer)
                 number = told.correlation_id.structured.least_significant_bits
                 if told.WhichOneof("result") == "success":
@@ -254,6 +263,13 @@ class Appender:
             remedy="who wrote it? A job's streams are its own until the cut-over: end the job "
             "with `eventmig cancel` and name the new streams differently",
         )
+
+
+def _noted(items: Iterable[Item], taken: list[Item]) -> Iterator[Item]:
+    """The items, each noted once it was taken."""
+    for item in items:
+        taken.append(item)
+        yield item
 
 
 def overtaken(item: Item, url: str) -> StoreError:

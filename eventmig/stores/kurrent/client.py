@@ -23,7 +23,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its core prints each lo
 import grpc
 
 from eventmig.errors import ConfigError, StoreError, StoreUnavailableError, Where
-from eventmig.stores.kurrent.exchange import Exchange
+from eventmig.stores.kurrent.exchange import Exchange, begun
+from eventmig.stores.kurrent.gather import Gather
 from eventmig.stores.kurrent.url import Location
 
 Message: TypeAlias = Any
@@ -83,6 +84,7 @@ streams_pb2: Final = _LIBRARY.streams
 shared_pb2: Final = _LIBRARY.shared
 Options: Final = streams_pb2.ReadReq.Options
 BatchAppendResp: Final = streams_pb2.BatchAppendResp
+_AS_THEY_COME: Final = 64  # answers of a read, before it lets the next ones gather
 _BATCH_APPEND: Final = "/event_store.client.streams.Streams/BatchAppend"
 
 
@@ -111,8 +113,15 @@ class Connection:
         """The answers to one read; ends the call when it is closed. Raises `grpc.RpcError`."""
         request = streams_pb2.ReadReq(options=options)
         call = self._begun(lambda stub: stub.Read(request, **self._call(write=False)))
+        gather = Gather(_AS_THEY_COME)
         try:
-            yield from call
+            while True:
+                gather.rest()
+                answer = next(call, None)
+                gather.took()
+                if answer is None:
+                    return
+                yield answer
         finally:
             call.cancel()
 
@@ -129,9 +138,9 @@ class Connection:
         """A call for append requests and their answers, for at most `timeout` seconds; close it."""
         how = {"timeout": timeout, **self._call(write=True)}
         try:
-            return Exchange(self._client._connection._grpc_channel, _BATCH_APPEND, **how)
+            return begun(self._client._connection._grpc_channel, _BATCH_APPEND, **how)
         except ValueError:  # as in `_begun`
-            return Exchange(self._client._connection._grpc_channel, _BATCH_APPEND, **how)
+            return begun(self._client._connection._grpc_channel, _BATCH_APPEND, **how)
 
     def reconnect(self, error: grpc.RpcError) -> None:
         """Connect anew: to the leader that the error names, or to what can be found.

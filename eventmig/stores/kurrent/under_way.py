@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from eventmig.errors import ConflictError, Where
@@ -11,6 +12,7 @@ from eventmig.stores.kurrent.client import Message
 
 _UNDER_WAY: Final = 512  # requests, and
 _BYTES_UNDER_WAY: Final = 16 * 1024 * 1024
+_MANY: Final = 64  # answers that are to come
 
 
 class Item(NamedTuple):
@@ -34,16 +36,17 @@ class Request(NamedTuple):
 
 
 class UnderWay:
-    """Requests under way on one call.
+    """Requests under way on one call; those that may follow are made when there is room.
 
-    `positions`: the commit positions of those that are done. `unplaced`: one was there before,
-    and the server did not say where.
+    `requests`: those that were made so far. `positions`: the commit positions of those that
+    are done. `unplaced`: one was there before, and the server did not say where.
     """
 
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self.requests = requests
+    def __init__(self, requests: Iterator[Request]) -> None:
+        self.requests: list[Request] = []
         self.positions: dict[int, int] = {}
         self.unplaced = False
+        self._to_come = requests
         self._begun = self._bytes_begun = 0
         self._ended = self._bytes_ended = 0
         self._stopped = self._full = self._promised = False
@@ -73,7 +76,7 @@ class UnderWay:
         Once as many are under way as may be, half of them must be answered first: so the
         next ones go out together.
         """
-        if self._stopped or self._begun == len(self.requests):
+        if self._stopped or not self._another():
             return False
         under_way = self._begun - self._ended
         size = self._bytes_begun - self._bytes_ended
@@ -106,12 +109,21 @@ class UnderWay:
 
     def answered(self) -> bool:
         """Whether no answer is to come."""
-        whole = self._stopped or self._begun == len(self.requests)
-        return whole and self._ended == self._begun
+        return self._ended == self._begun and (self._stopped or not self._another())
+
+    def many(self) -> bool:
+        """Whether so many answers are to come that nothing waits for the next one."""
+        return self._begun - self._ended >= _MANY
 
     def begun(self) -> Sequence[Request]:
         """The requests that were sent, or may have been."""
         return self.requests[: self._begun]
+
+    def _another(self) -> bool:
+        """Whether there is a request to send; makes it where it was not made yet."""
+        if self._begun == len(self.requests):
+            self.requests.extend(islice(self._to_come, 1))
+        return self._begun < len(self.requests)
 
     def _end(self, number: int) -> None:
         self._ended += 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text, delete, insert, inspect, select
@@ -124,23 +124,11 @@ class KurrentTransaction:
         known, location = self.heads_known, self._store.location
         for stream, type_ in set(zip(columns.streams, columns.types, strict=True)):
             check_names(location, stream, type_, "-")
+        check_ids(location, columns)
         last, ordered = 0, location.order is Order.GLOBAL
-        items: list[Item] = []
-        for event, origin_global in zip(
-            columns.events(positions), columns.origin_globals, strict=True
-        ):
-            item = copied_item(location, event, origin_global)
-            there = known.unaccounted.pop((event.stream, event.stream_position), None)
-            if there is None:
-                items.append(item)
-                continue
-            if there.id != item.id:
-                raise self._other(item, there)
-            if items and ordered:
-                raise overtaken(items[0], location.url)
-            last = max(last, there.position)
-        if location.order is Order.STREAM:
-            items = _by_stream(items)
+        items: Iterable[Item] = copied_items(location, columns, positions)
+        if known.unaccounted:
+            last, items = self._missing(items, ordered=ordered)
         last = max(last, self._appender.append(items, ordered=ordered))
         known.last.update(zip(columns.streams, positions, strict=True))
         self._account(last)
@@ -164,6 +152,26 @@ class KurrentTransaction:
         """Nothing to build."""
 
     # --- below
+
+    def _missing(self, items: Iterable[Item], *, ordered: bool) -> tuple[int, list[Item]]:
+        """The items that no batch without a commit has written already.
+
+        Before them the commit position of the last one that is there; 0 where none is.
+        """
+        last, missing = 0, list[Item]()
+        begin = len(self._store.location.prefix)
+        for item in items:
+            place = item.stream[begin:], item.revision
+            there = self.heads_known.unaccounted.pop(place, None)
+            if there is None:
+                missing.append(item)
+                continue
+            if there.id != item.id:
+                raise self._other(item, there)
+            if missing and ordered:
+                raise overtaken(missing[0], self._store.location.url)
+            last = max(last, there.position)
+        return last, missing
 
     def _other(self, item: Item, there: Unaccounted) -> ConflictError:
         return ConflictError(
@@ -202,36 +210,36 @@ class KurrentTransaction:
         self.connection.execute(insert(_accounted).values(namespace=namespace, position=position))
 
 
-def copied_item(location: Location, event: Event, origin_global: int) -> Item:
-    """An event of a job as an append takes it; its stream and type were checked.
+def copied_items(location: Location, columns: Columns, positions: Sequence[int]) -> Iterator[Item]:
+    """A job's events as an append takes them; their names and ids were checked.
 
-    `origin_global` is its last origin's global position in the source; 0: not known.
-    Raises `DataError` for an id that cannot be carried.
+    In their order, or with `order=stream` each stream's together, streams in the order of
+    their first events.
     """
-    id_ = event.id
-    if not _CANONICAL.fullmatch(id_):
-        check_names(location, event.stream, event.type, id_)
-        id_ = _uuid(id_)
-    origin = event.origins[0] if event.origins else None
-    envelope = Envelope(
-        format=1,
-        stream=origin.stream if origin else None,
-        stream_position=origin.stream_position if origin else None,
-        ordinal=origin.ordinal if origin else 0,
-        merged=[(o.stream, o.stream_position, o.ordinal) for o in event.origins]
-        if len(event.origins) > 1
-        else None,
-        global_position=origin_global or None,
-        recorded_at=event.recorded_at,
-        schema_version=event.schema_version,
-        id=None if id_ == event.id else event.id,
-    )
-    metadata, content_type = _content(event.data, event.metadata)
-    stored = seal(metadata, envelope)
-    return _item(
-        location, event.stream, event.stream_position, id_, event.type, content_type, event.data,
-        stored,
-    )  # fmt: skip
+    prefix = location.prefix
+    rows = [*zip(*columns[:-1], positions, strict=True)]
+    order = range(len(rows)) if location.order is Order.GLOBAL else _by_stream(columns.streams)
+    for n in order:
+        (
+            stream, given, type_, version, data, metadata, recorded_at,
+            origin_stream, origin_position, ordinal, origin_global, position,
+        ) = rows[n]  # fmt: skip
+        id_ = _uuid(given)
+        merged = columns.merged.get(n)
+        envelope = Envelope(
+            format=1,
+            stream=None if origin_position is None else origin_stream,
+            stream_position=origin_position,
+            ordinal=ordinal,
+            merged=[(o.stream, o.stream_position, o.ordinal) for o in merged] if merged else None,
+            global_position=origin_global or None,
+            recorded_at=recorded_at,
+            schema_version=version,
+            id=None if id_ == given else given,
+        )
+        metadata, content_type = _content(data, metadata)
+        stored = seal(metadata, envelope)
+        yield _item(prefix + stream, position, id_, type_, content_type, data, stored)
 
 
 def new_item(location: Location, stream: str, revision: int, new: NewEvent) -> Item:
@@ -247,7 +255,8 @@ def new_item(location: Location, stream: str, revision: int, new: NewEvent) -> I
     metadata, content_type = _content(new.data, new.metadata)
     plain = envelope == Envelope(format=1) and metadata != b""
     stored = metadata or b"" if plain else seal(metadata, envelope)
-    return _item(location, stream, revision, id_, new.type, content_type, new.data, stored)
+    name = location.prefix + stream
+    return _item(name, revision, id_, new.type, content_type, new.data, stored)
 
 
 def check_new(stream: str, new: NewEvent, location: Location) -> None:
@@ -259,6 +268,13 @@ def check_new(stream: str, new: NewEvent, location: Location) -> None:
             where=Where(store=location.url, stream=stream, type=new.type),
             remedy="count schema versions from 1",
         )
+
+
+def check_ids(location: Location, columns: Columns) -> None:
+    """Raise `DataError` for an event whose id KurrentDB cannot carry."""
+    for n, id_ in enumerate(columns.ids):
+        if not _CANONICAL.fullmatch(id_):
+            check_names(location, columns.streams[n], columns.types[n], id_)
 
 
 def check_names(location: Location, stream: str, type_: str, id_: str) -> None:
@@ -290,7 +306,6 @@ def written_by_job(stored: Message) -> bool:
 
 
 def _item(
-    location: Location,
     stream: str,
     revision: int,
     id_: str,
@@ -301,7 +316,7 @@ def _item(
 ) -> Item:
     message = proposed(id_, type_, content_type, data, metadata)
     size = len(data) + len(metadata) + len(type_)
-    return Item(location.prefix + stream, revision, id_, message, size)
+    return Item(stream, revision, id_, message, size)
 
 
 def _content(data: bytes, metadata: bytes | None) -> tuple[bytes | None, str]:
@@ -317,9 +332,9 @@ def _uuid(id_: str) -> str:
     return id_ if _CANONICAL.fullmatch(id_) else str(uuid.uuid5(_IDS, id_))
 
 
-def _by_stream(items: Sequence[Item]) -> list[Item]:
-    """The same, each stream's together, streams in the order of their first events."""
-    streams: dict[str, list[Item]] = {}
-    for item in items:
-        streams.setdefault(item.stream, []).append(item)
-    return [item for run in streams.values() for item in run]
+def _by_stream(streams: Sequence[str]) -> list[int]:
+    """The indexes of these, each stream's together, streams in the order of their first ones."""
+    indexes: dict[str, list[int]] = {}
+    for n, stream in enumerate(streams):
+        indexes.setdefault(stream, []).append(n)
+    return [n for run in indexes.values() for n in run]
