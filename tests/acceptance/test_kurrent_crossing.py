@@ -131,6 +131,24 @@ def node() -> Iterator[Node]:
         yield node
 
 
+def test_into_another_cluster_the_streams_keep_their_names(tmp_path: Path, node: Node) -> None:
+    """Two servers share no streams, so neither side needs a prefix; across, and back."""
+    into_kurrent(node.url, history())
+    before = [(r.stream, r.revision, r.event) for r in node.log.records]
+    with running() as other:
+        its = project(tmp_path, registry(), source=node.url, target=other.url)
+        assert commands.upcast(its).ready
+        assert [(r.stream, r.revision, r.event) for r in node.log.records] == before
+        assert {e.stream for e in events(other.url)} == {name for name, _, _ in before}
+        commands.cutover(its)
+        with pytest.raises(FencedError):
+            append_to(node.url, "cart-1", OPENED_1)
+        written = append(its, "cart-1", OPENED_2)
+        assert other.log.visible("cart-1")[-1].event.id == written.id
+        assert commands.reverse(its).job.state is State.REVERSED
+        assert said(events(node.url))[-1] == ("Opened", 1, {"name": "t"})
+
+
 def test_another_client_finds_out_that_its_stream_has_moved(tmp_path: Path, node: Node) -> None:
     source = kurrent.fresh(node.url)
     into_kurrent(source, history())
