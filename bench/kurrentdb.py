@@ -25,8 +25,8 @@ from eventmig.project import Project
 from eventmig.release import Lock
 from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.client import Connection
+from eventmig.stores.kurrent.items import new_item
 from eventmig.stores.kurrent.url import locate
-from eventmig.stores.kurrent.write import new_item
 from eventmig.stores.open import open_store
 
 EVENTS = 20_000

@@ -8,7 +8,9 @@ rules      which of its events a reader of the streams would see
 read       the store's events, heads and counts
 subscription  how far the log is, as it grows
 wire       append requests as bytes
+items      events as appends take them
 exchange   a call whose both directions one thread carries
+gather     when to let answers come before they are taken
 under_way  append requests on one call
 append     appends, many under way at once
 fence      what keeps writers out of the streams that a crossing leaves

@@ -42,6 +42,7 @@ from eventmig.stores.base import (
 from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.client import PATIENCE, Connection
 from eventmig.stores.kurrent.fence import FenceStream, is_shut, opened, shut
+from eventmig.stores.kurrent.items import check_new, new_item
 from eventmig.stores.kurrent.ledger import Ledger, ledger_of
 from eventmig.stores.kurrent.log import END, name_of
 from eventmig.stores.kurrent.read import KurrentReader
@@ -54,8 +55,6 @@ from eventmig.stores.kurrent.write import (
     Heads,
     KurrentTransaction,
     Unaccounted,
-    check_new,
-    new_item,
     written_by_job,
 )
 
