@@ -258,9 +258,9 @@ def test_many_appends_under_way_outlive_what_comes_to_one(
 ) -> None:
     """A server that swallows the answer, a connection that another thread makes anew."""
     monkeypatch.setattr("eventmig.stores.kurrent.append._CALL_SECONDS", 0.5)
-    events = [copied(n, f"s-{n}") for n in range(60)]
+    events = [copied(n, f"s-{n}") for n in range(200)]
     with KurrentStore(locate(kurrent.fresh(node.url)), mode="write") as store:
-        node.faults.on_append(7, fault or store._connection._client.reconnect)
+        node.faults.on_append(120, fault or store._connection._client.reconnect)
         with store.begin() as tx:
             last = tx.append_copied(events)
         read = [e for batch in store.read_all() for e in batch]
