@@ -1,7 +1,8 @@
-"""More processes that fold ranges of events in a rebuild, beside the one that writes.
+"""More processes that work on ranges of events in a rebuild, beside the one that writes.
 
 Each gets its order on standard input, loads the same configuration, makes sure that it has
-the same registry and read models, and answers each range it is given with what it comes to.
+the same registry and projections, and answers each range it is given: a read model's with
+what it comes to, an aggregate's with its events, upcast.
 It reads only, and ends when its parent does: by the pipes that nobody holds any more.
 """
 
@@ -14,20 +15,24 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from typing import IO, BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, BinaryIO
 
 from sqlalchemy import make_url
 
 from eventmig.config import FILE, Config
 from eventmig.errors import ConfigError, EventmigError, JobError
-from eventmig.processes import CALM
+from eventmig.processes import CALM, Order
 from eventmig.project import Project, opened
-from eventmig.rebuild.ranges import NeedsRowsError, fold_range, packed
+from eventmig.rebuild import gathering, ranges
+from eventmig.rebuild.aggregate import Aggregate
+from eventmig.rebuild.bookkeeping import Kind
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay
-from eventmig.rebuild.side_by_side import Answer
+from eventmig.rebuild.sharing import Answer
+from eventmig.registry import Registry
 from eventmig.release import format_lock, parse_lock
+from eventmig.stores.base import EventReader
 
 _CHILD = "from eventmig.fold_workers import child_main; child_main()"
 _READY, _FOLDED, _CANNOT = 0, 1, 2
@@ -36,13 +41,13 @@ _READY, _FOLDED, _CANNOT = 0, 1, 2
 @contextlib.contextmanager
 def fold_processes(
     project: Project,
-    models: Sequence[ReadModel],
+    projections: Sequence[ReadModel | Aggregate[Any]],
     *,
     count: int,
     source: str,
     max_rows: int,
 ) -> Iterator[FoldProcesses]:
-    """`count` processes that fold these models' events of the store behind a URL.
+    """`count` processes that fold or gather these projections' events of the store behind a URL.
 
     They run from when they are first asked for to the end of the block. Raises
     `ConfigError` where they could not load the same.
@@ -59,7 +64,7 @@ def fold_processes(
         "source": source,
         "max_rows": max_rows,
         "registry_fingerprint": project.registry.fingerprint(),
-        "models": {model.name: model.fingerprint for model in models},
+        "projections": [_marked(one) for one in projections],
         "path": [p for p in sys.path if p],
     }
     processes = FoldProcesses(count, json.dumps(order).encode())
@@ -75,7 +80,7 @@ def behind_server(url: str) -> bool:
 
 
 class FoldProcesses:
-    """The parent's side: orders out, answers in (see `side_by_side.FoldHelpers`)."""
+    """The parent's side: orders out, answers in (see `sharing.FoldHelpers`)."""
 
     def __init__(self, count: int, order: bytes) -> None:
         self.count = count
@@ -91,11 +96,11 @@ class FoldProcesses:
             self._start()
         return self._ready[helper]
 
-    def ask(self, helper: int, model: str, after: int, until: int) -> int:
+    def ask(self, helper: int, kind: Kind, name: str, after: int, until: int) -> int:
         self._tickets += 1
         pipe = self._children[helper].stdin
         assert pipe is not None
-        _write_line(pipe, json.dumps([self._tickets, model, after, until]).encode())
+        _write_line(pipe, json.dumps([self._tickets, kind, name, after, until]).encode())
         return self._tickets
 
     def answer(self, *, wait: bool) -> Answer | None:
@@ -152,6 +157,13 @@ class FoldProcesses:
         self._received.put(helper)
 
 
+def _marked(one: ReadModel | Aggregate[Any]) -> list[str]:
+    """A projection's kind, name and fingerprint."""
+    if isinstance(one, ReadModel):
+        return [Kind.READ_MODEL, one.name, one.fingerprint]
+    return [Kind.AGGREGATE, one.name, one.fingerprint("")]
+
+
 def _write_line(pipe: IO[bytes], line: bytes) -> None:
     with contextlib.suppress(BrokenPipeError):  # the end of its answers says so
         pipe.write(line + b"\n")
@@ -175,36 +187,57 @@ def child_main() -> None:
     config = Config.model_validate(order["config"])
     project = Project(config, given_lock=parse_lock(order["lock"]))
     registry = project.registry
-    models = {m.name: m for m in project.projections if isinstance(m, ReadModel)}
-    wanted: dict[str, str] = order["models"]
-    same = registry.fingerprint() == order["registry_fingerprint"] and all(
-        name in models and models[name].fingerprint == mark for name, mark in wanted.items()
-    )
-    if not same:
+    known = {tuple(_marked(one)): one for one in project.projections}
+    wanted = [*map(tuple, order["projections"])]
+    same = registry.fingerprint() == order["registry_fingerprint"]
+    if not same or not known.keys() >= {*wanted}:
         raise SystemExit("the code has changed just now: run the same command again, it resumes")
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt), opened(order["source"]) as source:
-        plans = {
-            name: Replay(
-                source=source,
-                upcast=registry.upcast_batch,
-                types=frozenset(registry.sources_of(models[name].types)),
-                upto=0,  # each range says
-                batch_size=order["max_rows"],
-                max_rows=order["max_rows"],
-                data_upcaster=registry.data_upcaster,
-                read_ahead=behind_server(order["source"]),
-            )
-            for name in wanted
+        works = {
+            (kind, name): _work(known[kind, name, mark], source, registry, order)
+            for kind, name, mark in wanted
         }
         _send(out, _READY, 0, b"")
         for line in sys.stdin:
-            ticket, name, after, until = json.loads(line)
-            try:
-                message = packed(fold_range(models[name], plans[name], after, until))
-            except (EventmigError, NeedsRowsError, ValueError):
+            ticket, kind, name, after, until = json.loads(line)
+            message = works[kind, name](after, until)
+            if message is None:
                 _send(out, _CANNOT, ticket, b"")
             else:
                 _send(out, _FOLDED, ticket, message)
+
+
+def _work(
+    one: ReadModel | Aggregate[Any], source: EventReader, registry: Registry, order: Order
+) -> Callable[[int, int], bytes | None]:
+    """What is done with a range of a projection's events: an answer, or None where it cannot."""
+    plan = Replay(
+        source=source,
+        upcast=registry.upcast_batch,
+        types=frozenset(registry.sources_of(one.types)),
+        upto=0,  # each range says
+        batch_size=order["max_rows"],
+        max_rows=order["max_rows"],
+        data_upcaster=registry.data_upcaster,
+        read_ahead=behind_server(order["source"]),
+    )
+
+    def fold(after: int, until: int) -> bytes | None:
+        assert isinstance(one, ReadModel)
+        try:
+            return ranges.packed(ranges.fold_range(one, plan, after, until))
+        except (EventmigError, ranges.NeedsRowsError, ValueError):
+            return None
+
+    def gather(after: int, until: int) -> bytes | None:
+        assert isinstance(one, Aggregate)
+        try:
+            found = gathering.gather_range(one, plan, after, until)
+            return None if found is None else gathering.packed(found)
+        except (EventmigError, ValueError):
+            return None
+
+    return fold if isinstance(one, ReadModel) else gather
 
 
 def _send(out: BinaryIO, kind: int, ticket: int, message: bytes) -> None:

@@ -85,7 +85,7 @@ def rebuild(
 
     Reads `source`: the one given, else the latest release's target if a job made it
     ready, else the configured source. Writes the read models' database. `workers`
-    processes fold read models side by side (None: as many as the configuration says).
+    processes work side by side (None: as many as the configuration says).
     With `quarantine`, events that read models cannot take are set aside; such read models
     are swapped in only with `accept_quarantined`.
     """
@@ -105,37 +105,31 @@ def rebuild(
     with opened(source_url) as reader, sql_engine(database) as engine:
         check_steps_done(project, reader)
         results: list[RebuildResult] = []
-        upcast_batch = project.registry.upcast_batch
-        if models:
-            with helpers_of(project, models, workers, source_url) as helpers:
+        # Streams that are named are few; they are read one by one.
+        side_by_side = [*models, *(() if streams else aggregates)]
+        with helpers_of(project, side_by_side, workers, source_url) as helpers:
+            common: dict[str, Any] = {
+                "source": reader,
+                "upcast": project.registry.upcast_batch,
+                "engine": engine,
+                "release": mark,
+                "source_types": project.registry.sources_of,
+                "data_upcaster": project.registry.data_upcaster,
+                "helpers": helpers,
+                "read_ahead": behind_server(source_url),
+                "progress": on_progress,
+            }
+            if models:
                 results += rebuild_read_models(
                     models,
-                    source=reader,
-                    upcast=upcast_batch,
-                    engine=engine,
-                    release=mark,
-                    source_types=project.registry.sources_of,
-                    data_upcaster=project.registry.data_upcaster,
-                    helpers=helpers,
                     quarantine=quarantine or accept_quarantined,
                     accept_quarantined=accept_quarantined,
-                    read_ahead=behind_server(source_url),
-                    progress=on_progress,
+                    **common,
                 )
-        # All aggregates together, or each with those of the streams that are its own.
-        parts = [([one], [s for s in streams if one.covers(s)]) for one in aggregates]
-        for together, own in parts if streams else [(aggregates, None)]:
-            results += rebuild_snapshots(
-                together,
-                source=reader,
-                upcast=upcast_batch,
-                engine=engine,
-                release=mark,
-                source_types=project.registry.sources_of,
-                streams=own,
-                every=every,
-                progress=on_progress,
-            )
+            # All aggregates together, or each with those of the streams that are its own.
+            parts = [([one], [s for s in streams if one.covers(s)]) for one in aggregates]
+            for together, own in parts if streams else [(aggregates, None)]:
+                results += rebuild_snapshots(together, streams=own, every=every, **common)
         owners = None
         if aggregates:
             each = [(one, own if streams else None) for (one,), own in parts]
@@ -186,13 +180,18 @@ def _aggregates(
 
 
 def helpers_of(
-    project: Project, models: Sequence[ReadModel], workers: int | None, source_url: str
+    project: Project,
+    projections: Sequence[ReadModel | Aggregate[Any]],
+    workers: int | None,
+    source_url: str,
 ) -> AbstractContextManager[FoldProcesses | None]:
-    """The processes that fold beside this one: none for one worker."""
+    """The processes that work beside this one: none for one worker, or nothing to do."""
     count = project.config.workers if workers is None else workers
-    if count < 2:
+    if count < 2 or not projections:
         return nullcontext()
-    return fold_processes(project, models, count=count - 1, source=source_url, max_rows=MAX_ROWS)
+    return fold_processes(
+        project, projections, count=count - 1, source=source_url, max_rows=MAX_ROWS
+    )
 
 
 def check_steps_done(project: Project, reader: EventReader) -> None:

@@ -5,7 +5,7 @@ Declared in user code at import, read by the rebuild and by `load`; pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final, Generic, TypeVar, cast
@@ -81,6 +81,11 @@ class Aggregate(Generic[S]):
             return function
 
         return declare
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """The fold of each event type."""
+        return self._handlers
 
     @property
     def types(self) -> frozenset[str]:

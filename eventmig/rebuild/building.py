@@ -22,7 +22,8 @@ from eventmig.rebuild.progress import Phase, Progress, RebuildProgress, RebuildR
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, replay, replay_within
 from eventmig.rebuild.shadow import Shadow
-from eventmig.rebuild.side_by_side import FoldHelpers, replay_side_by_side, start_helpers
+from eventmig.rebuild.sharing import FoldHelpers, start_helpers
+from eventmig.rebuild.side_by_side import replay_side_by_side
 from eventmig.rebuild.undeclared import refuse_undeclared
 
 _KIND = Kind.READ_MODEL
@@ -83,7 +84,7 @@ class ModelBuilding:
         if self.model.runs_sql:
             helpers = None
         if helpers is not None:
-            start_helpers(helpers, self.plan, self.at)
+            start_helpers(helpers, self.at.position, self.plan.upto)
         self.expected = self.plan.expected()
         self.tell(Phase.REPLAYING)
         if helpers is not None:

@@ -31,7 +31,7 @@ from eventmig.errors import RebuildError, Where
 from eventmig.rebuild import bookkeeping, swap
 from eventmig.rebuild.bookkeeping import Kind, State
 from eventmig.rebuild.building import ModelBuilding
-from eventmig.rebuild.side_by_side import FoldHelpers
+from eventmig.rebuild.sharing import FoldHelpers
 
 _ROUNDS = 5
 _EXAMPLES = 10

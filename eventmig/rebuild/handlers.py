@@ -144,6 +144,8 @@ def call_with_data(handler: Handler, extra: str) -> OnData | None:
         return OnData(decode, lines, members, function)
     if takes == (extra, "data"):
         return OnData(decode, lines, members, lambda data, value: function(value, data))
+    if takes == ("data",):
+        return OnData(decode, lines, members, lambda data, value: function(data))
     return None
 
 

@@ -30,9 +30,25 @@ _POSITION: Final = itemgetter(0)
 class Plan(NamedTuple):
     """How the data of one stored type and version is upcast, and how it is handled."""
 
+    type: str
     new_data: NewData | None
     new_lines: NewLines | None
     handle: OnData | None
+
+    def upcast(self, data: Sequence[bytes]) -> tuple[list[bytes], bool]:
+        """These events' data of the release: as lines of up to `codec.AT_ONCE` events, if True.
+
+        One by one, else. Raises anything.
+        """
+        many: list[bytes] = []
+        for start in range(0, len(data), codec.AT_ONCE):
+            some = data[start : start + codec.AT_ONCE]
+            lines = _as_lines(some) if self.new_lines is None else self.new_lines(some)
+            if lines is None or lines.count(b"\n") != len(some):
+                new_data = self.new_data
+                return ([*data] if new_data is None else [*map(new_data, data)]), False
+            many.append(lines)
+        return many, True
 
     def handled(self, positions: Sequence[int], values: Sequence[object]) -> Iterable[Handled]:
         """What is to be called for these events, if anything; raises where values are missing."""
@@ -76,9 +92,9 @@ class HandlerFailedError(Exception):
         self.position = position
 
 
-def data_handlers(handlers: Mapping[str, Handler]) -> dict[str, OnData] | None:
-    """Every handler as what it does with data and rows; None where one takes the event."""
-    found = {type_: call_with_data(handler, "rows") for type_, handler in handlers.items()}
+def data_handlers(handlers: Mapping[str, Handler], extra: str) -> dict[str, OnData] | None:
+    """Every handler as what it does with data and the `extra` role; None where one takes more."""
+    found = {type_: call_with_data(handler, extra) for type_, handler in handlers.items()}
     made = {type_: handle for type_, handle in found.items() if handle is not None}
     return made if len(made) == len(found) else None
 
@@ -87,7 +103,7 @@ class NarrowFold:
     """Upcasts the data of narrow rows, and calls the handlers on it."""
 
     def __init__(self, handlers: Mapping[str, OnData], upcaster: DataUpcaster, rows: Rows) -> None:
-        self._plans = _Plans(handlers, upcaster)
+        self._plans = Plans(handlers, upcaster)
         self._rows = rows
 
     @property
@@ -155,7 +171,7 @@ class NarrowFold:
         folded = 0
         for done, (position, type_, version, data) in enumerate(batch):
             try:
-                new_data, _, handle = self._plans[type_, version]
+                _, new_data, _, handle = self._plans[type_, version]
                 if new_data is not None:
                     data = new_data(data)
             except Exception:  # noqa: BLE001 - the whole event says it
@@ -176,7 +192,7 @@ def _as_lines(data: Sequence[bytes]) -> bytes | None:
     return lines if lines.count(b"\n") == len(data) else None
 
 
-class _Plans(dict[tuple[str, int], Plan]):
+class Plans(dict[tuple[str, int], Plan]):
     """Plans by stored type and version, each made when it is first needed."""
 
     def __init__(self, handlers: Mapping[str, OnData], upcaster: DataUpcaster) -> None:
@@ -187,15 +203,15 @@ class _Plans(dict[tuple[str, int], Plan]):
     def __missing__(self, version: tuple[str, int]) -> Plan:
         chain = self._upcaster(*version)
         if chain is None:
-            raise _NeedsEventError
+            raise NeedsEventError
         type_, new_data, new_lines = chain
         handle = self._handlers.get(type_)
         members = () if handle is None else handle.members
         if new_data is None and members is not None:
             self.members[version] = members
-        plan = self[version] = Plan(new_data, new_lines, handle)
+        plan = self[version] = Plan(type_, new_data, new_lines, handle)
         return plan
 
 
-class _NeedsEventError(Exception):
+class NeedsEventError(Exception):
     """The next event must be whole."""

@@ -31,7 +31,7 @@ from eventmig.rebuild.progress import (
 )
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay
-from eventmig.rebuild.side_by_side import FoldHelpers
+from eventmig.rebuild.sharing import FoldHelpers
 from eventmig.rebuild.swapping import roll_back, swap_in
 from eventmig.stores.base import EventReader
 

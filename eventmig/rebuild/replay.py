@@ -190,7 +190,7 @@ def reads(
 
     Raises `RebuildError` naming the event that could not be handled.
     """
-    handlers = None if plan.data_upcaster is None else data_handlers(model.handlers)
+    handlers = None if plan.data_upcaster is None else data_handlers(model.handlers, "rows")
     if handlers is not None and plan.data_upcaster is not None:
         narrow = NarrowFold(handlers, plan.data_upcaster, rows)
         reading = _lines if isinstance(plan.source, ReadingLines) else _rows

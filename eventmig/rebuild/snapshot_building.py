@@ -1,43 +1,38 @@
 """Snapshots of one aggregate, built anew: its streams folded in global order.
 
-States are held in memory up to `max_states`; one that was put out is read back
-from its snapshot, which every commit brings to the last event folded.
+    ranges of events ─▶ gathered by helpers, and by this process ─▶ folded in order (`states`)
+        ─▶ snapshots + checkpoint written together
+
+Reading and upcasting are shared out; folding, in one process, needs no state to travel: any
+number of processes goes on from the checkpoint of any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from eventmig.errors import RebuildError, Where
-from eventmig.events import Event
 from eventmig.rebuild import bookkeeping, snapshot_rows
 from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.bookkeeping import Kind, State
 from eventmig.rebuild.collector import collector_paused
+from eventmig.rebuild.gathering import Gathered, gather, gather_range, unpacked
 from eventmig.rebuild.loading import compare_generation
 from eventmig.rebuild.planning import plan_generation
 from eventmig.rebuild.progress import Phase, Progress, RebuildProgress, RebuildResult
-from eventmig.rebuild.replay import READ_AT_ONCE, Replay
+from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.sharing import WORTH_IT, FoldHelpers, Ranges, in_order, start_helpers
 from eventmig.rebuild.snapshot_rows import HEAD, SnapshotWriter
+from eventmig.rebuild.states import States
 
 _KIND = Kind.AGGREGATE
 
-
-class _Folded:
-    """A stream's state so far, and the last stored event folded into it."""
-
-    __slots__ = ("event_id", "events", "position", "slot", "state")
-
-    def __init__(self, state: Any, events: int, position: int, event_id: str, slot: int) -> None:
-        self.state = state
-        self.events = events
-        self.position = position
-        self.event_id = event_id
-        self.slot = slot
+_AT_ONCE: Final = 10_000
+"""Events in a range that is gathered as a whole: they are kept until it is their turn."""
 
 
 class SnapshotBuilding:
@@ -51,12 +46,13 @@ class SnapshotBuilding:
         release: str,
         every: int | None,
         tell: Progress,
+        helpers: FoldHelpers | None = None,
     ) -> None:
         self.aggregate = aggregate
         self.connection = connection
         self.plan = plan
         self.tell = tell
-        self.every = every
+        self.helpers = helpers
         self.fingerprint = aggregate.fingerprint(release)
         with connection.begin():
             self.hold = bookkeeping.take(connection, _KIND, aggregate.name)
@@ -71,43 +67,45 @@ class SnapshotBuilding:
                 discard=lambda old: snapshot_rows.discard(connection, aggregate.name, old.number),
             )
             self.at = self.planned.generation
+        if helpers is not None:
+            start_helpers(helpers, self.at.position, plan.upto)
         self.expected = plan.expected()
         self.writer = SnapshotWriter(
             aggregate.name, self.at.number, self.fingerprint, connection.dialect
         )
-        self.states: dict[str, _Folded] = {}
-        self.touched: dict[str, _Folded] = {}
-        self.rows: list[tuple[Any, ...]] = []
+        self.states = States(
+            aggregate,
+            connection,
+            plan,
+            self.at.number,
+            self.writer,
+            every,
+            from_nothing=not self.at.events_read,
+        )
 
     def run(self, sample: int | None) -> RebuildResult:
         """Fold, compare `sample` streams (None: all) with full replays, and go live."""
         self._tell(Phase.REPLAYING)
-        self._replay()
+        self._replay(self._pages(self.helpers))
         self._tell(Phase.CHECKING)
         self._check(sample)
         result = self._go_live()
         self._tell(Phase.SWAPPED)
         return result
 
-    def _replay(self) -> None:
+    def _replay(self, pages: Iterable[Gathered]) -> None:
         pending = 0
-        batches = self.plan.source.read_all(
-            after=self.at.position,
-            until=self.plan.upto,
-            types=self.plan.types,
-            batch_size=min(self.plan.batch_size, READ_AT_ONCE),
-        )
         with collector_paused() as let_run:
-            for stored in batches:
-                folded = self._fold(stored)
-                pending += len(stored)
+            for page in pages:
+                folded = self.states.fold(page)
+                pending += page.events_read
                 self.at = replace(
                     self.at,
-                    position=stored[-1].global_position,
-                    events_read=self.at.events_read + len(stored),
+                    position=page.until,
+                    events_read=self.at.events_read + page.events_read,
                     events_folded=self.at.events_folded + folded,
                 )
-                if pending >= self.plan.batch_size or len(self.touched) > self.plan.max_rows:
+                if pending >= self.plan.batch_size or self.states.changed > self.plan.max_rows:
                     self._commit()
                     pending = 0
                     with let_run():
@@ -117,79 +115,31 @@ class SnapshotBuilding:
         if pending:
             self._tell(Phase.REPLAYING)
 
-    def _fold(self, stored: list[Event]) -> int:
-        aggregate, states, touched = self.aggregate, self.states, self.touched
-        mine = stored
-        if (category := aggregate.category) is not None:
-            prefix = category + "-"
-            mine = [e for e in stored if e.stream.startswith(prefix) or e.stream == category]
-        last = {event.stream: event for event in mine}
-        self._bring_in(last.keys())
-        origins = {e.global_position: e.id for e in mine} if self.every else {}
-        apply, types, folded = aggregate.apply, aggregate.types, 0
-        for event in self.plan.upcast(mine):
-            if event.type not in types:
-                continue
-            at = states[event.stream]
-            if self.every and event.stream_position != at.position:
-                self._periodic(event.stream, at)
-                at.position = event.stream_position
-                at.event_id = origins[event.global_position]
-            at.state = apply(at.state, event)
-            at.events += 1
-            folded += 1
-        for stream, event in last.items():
-            at = touched[stream] = states[stream]
-            if self.every and event.stream_position != at.position:
-                self._periodic(stream, at)
-            at.position, at.event_id = event.stream_position, event.id
-        return folded
+    def _pages(self, helpers: FoldHelpers | None) -> Iterator[Gathered]:
+        """What is left to be folded, in order: gathered here, and by helpers if it is much."""
+        aggregate, plan, after = self.aggregate, self.plan, self.at.position
+        left = self.expected - self.at.events_read
+        if helpers is None or left < WORTH_IT:
+            yield from gather(aggregate, plan, after, plan.upto)
+            return
+        ranges = Ranges(after, plan.upto, left, helpers.count + 1, _AT_ONCE)
 
-    def _bring_in(self, streams: Collection[str]) -> None:
-        wanted = [stream for stream in streams if stream not in self.states]
-        if self.at.events_read:
-            name, number = self.aggregate.name, self.at.number
-            for found in snapshot_rows.read_heads(self.connection, name, number, wanted):
-                slot = found.events_folded // self.every if self.every else 0
-                self.states[found.stream] = _Folded(
-                    self.aggregate.decode(found.state),
-                    found.events_folded,
-                    found.stream_position,
-                    found.event_id,
-                    slot,
-                )
-            self.connection.rollback()
-        for stream in wanted:
-            if stream not in self.states:
-                self.states[stream] = _Folded(None, 0, self.plan.source.first_position - 1, "", 0)
+        def here(after: int, until: int) -> list[Gathered] | None:
+            return gather_range(aggregate, plan, after, until)
 
-    def _periodic(self, stream: str, at: _Folded) -> None:
-        """A snapshot of what was before the next stored event, when one is due."""
-        if self.every and at.events // self.every > at.slot:
-            at.slot = at.events // self.every
-            self.rows.append(self._row(stream, at.slot, at))
-
-    def _row(self, stream: str, slot: int, at: _Folded) -> tuple[Any, ...]:
-        text = self.aggregate.encode(at.state)
-        return self.writer.row(stream, slot, at.position, at.event_id, at.events, text)
+        for made in in_order(_KIND, aggregate.name, ranges, helpers, here, unpacked):
+            if made.found is None:  # page by page, then; and errors are raised here
+                yield from gather(aggregate, plan, made.after, made.until)
+            else:
+                yield from made.found
 
     def _commit(self) -> None:
-        rows = self.rows
-        whole = self.aggregate.category is not None  # else a stream is its own by what it folds
-        rows.extend(
-            self._row(stream, HEAD, at) for stream, at in self.touched.items() if whole or at.events
-        )
+        rows = self.states.rows()
         with self.connection.begin():
             self.hold.fence(self.connection)
             bookkeeping.checkpoint(self.connection, self.hold, self.at)
             self.writer.write(self.connection, rows)
-        self.rows = []
-        states = self.states
-        for stream in self.touched:  # the last used stand last
-            states[stream] = states.pop(stream)
-        self.touched.clear()
-        while len(states) > self.plan.max_rows:
-            del states[next(iter(states))]
+        self.states.settle()
 
     def _check(self, sample: int | None) -> None:
         name = self.aggregate.name

@@ -81,6 +81,22 @@ def read_heads(
             yield _snapshot(row)
 
 
+def last_slots(
+    connection: Connection, aggregate: str, generation: int, streams: Collection[str]
+) -> dict[str, int]:
+    """The last slot written of each of these streams in one generation, if any (reads)."""
+    found: dict[str, int] = {}
+    rest = iter(streams)
+    while chunk := list(islice(rest, _STREAMS_AT_ONCE)):
+        query = (
+            select(snapshots.c.stream, func.max(snapshots.c.slot))
+            .where(*_in_generation(aggregate, generation), snapshots.c.stream.in_(chunk))
+            .group_by(snapshots.c.stream)
+        )
+        found.update((stream, slot) for stream, slot in connection.execute(query))
+    return found
+
+
 def of_streams(
     connection: Connection, aggregate: str, generation: int, streams: Collection[str]
 ) -> Iterator[Snapshot]:

@@ -4,9 +4,7 @@
         ─▶ compare a sample with full replays ─▶ the new generation is live
 
 All generations live in one table, told apart by number; which is live is one
-row of the bookkeeping. States are held in memory up to `max_states`; one that was
-put out is read back from its snapshot, which every batch brings to the last event
-folded. Killed anywhere, the same call goes on from the checkpoint.
+row of the bookkeeping. Killed anywhere, the same call goes on from the checkpoint.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.bookkeeping import Kind, State
 from eventmig.rebuild.hold import held
 from eventmig.rebuild.progress import (
+    DataUpcaster,
     Progress,
     RebuildResult,
     SourceTypes,
@@ -29,6 +28,7 @@ from eventmig.rebuild.progress import (
 )
 from eventmig.rebuild.refresh import refresh
 from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.sharing import FoldHelpers
 from eventmig.rebuild.snapshot_building import SnapshotBuilding
 from eventmig.stores.base import EventReader
 
@@ -43,12 +43,15 @@ def rebuild_snapshots(
     engine: Engine,
     release: str,
     source_types: SourceTypes | None = None,
+    data_upcaster: DataUpcaster | None = None,
     upto: int | None = None,
     streams: Collection[str] | None = None,
     every: int | None = None,
-    batch_size: int = 200_000,
+    batch_size: int = 500_000,
     max_states: int = 100_000,
     sample: int | None = 100,
+    helpers: FoldHelpers | None = None,
+    read_ahead: bool = False,
     progress: Progress | None = None,
 ) -> list[RebuildResult]:
     """Fold every stream of these aggregates anew; each has a snapshot at its head then.
@@ -58,7 +61,9 @@ def rebuild_snapshots(
     handled events of a stream as well, for loading what was before. With `streams`,
     the snapshots of these alone are renewed, in place. `sample` streams
     per aggregate (None: all) are compared with a full replay before they go live.
-    The other parameters are those of `rebuild_read_models`.
+    States are held in memory up to `max_states`; one that was put out is read back from its
+    snapshot, which every batch brings to the last event folded. `helpers` read and upcast
+    beside this process, which folds. The other parameters are those of `rebuild_read_models`.
 
     Raises `RebuildError` (a handler, a snapshot that does not lead to the state of a
     full replay; the live snapshots are as before), `JobLockedError`, `JobLostError`.
@@ -90,8 +95,10 @@ def rebuild_snapshots(
                 upto=limit,
                 batch_size=batch_size,
                 max_rows=max_states,
+                data_upcaster=data_upcaster,
+                read_ahead=read_ahead,
             )
-            building = SnapshotBuilding(aggregate, connection, plan, release, every, tell)
+            building = SnapshotBuilding(aggregate, connection, plan, release, every, tell, helpers)
             results.append(building.run(sample))
     return results
 

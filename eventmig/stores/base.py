@@ -104,7 +104,12 @@ class EventReader(Protocol):
         ...
 
     def read_pages(
-        self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
     ) -> Iterator[Page]:
         """The batches of `read_all`, column by column and without the events' own origins."""
         ...

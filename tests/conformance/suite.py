@@ -208,6 +208,9 @@ class StoreConformance:
         narrow = [*chain.from_iterable(store.read_data(types=["B", "C"], batch_size=2))]
         assert narrow == data_of(read)
         assert list(store.read_data(types=[])) == []
+        pages = store.read_pages(types=["B", "C"], batch_size=2)
+        assert [event for page in pages for event in page.events()] == read
+        assert list(store.read_pages(types=[])) == []
         assert (store.count(types=["B", "C"]), store.count(types=[])) == (3, 0)
         assert store.count(types=["A", "B"], until=read[1].global_position) == 4
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy import Engine, Table, create_engine, select
 
-from eventmig.events import CategoryCount, Event, StreamHead, TypeCount, category_of
+from eventmig.events import CategoryCount, Event, Page, StreamHead, TypeCount, category_of
+from eventmig.rebuild.bookkeeping import Kind
+from eventmig.rebuild.progress import NewData, NewLines
+from eventmig.rebuild.sharing import Answer
 from eventmig.stores.base import Capability, DataRow
 
 
@@ -52,6 +56,18 @@ class MemorySource:
     ) -> Iterator[list[DataRow]]:
         for batch in self.read_all(after=after, until=until, types=types, batch_size=batch_size):
             yield [(e.global_position, e.type, e.schema_version, e.data) for e in batch]
+
+    def read_pages(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
+    ) -> Iterator[Page]:
+        for batch in self.read_all(after=after, until=until, types=types, batch_size=batch_size):
+            *columns, _ = zip(*batch, strict=True)
+            yield Page._make(columns)
 
     def read_stream(
         self, stream: str, *, first: int | None = None, last: int | None = None
@@ -96,6 +112,32 @@ class MemorySource:
         pass
 
 
+class Helpers:
+    """Helpers in this process, which do `work`, and answer when chance says so."""
+
+    def __init__(self, work: Callable[[int, int], bytes | None], count: int, seed: int) -> None:
+        self.count = count
+        self.work = work
+        self.rng = random.Random(seed)
+        self.answers: deque[Answer] = deque()
+        self.asked = 0
+
+    def ready(self, helper: int) -> bool:
+        return self.rng.random() < 0.5
+
+    def ask(self, helper: int, kind: Kind, name: str, after: int, until: int) -> int:
+        self.asked += 1
+        self.answers.append(Answer(helper, self.asked, self.work(after, until)))
+        return self.asked
+
+    def answer(self, *, wait: bool) -> Answer | None:
+        if self.answers and (wait or self.rng.random() < 0.5):
+            self.answers.rotate(self.rng.randrange(3))
+            return self.answers.popleft()
+        assert not wait, "nothing is under way"
+        return None
+
+
 def history(entries: Iterable[tuple[str, str, object]]) -> list[Event]:
     """Events in global order from (stream, type, data)."""
     positions: Counter[str] = Counter()
@@ -121,6 +163,11 @@ def history(entries: Iterable[tuple[str, str, object]]) -> list[Event]:
 def same(events: Sequence[Event]) -> list[Event]:
     """No upcasting."""
     return list(events)
+
+
+def same_data(type: str, schema_version: int) -> tuple[str, NewData | None, NewLines | None] | None:
+    """No upcasting, of data alone."""
+    return type, None, None
 
 
 def engine_at(path: Path) -> Engine:

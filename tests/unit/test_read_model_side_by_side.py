@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections import deque
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
@@ -39,13 +37,12 @@ from bench.workspace import Workspace, url_of
 from eventmig import commands, fold_workers
 from eventmig.errors import ConfigError, RebuildError
 from eventmig.fold_workers import fold_processes
-from eventmig.rebuild import ReadModel, Rows, ranges, rebuild_read_models, side_by_side
+from eventmig.rebuild import ReadModel, Rows, ranges, rebuild_read_models, sharing, side_by_side
 from eventmig.rebuild.fold import Effect, Needs, Outcome
 from eventmig.rebuild.ranges import NeedsRowsError, fold_range, packed, unpacked
 from eventmig.rebuild.replay import Replay
-from eventmig.rebuild.side_by_side import Answer
 from eventmig.stores.open import open_store
-from tests.unit.rebuild_helpers import MemorySource, engine_at, history, rows_of, same
+from tests.unit.rebuild_helpers import Helpers, MemorySource, engine_at, history, rows_of, same
 from tests.unit.test_read_model_fold import (
     OPERATIONS,
     model,
@@ -56,37 +53,14 @@ from tests.unit.test_read_model_fold import (
 )
 
 
-class Helpers:
-    """Helpers in this process that answer when chance says so."""
-
-    def __init__(self, model: ReadModel, source: MemorySource, count: int, seed: int) -> None:
-        self.count = count
-        self.model = model
-        self.source = source
-        self.rng = random.Random(seed)
-        self.answers: deque[Answer] = deque()
-        self.asked = 0
-
-    def ready(self, helper: int) -> bool:
-        return self.rng.random() < 0.5
-
-    def ask(self, helper: int, model: str, after: int, until: int) -> int:
-        assert model == self.model.name
-        self.asked += 1
+def helpers(made: ReadModel, source: MemorySource, count: int, seed: int) -> Helpers:
+    def work(after: int, until: int) -> bytes | None:
         try:
-            message = packed(fold_range(self.model, plan_of(self.source), after, until))
+            return packed(fold_range(made, plan_of(source), after, until))
         except (RebuildError, NeedsRowsError, ValueError):
-            self.answers.append(Answer(helper, self.asked, None))
-        else:
-            self.answers.append(Answer(helper, self.asked, message))
-        return self.asked
+            return None
 
-    def answer(self, *, wait: bool) -> Answer | None:
-        if self.answers and (wait or self.rng.random() < 0.5):
-            self.answers.rotate(self.rng.randrange(3))
-            return self.answers.popleft()
-        assert not wait, "nothing is under way"
-        return None
+    return Helpers(work, count, seed)
 
 
 def plan_of(source: MemorySource) -> Replay:
@@ -95,8 +69,9 @@ def plan_of(source: MemorySource) -> Replay:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_by_side, "_WORTH_IT", 1)
-    monkeypatch.setattr(side_by_side, "_FEWEST_EVENTS", 1)
+    monkeypatch.setattr(side_by_side, "WORTH_IT", 1)
+    monkeypatch.setattr(sharing, "WORTH_IT", 1)
+    monkeypatch.setattr(sharing, "FEWEST_EVENTS", 1)
 
 
 @pytest.mark.parametrize(
@@ -137,14 +112,14 @@ def test_any_cut_into_ranges_gives_the_rows_of_one_operation_at_a_time(
     source = MemorySource(events)
     engine = create_engine("sqlite://", poolclass=StaticPool)
     try:
-        helpers = Helpers(model(), source, count, seed)
-        options = {"source": source, "batch_size": batch_size, "helpers": helpers}
+        beside = helpers(model(), source, count, seed)
+        options = {"source": source, "batch_size": batch_size, "helpers": beside}
         if failed is not None:  # the error names the event that it would name in order
             with pytest.raises(RebuildError) as raised:
                 rebuild(engine, model(), **options)
             assert raised.value.where.event_id is not None
             assert raised.value.where.key is not None
-            options |= {"upto": failed - 1, "helpers": Helpers(model(), source, count, seed)}
+            options |= {"upto": failed - 1, "helpers": helpers(model(), source, count, seed)}
         rebuild(engine, model(), **options)
         assert {t.name: rows_of(engine, t) for t in (plain, strict)} == wanted
     finally:
@@ -168,7 +143,7 @@ def test_handlers_that_read_rows_are_replayed_in_order() -> None:
     assert failed is None
     source = MemorySource(events)
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    rebuild(engine, model(), source=source, helpers=Helpers(model(), source, 2, 1))
+    rebuild(engine, model(), source=source, helpers=helpers(model(), source, 2, 1))
     assert {t.name: rows_of(engine, t) for t in (plain, strict)} == wanted
     engine.dispose()
 
@@ -186,7 +161,7 @@ def test_a_handler_that_swallows_the_refusal_is_found_out() -> None:
 
     source = MemorySource(history(("s-1", "Op", {"key": "x"}) for _ in range(9)))
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    rebuild(engine, made, source=source, helpers=Helpers(made, source, 2, 3))
+    rebuild(engine, made, source=source, helpers=helpers(made, source, 2, 3))
     assert rows_of(engine, plain) == [("x", 8, 5, "new")]
     engine.dispose()
 
@@ -203,7 +178,7 @@ def test_a_range_with_too_many_rows_is_left_to_the_fold_that_spills() -> None:
     with pytest.raises(NeedsRowsError):
         fold_range(made, plan_of(source), 0, 9)
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    rebuild(engine, made, source=source, max_rows=40, helpers=Helpers(made, source, 2, 3))
+    rebuild(engine, made, source=source, max_rows=40, helpers=helpers(made, source, 2, 3))
     assert len(rows_of(engine, plain)) == 270
     engine.dispose()
 
@@ -304,9 +279,9 @@ def test_another_process_folds_and_is_gone_afterwards(
     try:
         with fold_processes(
             project, [activity_per_customer], count=1, source=url, max_rows=1_000
-        ) as helpers:
+        ) as processes:
             end = time.monotonic() + 60
-            while not helpers.ready(0) and time.monotonic() < end:
+            while not processes.ready(0) and time.monotonic() < end:
                 time.sleep(0.01)
             rebuild(
                 engine,
@@ -315,9 +290,9 @@ def test_another_process_folds_and_is_gone_afterwards(
                 upcast=project.registry.upcast_batch,
                 source_types=project.registry.sources_of,
                 data_upcaster=project.registry.data_upcaster,
-                helpers=helpers,
+                helpers=processes,
             )
-            (child,) = helpers._children
+            (child,) = processes._children
             assert child.poll() is None
         assert child.poll() is not None
         assert 0 < sum(answered) < 4_000

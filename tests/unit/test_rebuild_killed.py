@@ -22,12 +22,16 @@ from eventmig.rebuild import (
     rebuild_read_models,
     rebuild_snapshots,
     rollback_read_models,
+    sharing,
+    snapshot_building,
 )
 from eventmig.rebuild.following import bring_up_to_date
 from eventmig.rebuild.rebuild_read_models import drop_kept_read_models
 from tests.unit.rebuild_helpers import MemorySource, rows_of, same
 from tests.unit.test_read_model import daily, orders, sales, sums
 from tests.unit.test_snapshots import cart, carts, replayed
+from tests.unit.test_snapshots_side_by_side import helpers as gathering_helpers
+from tests.unit.test_snapshots_side_by_side import plan_of
 
 Work = Callable[[Engine], Any]
 KILLED = -9
@@ -174,14 +178,27 @@ def test_a_follower(url: str) -> None:
         assert live(url) == sums(seen)
 
 
-def test_a_rebuild_of_snapshots(url: str) -> None:
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_rebuild_of_snapshots(url: str, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_building, "WORTH_IT", 1)
+    monkeypatch.setattr(sharing, "FEWEST_EVENTS", 1)
     events = carts(60)
     source = MemorySource(events)
 
     def rebuilt(version: int) -> Work:
         def work(engine: Engine) -> Any:
-            options = {"source": source, "upcast": same, "engine": engine, "release": "1"}
-            return rebuild_snapshots([cart(version)], **options, batch_size=20, max_states=2)
+            made = cart(version)
+            beside = gathering_helpers(made, plan_of(source), processes - 1, version)
+            return rebuild_snapshots(
+                [made],
+                source=source,
+                upcast=same,
+                engine=engine,
+                release="1",
+                batch_size=20,
+                max_states=2,
+                helpers=beside if processes > 1 else None,
+            )
 
         return work
 

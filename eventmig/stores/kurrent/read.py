@@ -88,10 +88,15 @@ class KurrentReader:
             yield batch
 
     def read_pages(
-        self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
     ) -> Iterator[Page]:
         """What `read_all` reads, column by column and without the events' own origins."""
-        for batch in self.read_all(after=after, until=until, batch_size=batch_size):
+        for batch in self.read_all(after=after, until=until, types=types, batch_size=batch_size):
             *columns, _ = zip(*batch, strict=True)
             yield Page._make(columns)
 

@@ -79,11 +79,20 @@ class LayoutReader:
                 yield batch
 
     def read_pages(
-        self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
     ) -> Iterator[Page]:
         """What `read_all` reads, column by column and without the events' own origins."""
-        for page, _ in self._batches(after, until, None, batch_size, origins=False):
-            yield page
+        wanted = None if types is None else frozenset(types)
+        for page, _ in self._batches(after, until, types, batch_size, origins=False):
+            if wanted is None or wanted.issuperset(page.types):
+                yield page
+            elif rows := [row for row in zip(*page, strict=True) if row[4] in wanted]:
+                yield Page._make(zip(*rows, strict=True))
 
     def read_data(
         self,

@@ -68,14 +68,19 @@ class PostgresReader(GroupedReader):
         return self._steadily(batches)
 
     def read_pages(
-        self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
     ) -> Iterator[Page]:
         """What `read_all` reads, column by column and without the events' own origins."""
 
         def pages() -> Iterator[Page]:
             last, alone = self._end(until)
             sql = self._sql.read_page if alone else self._sql.read_page_ours
-            bound = self._span(last, None)
+            bound = self._span(last, types)
             for rows in self._pages(sql, bound, after, last, batch_size, 6):
                 page = Page._make(zip(*rows, strict=True))
                 keys: Sequence[Any] = page.streams

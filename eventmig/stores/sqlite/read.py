@@ -79,12 +79,23 @@ class SqliteReader:
             after = batch[-1].global_position
 
     def read_pages(
-        self, *, after: int = 0, until: int | None = None, batch_size: int = 5_000
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+        batch_size: int = 5_000,
     ) -> Iterator[Page]:
         """What `read_all` reads, column by column and without the events' own origins."""
         last = self.head_position() if until is None else until
-        bound = self._span(last, None, batch_size)
-        while after < last and (page := self._columns({**bound, "after": after})):
+        bound = self._span(last, types, batch_size)
+        sql = self._sql
+        alone, shared = (
+            (sql.read_page_alone, sql.read_page)
+            if types is None
+            else (sql.read_page_alone_typed, sql.read_page_typed)
+        )
+        while after < last and (page := self._columns(alone, shared, {**bound, "after": after})):
             yield page
             after = page.global_positions[-1]
 
@@ -265,11 +276,11 @@ class SqliteReader:
             ]
             return self._with_all_origins(connection, page, merged)
 
-    def _columns(self, bound: _Bound) -> Page | None:
+    def _columns(self, alone_sql: str, shared_sql: str, bound: _Bound) -> Page | None:
         """One page column by column, shorter where it would pass 16 MiB; None: no more."""
         rows: list[_Row] = []
         add, size, alone = rows.append, 0, self._alone
-        sql = self._sql.read_page_alone if alone else self._sql.read_page
+        sql = alone_sql if alone else shared_sql
         with self._guard, translated(self.url), _collector_paused():
             cursor = self._connected().execute(sql, bound)
             try:
@@ -281,7 +292,7 @@ class SqliteReader:
             finally:
                 cursor.close()
             if alone and not self.is_alone():
-                return self._columns(bound)
+                return self._columns(alone_sql, shared_sql, bound)
             if not rows:
                 return None
             page = Page._make(zip(*rows, strict=True))

@@ -111,7 +111,9 @@ class Statements:
     read_all: str
     read_all_typed: str
     read_page: str
+    read_page_typed: str
     read_page_alone: str
+    read_page_alone_typed: str
     stream_names: str
     read_data: str
     read_data_typed: str
@@ -175,7 +177,8 @@ def compose(tables: Tables) -> Statements:
     origin = f"LEFT JOIN {origin_streams} o ON o.origin_stream_id = e.origin_stream"
     mine = f"{events} e CROSS JOIN {streams} s ON s.stream_id = e.stream_id"
     ours = f"{streams} s CROSS JOIN {events} e ON e.stream_id = s.stream_id"
-    copied = columns.rsplit(",", 3)[0]  # without the origin
+    copied = f"SELECT {columns.rsplit(',', 3)[0]} FROM"  # without the origin
+    by_key = copied.replace("s.name", "e.stream_id")
     data = "SELECT e.global_position, e.type, e.schema_version, CAST(e.data AS BLOB) FROM"
     span = "e.global_position > :after AND e.global_position <= :until"
     typed = "AND e.type IN (SELECT value FROM json_each(:types))"
@@ -193,10 +196,11 @@ def compose(tables: Tables) -> Statements:
         read_all_typed=f"{page} {typed} {in_order}",
         # The same without origins. "Alone": where these tables hold no stream of another release;
         # then the key of the stream stands for its name, and names are looked up once.
-        read_page=f"""SELECT {copied} FROM {mine} WHERE {span} AND s.release IS :release
-            {in_order}""",
-        read_page_alone=f"""SELECT {copied.replace("s.name", "e.stream_id")} FROM {events} e
-            WHERE {span} {in_order}""",
+        read_page=f"{copied} {mine} WHERE {span} AND s.release IS :release {in_order}",
+        read_page_typed=f"""{copied} {mine}
+            WHERE {span} AND s.release IS :release {typed} {in_order}""",
+        read_page_alone=f"{by_key} {events} e WHERE {span} {in_order}",
+        read_page_alone_typed=f"{by_key} {events} e WHERE {span} {typed} {in_order}",
         stream_names=f"""SELECT stream_id, name FROM {streams}
             WHERE stream_id IN (SELECT value FROM json_each(:ids))""",
         # The same without what only a whole event needs; "alone" where these tables hold no
