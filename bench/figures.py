@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.measure import GROUP_BY, ONE, PEER, TWO, Place, Run
+from bench.measure import GROUP_BY, IN_POSTGRES, ONE, PEER, READ, TWO, Place, Run
 
 SAMPLE = 40_000
 VERIFIED = ("verify, 1 process", "verify, 2 processes")
@@ -23,11 +23,15 @@ LOG_READERS = {
     5_000: "eventsourcing: pages and transactions of 5,000 events",
 }
 """How many events are in a transaction, and what that is called."""
-MODELS = {
-    "purchases": "rebuild with joins (rows.get)",
-    "order": "snapshots of every stream",
-}
-"""Other read models and aggregates, by name."""
+MODELS = (
+    ("read model, 1 process", "activity_per_customer", "target", 1),
+    ("read model with joins (rows.get), 1 process", "purchases", "target", 1),
+    ("snapshots, 1 process", "order", "target", 1),
+    ("snapshots, 2 processes", "order", "target", 2),
+    ("snapshots, upcasting, 1 process", "order", "history", 1),
+    ("snapshots, upcasting, 2 processes", "order", "history", 2),
+)
+"""Label, read model or aggregate, source, processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,24 +203,32 @@ def rebuilding(place: Place, rounds: int) -> list[Figure]:
 
 
 def models(place: Place, rounds: int) -> list[Figure]:
-    """A read model with joins and snapshots beside only reading; the log reader of a library."""
+    """Read models and snapshots beside only reading and SQL; the log reader of a library."""
     place.ready_target()
     read: list[Run] = []
-    runs: dict[str, list[Run]] = {name: [] for name in MODELS}
+    sql: list[Run] = []
+    runs: dict[str, list[Run]] = {label: [] for label, *_ in MODELS}
     for _ in range(rounds):
         read.append(place.run("only_read", "only reading", source="target"))
-        for name, label in MODELS.items():
-            runs[name].append(place.run("rebuild_model", label, model=name, source="target"))
+        sql.append(place.run("group_by", "GROUP BY"))
+        for label, name, source, workers in MODELS:
+            run = place.run("rebuild_model", label, model=name, source=source, workers=workers)
+            runs[label].append(run)
+    # Each over all events, also where it is made of some types alone.
     found = [
         _figure(
             "models",
             f"{place.name}: {label}",
-            [run.rate for run in runs[name]],
-            "only reading type and data of all events",
-            [run.rate for run in read],
+            [place.events / 1000 / run.seconds for run in runs[label]],
+            reference,
+            [run.rate for run in others],
             peak_mb=place.peaks[label],
         )
-        for name, label in MODELS.items()
+        for label, *_ in MODELS
+        for reference, others in (
+            ("only reading type and data of all events", read),
+            ("one SQL GROUP BY with JSON extraction", sql),
+        )
     ]
     if importlib.util.find_spec("eventsourcing") is None:
         return found
@@ -245,7 +257,7 @@ def models(place: Place, rounds: int) -> list[Figure]:
 
 
 def models_in_postgres(place: Place, rounds: int) -> list[Figure]:
-    """A read model in PostgreSQL beside the same as one SQL statement there."""
+    """Read models and snapshots in PostgreSQL beside only reading and one SQL statement there."""
     run = place.run(
         "in_postgres",
         "read models in PostgreSQL",
@@ -262,15 +274,16 @@ def models_in_postgres(place: Place, rounds: int) -> list[Figure]:
             rates[name],
             f"PostgreSQL: {what}",
             rates[reference],
-            target=target,
+            target=target if name in IN_POSTGRES else None,
         )
         for what, reference, target in (
             ("one SQL GROUP BY", GROUP_BY, 0.75),
             ("eventsourcing's ProjectionRunner", PEER, 60.0),
+            ("only reading type and data of all events", READ, None),
         )
         if reference in rates
         for name in rates
-        if name not in {GROUP_BY, PEER}
+        if name not in {GROUP_BY, PEER, READ} and (reference != PEER or name in IN_POSTGRES)
     ]
 
 

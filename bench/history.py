@@ -35,7 +35,7 @@ def batches(events: int, streams: int) -> Iterator[list[Event]]:
     """The history in batches, placed: global and stream positions count from 1."""
     rng = random.Random(SEED)
     names = [f"order-{_id(rng)}" for _ in range(streams)]
-    customers = [_id(rng) for _ in range(max(1, streams * 2 // 5))]
+    customers = [_id(rng) for _ in range(streams)]
     heads = [0] * streams
     types, weights = list(SHARES), list(SHARES.values())
     encode = msgspec.json.encode
@@ -45,7 +45,7 @@ def batches(events: int, streams: int) -> Iterator[list[Event]]:
         for number, type_ in enumerate(rng.choices(types, weights, k=size), first + 1):
             stream = rng.randrange(streams)
             heads[stream] += 1
-            data = _DATA[type_](rng, customers[stream % len(customers)])
+            data = _DATA[type_](rng, customers[stream])
             metadata = {"correlation_id": _id(rng), "user": f"u{stream}", "host": "app-3", "try": 1}
             batch.append(
                 Event(

@@ -117,5 +117,12 @@ class Place:
             self.ready = True
 
 
-GROUP_BY, PEER = "GROUP BY", "ProjectionRunner"
+GROUP_BY, PEER, READ = "GROUP BY", "ProjectionRunner", "only reading"
+IN_POSTGRES = {
+    "no upcasting, 1 process": ("current", 1),
+    "no upcasting, 2 processes": ("current", 2),
+    "upcasting, 1 process": ("old", 1),
+    "upcasting, 2 processes": ("old", 2),
+}
+"""The read model in PostgreSQL: schema of the events and processes, by label."""
 ONE, TWO = "copy, 1 process", "copy, 2 processes"

@@ -16,7 +16,7 @@ import psycopg
 
 from bench import history, peer, postgres
 from bench.domain import activity_per_customer, registry
-from bench.measure import GROUP_BY, PEER
+from bench.measure import GROUP_BY, IN_POSTGRES, PEER, READ
 from bench.pushdown import running_server
 from bench.workspace import Workspace, url_of
 from eventmig import commands
@@ -30,16 +30,20 @@ _GROUP_BY = """
 _TABLE = "(customer_id varchar(36) PRIMARY KEY, events bigint NOT NULL, cents bigint NOT NULL)"
 
 
-def only_read(source: Path) -> int:
-    """Read every event's type and data, and do nothing with it; returns how many."""
-    with open_store(url_of(source), mode="read") as store:
+def only_read(source: str) -> int:
+    """Read every event's type and data of the store behind a URL; returns how many."""
+    with open_store(source, mode="read") as store:
         return sum(map(len, store.read_data()))
 
 
-def rebuild(work: Workspace, name: str, source: Path, target: Path) -> int:
+def rebuild(work: Workspace, name: str, source: Path, target: Path, *, workers: int) -> int:
     """Rebuild one read model or aggregate; returns how many events were read."""
     report = commands.rebuild(
-        work.project(), [name], source=url_of(source), read_models=url_of(target), workers=1
+        work.project(),
+        [name],
+        source=url_of(source),
+        read_models=url_of(target),
+        workers=workers,
     )
     return sum(result.events_read for result in report.results)
 
@@ -60,8 +64,11 @@ def in_postgres(
         found = []
         for _ in range(rounds):
             times = {GROUP_BY: _timed(partial(_group_by, url))}
-            for label, schema, workers in IN_POSTGRES:
-                times[label] = _timed(partial(_rebuild, work, url, schema, workers))
+            times[READ] = _timed(partial(only_read, f"{url}&schema=current"))
+            for label, (schema, workers) in IN_POSTGRES.items():
+                times[label] = _timed(partial(_rebuild, work, url, READ_MODEL, schema, workers))
+            for label, name, schema, workers in OTHERS:
+                times[label] = _timed(partial(_rebuild, work, url, name, schema, workers))
             if peer.installed():
                 times[PEER] = _peer_seconds(url) * events / min(events, PEERS_EVENTS)
             found.append(times)
@@ -70,13 +77,15 @@ def in_postgres(
 
 PEERS_EVENTS = 20_000
 
-IN_POSTGRES = (
-    ("no upcasting, 1 process", "current", 1),
-    ("no upcasting, 2 processes", "current", 2),
-    ("upcasting, 1 process", "old", 1),
-    ("upcasting, 2 processes", "old", 2),
+READ_MODEL = activity_per_customer.name
+OTHERS = (
+    ("with joins (rows.get), 1 process", "purchases", "current", 1),
+    ("snapshots, 1 process", "order", "current", 1),
+    ("snapshots, 2 processes", "order", "current", 2),
+    ("snapshots, upcasting, 1 process", "order", "old", 1),
+    ("snapshots, upcasting, 2 processes", "order", "old", 2),
 )
-"""Label, schema of the events, processes."""
+"""Label, read model or aggregate, schema of the events, processes."""
 
 
 def _peer_seconds(url: str) -> float:
@@ -96,10 +105,10 @@ def _write_current(url: str, events: int, streams: int) -> None:
                 tx.append_copied(registry.upcast_batch(batch))
 
 
-def _rebuild(work: Workspace, url: str, schema: str, workers: int) -> None:
+def _rebuild(work: Workspace, url: str, name: str, schema: str, workers: int) -> None:
     commands.rebuild(
         work.project(),
-        [activity_per_customer.name],
+        [name],
         source=f"{url}&schema={schema}",
         read_models=url,
         workers=workers,

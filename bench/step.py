@@ -98,11 +98,12 @@ def pushed_down(work: Workspace, *, events: int, streams: int, rounds: int) -> R
 
 
 def only_read(work: Workspace, *, source: str) -> Result:
-    return {"events": read_models.only_read(work.store(source))}
+    return {"events": read_models.only_read(url_of(work.store(source)))}
 
 
-def rebuild_model(work: Workspace, *, model: str, source: str) -> Result:
-    events = read_models.rebuild(work, model, work.store(source), work.store("models"))
+def rebuild_model(work: Workspace, *, model: str, source: str, workers: int) -> Result:
+    target = work.store("models")
+    events = read_models.rebuild(work, model, work.store(source), target, workers=workers)
     return {"events": events}
 
 
