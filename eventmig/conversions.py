@@ -82,13 +82,14 @@ def _text(value: Value) -> str:
 
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)\Z")
+_DIGITS_OF_INT64 = 19
 
 
 def _text_to_integer(value: Value) -> Value:
     text = _text(value)
     if not _INTEGER.match(text) or text == "-0":
         raise ValueError("it is not an integer in plain digits")
-    return codec.decode(text.encode())
+    return int(text) if len(text) < _DIGITS_OF_INT64 else codec.decode(text.encode())
 
 
 def _integer_to_text(value: Value) -> Value:

@@ -21,6 +21,7 @@ from msgspec import Raw
 
 from eventmig import codec
 from eventmig.constants import Constant, FromMetadata
+from eventmig.conversions import NAMED
 from eventmig.errors import CodecError
 from eventmig.events import Event
 from eventmig.ops.base import Op
@@ -60,6 +61,14 @@ Slot: TypeAlias = "str | dict[str, Slot]"
 """An expression for a value, or the members of an object that ops made."""
 
 _decode: Final = msgspec.json.Decoder().decode
+_OF_PLAIN_TEXT: Final = frozenset(
+    NAMED[name]
+    for name in (
+        *("text_to_integer", "text_to_number", "text_to_boolean", "text_to_hundredths"),
+        *("time_to_epoch_seconds", "time_to_utc_text", "time_to_iso"),
+    )
+)
+"""Conversions of text that has one spelling in JSON, where they take it; never to null."""
 _MOST_MISSES: Final = 50
 _MOST_SHAPES: Final = 20
 
@@ -165,7 +174,8 @@ def program(ops: tuple[Op, ...], shape: tuple[str, ...], edit: Callable[[Op], Ed
     for op in ops:
         plan.take(op)
     result = plan.expression(plan.root)
-    before = msgspec.json.Decoder(_struct([(key, Raw) for key in shape]))
+    types = [str | None if f"members.f{n}" in plan.texts else Raw for n in range(len(shape))]
+    before = msgspec.json.Decoder(_struct([*zip(shape, types, strict=True)]))
     names = plan.names | {
         "decode": before.decode,
         "decode_lines": before.decode_lines,
@@ -207,6 +217,7 @@ class _Plan:
     def __init__(self, shape: tuple[str, ...], edit: Callable[[Op], Edit]) -> None:
         self.root: dict[str, Slot] = {key: f"members.f{n}" for n, key in enumerate(shape)}
         self.names: dict[str, Any] = {}
+        self.texts: set[str] = set()
         self._edit = edit
 
     def take(self, op: Op) -> None:
@@ -327,7 +338,7 @@ class _Plan:
         if isinstance(slot, dict):
             self._change_inside(op, path)
         elif slot is not None:
-            self.root[key] = self._call(self._function(op, key, direct=len(path) == 1), slot)
+            self.root[key] = self._changed(op, key, slot, direct=len(path) == 1)
 
     def _change_inside(self, op: Op, path: Path) -> None:
         """A change of one member of an object that ops made."""
@@ -338,7 +349,16 @@ class _Plan:
         if isinstance(slot, dict):
             raise _Unfit
         if slot is not None:
-            inside[key] = self._call(self._function(op, key, direct=True), slot)
+            inside[key] = self._changed(op, key, slot, direct=True)
+
+    def _changed(self, op: Op, key: str, slot: str, *, direct: bool) -> str:
+        """The expression for a member after an op on it (`direct`), or on what is in it."""
+        stored = slot.startswith("members.")
+        if direct and stored and isinstance(op, Convert) and op.conversion in _OF_PLAIN_TEXT:
+            self.texts.add(slot)  # read as text, not as raw JSON that is text
+            forward = self._named(op.conversion.forward)
+            return f"(None if {slot} is None else {forward}({slot}))"
+        return self._call(self._function(op, key, direct=direct), slot)
 
     def _function(self, op: Op, key: str, *, direct: bool) -> Edit:
         if direct and isinstance(op, Convert):

@@ -138,3 +138,40 @@ def test_metadata_is_looked_at_only_where_an_op_says_so() -> None:
     deep = ops.when(ops.present("a"), ops.each("a", ops.add("b", ops.from_metadata("c"))))
     assert reads_event((ops.drop("x"), deep))
     assert not reads_event((ops.add("b", ops.ref("a")), ops.map_values("a", {"c": "d"})))
+
+
+@pytest.mark.parametrize("name", ["text_to_integer", "text_to_number", "text_to_hundredths"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b'"12"', b'"-3"', b'"12.50"', b"null", b"12", b'"007"', b'"-0"', b'"ab"', b'"\xc3\xa9"'),
+        *(b'"1\\u0032"', b'"12\\u002e50"', b'"999999999999999999"', b'"12345678901234567890"'),
+        *(b'"-9223372036854775809"', b"[]", b'"\\ud800"', b'"12\xff"'),
+    ],
+)
+def test_a_member_that_is_read_as_text_is_converted_as_the_reference_does(
+    name: str, value: bytes
+) -> None:
+    program = (ops.convert("a", name), ops.rename("a", "b"), ops.nest("b", under="c"))
+    stored = b'{"x":1.10,"a":%s}' % value
+    wanted: bytes | None
+    try:
+        wanted = codec.encode(run(program, codec.decode(stored), EVENT))
+    except (CodecError, OpError):
+        wanted = None
+    for some in ([stored], [b'{"x":[],"a":"5.00"}', stored], [b'{"x":[],"a":"5"}', stored]):
+        lines = compile_many(program)(some)
+        if lines is not None:
+            assert lines.split(b"\n")[-2] == wanted
+    try:
+        made = compile_ops(program)(stored, EVENT)
+    except (CodecError, OpError):
+        made = None
+    assert made == wanted
+
+
+def test_text_is_converted_without_being_read_as_json_first() -> None:
+    program = (ops.convert("a", "text_to_integer"),)
+    some = [b'{"a":"%d"}' % n for n in range(5)]
+    assert compile_many(program)(some) == b"".join(b'{"a":%d}\n' % n for n in range(5))
+    assert compile_many(program)([*some, b'{"a":"\\u0031"}']) is None
