@@ -27,15 +27,19 @@ from eventmig.project import Project, opened
 from eventmig.rebuild import gathering, ranges
 from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.bookkeeping import Kind
+from eventmig.rebuild.narrow import data_handlers
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay
-from eventmig.rebuild.sharing import Answer
+from eventmig.rebuild.sharing import Answer, Work
 from eventmig.registry import Registry
 from eventmig.release import format_lock, parse_lock
 from eventmig.stores.base import EventReader
 
 _CHILD = "from eventmig.fold_workers import child_main; child_main()"
-_READY, _FOLDED, _CANNOT = 0, 1, 2
+_READY, _DONE, _CANNOT = 0, 1, 2
+
+Working = Callable[[int, int], "bytes | None"]
+"""What makes an answer of a range (after, until), or None where it cannot."""
 
 
 @contextlib.contextmanager
@@ -96,11 +100,11 @@ class FoldProcesses:
             self._start()
         return self._ready[helper]
 
-    def ask(self, helper: int, kind: Kind, name: str, after: int, until: int) -> int:
+    def ask(self, helper: int, work: Work, name: str, after: int, until: int) -> int:
         self._tickets += 1
         pipe = self._children[helper].stdin
         assert pipe is not None
-        _write_line(pipe, json.dumps([self._tickets, kind, name, after, until]).encode())
+        _write_line(pipe, json.dumps([self._tickets, work, name, after, until]).encode())
         return self._tickets
 
     def answer(self, *, wait: bool) -> Answer | None:
@@ -109,6 +113,7 @@ class FoldProcesses:
         except queue.Empty:
             return None
         if isinstance(found, int):
+            self._ready[found] = False
             raise JobError(
                 f"a worker ended early (exit code {self._children[found].wait()})",
                 remedy="run the same command again: it resumes; if it comes back, use --workers 1",
@@ -153,7 +158,7 @@ class FoldProcesses:
                 if kind == _READY:
                     self._ready[helper] = True
                 else:
-                    self._received.put(Answer(helper, ticket, message if kind == _FOLDED else None))
+                    self._received.put(Answer(helper, ticket, message if kind == _DONE else None))
         self._received.put(helper)
 
 
@@ -193,24 +198,23 @@ def child_main() -> None:
     if not same or not known.keys() >= {*wanted}:
         raise SystemExit("the code has changed just now: run the same command again, it resumes")
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt), opened(order["source"]) as source:
-        works = {
-            (kind, name): _work(known[kind, name, mark], source, registry, order)
-            for kind, name, mark in wanted
-        }
+        works: dict[tuple[str, str], Working] = {}
+        for kind, name, mark in wanted:
+            works |= _works(known[kind, name, mark], source, registry, order)
         _send(out, _READY, 0, b"")
         for line in sys.stdin:
-            ticket, kind, name, after, until = json.loads(line)
-            message = works[kind, name](after, until)
+            ticket, work, name, after, until = json.loads(line)
+            message = works[work, name](after, until)
             if message is None:
                 _send(out, _CANNOT, ticket, b"")
             else:
-                _send(out, _FOLDED, ticket, message)
+                _send(out, _DONE, ticket, message)
 
 
-def _work(
+def _works(
     one: ReadModel | Aggregate[Any], source: EventReader, registry: Registry, order: Order
-) -> Callable[[int, int], bytes | None]:
-    """What is done with a range of a projection's events: an answer, or None where it cannot."""
+) -> dict[tuple[str, str], Working]:
+    """What can be done with a range of a projection's events, by kind of work and name."""
     plan = Replay(
         source=source,
         upcast=registry.upcast_batch,
@@ -222,22 +226,29 @@ def _work(
         read_ahead=behind_server(order["source"]),
     )
 
+    def gathered(pages: Iterator[gathering.Gathered]) -> bytes | None:
+        found = gathering.gather_range(pages)
+        return None if found is None else gathering.packed(found)
+
+    if isinstance(one, Aggregate):
+
+        def by_stream(after: int, until: int) -> bytes | None:
+            return gathered(gathering.gather(one, plan, after, until))
+
+        return {(Work.GATHER_STREAMS, one.name): by_stream}
+    handlers = data_handlers(one.handlers, "rows")
+
     def fold(after: int, until: int) -> bytes | None:
-        assert isinstance(one, ReadModel)
         try:
             return ranges.packed(ranges.fold_range(one, plan, after, until))
         except (EventmigError, ranges.NeedsRowsError, ValueError):
             return None
 
     def gather(after: int, until: int) -> bytes | None:
-        assert isinstance(one, Aggregate)
-        try:
-            found = gathering.gather_range(one, plan, after, until)
-            return None if found is None else gathering.packed(found)
-        except (EventmigError, ValueError):
-            return None
+        assert handlers is not None
+        return gathered(gathering.gather_data(handlers, plan, after, until))
 
-    return fold if isinstance(one, ReadModel) else gather
+    return {(Work.FOLD, one.name): fold, (Work.GATHER, one.name): gather}
 
 
 def _send(out: BinaryIO, kind: int, ticket: int, message: bytes) -> None:

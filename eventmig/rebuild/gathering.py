@@ -1,6 +1,6 @@
-"""Stored events on their way to the states of an aggregate: read, upcast, not yet folded.
+"""Stored events on their way to a fold that has to be in order: read, upcast, not yet folded.
 
-    pages of columns ─▶ data upcast, many events at once ─▶ `Gathered` ─▶ folded (`states`)
+    pages of columns ─▶ data upcast, many events at once ─▶ `Gathered` ─▶ folded, in order
 
 What is gathered depends on nothing before it, so that it can be done anywhere: ranges of
 events by several processes. Where an event needs to be whole (a handler takes it, it is split,
@@ -9,22 +9,26 @@ its steps read metadata), it is. Pure, but for the reading of the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import compress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, compress
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from eventmig.errors import EventmigError
 from eventmig.events import Event, Page
 from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.ahead import ahead
-from eventmig.rebuild.handlers import OnData
+from eventmig.rebuild.handlers import Call, OnData
 from eventmig.rebuild.narrow import NeedsEventError, Plans, data_handlers
 from eventmig.rebuild.replay import Replay
+from eventmig.stores.base import DataLines, DataRow, ReadingLines
 
 _MOST_BYTES: Final = 32 * 1024 * 1024
 """Of data, in a range that is gathered as a whole."""
+
+
+_PLACE: Final = itemgetter(0)
 
 
 class Group(NamedTuple):
@@ -43,9 +47,9 @@ class Group(NamedTuple):
 class Gathered(NamedTuple):
     """A page of stored events, upcast: those after a global position up to `until` (inclusive).
 
-    `events_read` of them are of the source's types that were asked for. The columns have those
-    of the aggregate's streams, in global order. Handled are the `groups`, or (where they are
-    not None) the `whole` events.
+    `events_read` of them are of the source's types that were asked for. For an aggregate the
+    columns have those of its streams, in global order; for a read model there are only the
+    global positions. Handled are the `groups`, or (where they are not None) the `whole` events.
     """
 
     after: int
@@ -112,22 +116,71 @@ def gather_whole(
             after = last
 
 
-def gather_range(
-    aggregate: Aggregate[Any], plan: Replay, after: int, until: int
-) -> list[Gathered] | None:
-    """`gather` at once; None where that fails, or is too much to be kept in memory."""
-    pages: list[Gathered] = []
+def gather_data(
+    handlers: Mapping[str, OnData], plan: Replay, after: int, until: int
+) -> Iterator[Gathered]:
+    """Everything of a range for a read model's handlers, page by page (reads the source).
+
+    Raises anything where an event cannot be upcast, or has to be whole.
+    """
+    assert plan.data_upcaster is not None
+    plans = Plans(handlers, plan.data_upcaster)
+    if isinstance(plan.source, ReadingLines):
+        lines = plan.source.read_lines(
+            after=after,
+            until=until,
+            types=plan.types,
+            members=plans.members,
+            batch_size=plan.read_at_once,
+        )
+        pages = (_of_lines(plans, batch) for batch in lines)
+    else:
+        rows = plan.source.read_data(
+            after=after, until=until, types=plan.types, batch_size=plan.read_at_once
+        )
+        pages = (_of_rows(plans, batch) for batch in rows)
+    with ahead(pages, wanted=plan.read_ahead) as found:
+        for positions, groups in found:
+            last = max(positions)
+            yield Gathered(after, last, len(positions), positions, (), (), (), groups, None)
+            after = last
+
+
+def _of_rows(plans: Plans, batch: list[DataRow]) -> tuple[Sequence[int], list[Group]]:
+    positions, types, versions, data = zip(*batch, strict=True)
+    return positions, _groups(plans, types, versions, data)
+
+
+def _of_lines(plans: Plans, batch: list[DataLines]) -> tuple[Sequence[int], list[Group]]:
+    positions = sorted(chain.from_iterable(some.global_positions for some in batch))
+    places = {position: at for at, position in enumerate(positions)}
+    groups = []
+    for some in batch:
+        plan = plans[some.type, some.schema_version]
+        data = some.lines.split(b"\n")[:-1]
+        if len(data) != len(some.global_positions):
+            raise ValueError("data with newlines of its own")
+        upcast = plan.upcast(data)
+        if plan.handle is not None:
+            ats = [*map(places.__getitem__, some.global_positions)]
+            groups.append(Group(plan.type, ats, *upcast))
+    return positions, groups
+
+
+def gather_range(pages: Iterator[Gathered]) -> list[Gathered] | None:
+    """These pages at once; None where that fails, or is too much to be kept in memory."""
+    found: list[Gathered] = []
     size = 0
     try:
-        for page in gather(aggregate, plan, after, until):
-            pages.append(page)
+        for page in pages:
+            found.append(page)
             size += sum(len(data) for group in page.groups for data in group.data)
             size += sum(len(event.data) for event in page.whole or ())
             if size > _MOST_BYTES:
                 return None
-    except EventmigError:
+    except Exception:  # noqa: BLE001 - in its turn, it is found out
         return None
-    return pages
+    return found
 
 
 def _own(aggregate: Aggregate[Any], streams: Sequence[str]) -> list[bool] | None:
@@ -144,22 +197,6 @@ def _narrow(aggregate: Aggregate[Any], plans: Plans, page: Page, after: int) -> 
     until, count = page.global_positions[-1], len(page.ids)
     if (own := _own(aggregate, page.streams)) is not None:
         page = Page._make([*compress(column, own)] for column in page)
-    places: dict[tuple[str, int], tuple[list[int], list[bytes]]] = {}
-    for at, (type_, version, data) in enumerate(
-        zip(page.types, page.schema_versions, page.data, strict=True)
-    ):
-        try:
-            ats, some = places[type_, version]
-        except KeyError:
-            ats, some = places[type_, version] = [], []
-        ats.append(at)
-        some.append(data)
-    groups = []
-    for kind, (ats, some) in places.items():
-        plan = plans[kind]
-        upcast, lines = plan.upcast(some)
-        if plan.handle is not None:
-            groups.append(Group(plan.type, ats, upcast, lines))
     return Gathered(
         after=after,
         until=until,
@@ -168,12 +205,43 @@ def _narrow(aggregate: Aggregate[Any], plans: Plans, page: Page, after: int) -> 
         streams=page.streams,
         stream_positions=page.stream_positions,
         ids=page.ids,
-        groups=groups,
+        groups=_groups(plans, page.types, page.schema_versions, page.data),
         whole=None,
     )
 
 
-def decoded(handle: OnData, group: Group) -> list[object]:
+def _groups(
+    plans: Plans, types: Iterable[str], versions: Iterable[int], data: Iterable[bytes]
+) -> list[Group]:
+    places: dict[tuple[str, int], tuple[list[int], list[bytes]]] = {}
+    for at, (type_, version, one) in enumerate(zip(types, versions, data, strict=True)):
+        try:
+            ats, some = places[type_, version]
+        except KeyError:
+            ats, some = places[type_, version] = [], []
+        ats.append(at)
+        some.append(one)
+    groups = []
+    for kind, (ats, some) in places.items():
+        plan = plans[kind]
+        upcast = plan.upcast(some)
+        if plan.handle is not None:
+            groups.append(Group(plan.type, ats, *upcast))
+    return groups
+
+
+def handled(handlers: Mapping[str, OnData], page: Gathered) -> list[tuple[int, Call, object]]:
+    """A page's events in order: place in its columns, handler, what that takes; raises anything."""
+    found: list[tuple[int, Call, object]] = []
+    for group in page.groups:
+        handle = handlers[group.type]
+        values = _decoded(handle, group)
+        found += zip(group.at, [handle.call] * len(values), values, strict=True)
+    found.sort(key=_PLACE)
+    return found
+
+
+def _decoded(handle: OnData, group: Group) -> list[object]:
     """What the handler takes of a group's events; raises anything."""
     values: list[object] = []
     if group.lines and handle.decode_lines is not None:

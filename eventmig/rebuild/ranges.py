@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+from eventmig.errors import EventmigError
 from eventmig.rebuild.faults import missing, present
 from eventmig.rebuild.fold import Effect, Needs, Outcome, TableFold
 from eventmig.rebuild.read_model import ReadModel
@@ -77,11 +78,16 @@ def fold_range(model: ReadModel, plan: Replay, after: int, until: int) -> Folded
     rows = Rows({fold.shape.table: fold for fold in folds})
     names = {type_: handler.name for type_, handler in model.handlers.items()}
     events_read = events_folded = 0
-    for count, _, folded in reads(model, rows, names, after, replace(plan, upto=until)):
-        events_read += count
-        events_folded += folded
-        if sum(map(len, folds)) > plan.max_rows:
-            raise NeedsRowsError
+    try:
+        for count, _, folded in reads(model, rows, names, after, replace(plan, upto=until)):
+            events_read += count
+            events_folded += folded
+            if sum(map(len, folds)) > plan.max_rows:
+                raise NeedsRowsError
+    except EventmigError as error:
+        if any(fold.asked for fold in folds):
+            raise NeedsRowsError from error
+        raise
     if any(fold.asked for fold in folds):
         raise NeedsRowsError
     return FoldedRange(

@@ -41,6 +41,10 @@ Read: TypeAlias = tuple[int, int, int]
 """Stored events read and folded: how many, the last one's global position, how many folded."""
 
 
+Reading: TypeAlias = "Callable[[ReadModel, Rows, Mapping[str, str], int, Replay], Iterator[Read]]"
+"""What `reads` does."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
     """What one read model's replay reads, and how much it folds before it writes.
@@ -100,17 +104,19 @@ def replay(
     hold: Writing,
     start: Generation,
     plan: Replay,
+    reading: Reading | None = None,
 ) -> Iterator[Generation]:
     """Fold events after the checkpoint into `targets`; yields after each commit.
 
-    Raises `RebuildError` naming event, handler and row; `JobLostError` when another
-    process took over. Nothing of the batch that failed is written.
+    `reading` reads and folds instead of `reads`. Raises `RebuildError` naming event, handler
+    and row; `JobLostError` when another process took over. Nothing of the batch that failed is
+    written.
     """
     folds, writers = folds_of(model, targets, connection)
     names = {type_: handler.name for type_, handler in model.handlers.items()}
     at = start
     pending = 0
-    batches = reads(model, Rows(folds), names, start.position, plan)
+    batches = (reading or reads)(model, Rows(folds), names, start.position, plan)
     try:
         with collector_paused() as let_run:
             while (read := _next(batches, connection, hold, writers)) is not None:

@@ -1,15 +1,14 @@
 """Ranges of events shared out among processes, and taken back in the order of the events.
 
-Knows nothing of what becomes of a range: `side_by_side` has read models folded so, and
-`snapshot_building` has events gathered.
+Knows nothing of what becomes of a range: `side_by_side` has read models folded so, or their
+events gathered, and `snapshot_building` has events gathered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
-
-from eventmig.rebuild.bookkeeping import Kind
 
 T = TypeVar("T")
 
@@ -19,11 +18,22 @@ WORTH_IT: Final = 50_000
 _AHEAD: Final = 2
 """Ranges that a helper has been given and not answered: it must never wait for the next."""
 
-_KEPT: Final = 4
+_KEPT: Final = 3
 """Ranges per process that may be answered and not taken, or under way."""
+
+AT_ONCE: Final = 5_000
+"""Events in a range that is gathered: its data is kept until it is its turn."""
 
 FEWEST_EVENTS: Final = 5_000
 _RANGES_LEFT: Final = 2  # per process: ranges get shorter, so that all end at about the same time
+
+
+class Work(StrEnum):
+    """What is made of a range of events."""
+
+    FOLD = "fold"  # what they do to a read model's rows
+    GATHER = "gather"  # the data that a read model's handlers take
+    GATHER_STREAMS = "gather_streams"  # the data that an aggregate's handlers take, by stream
 
 
 class Answer(NamedTuple):
@@ -46,10 +56,10 @@ class FoldHelpers(Protocol):
         """Whether this one is there; until then the others do its work."""
         ...
 
-    def ask(self, helper: int, kind: Kind, name: str, after: int, until: int) -> int:
+    def ask(self, helper: int, work: Work, name: str, after: int, until: int) -> int:
         """Have one work on a range of global positions; returns the ticket of its answer.
 
-        It folds a read model's events, and gathers an aggregate's.
+        `name` is the read model's or aggregate's.
         """
         ...
 
@@ -88,6 +98,10 @@ class Ranges:
         """Whether there is one more."""
         return self._after < self._until
 
+    def were_too_long(self) -> None:
+        """Make those to come half as long."""
+        self.most = max(1, self.most // 2)
+
     def give(self) -> tuple[int, int]:
         """The next range: after a global position, and until one (inclusive)."""
         left = (self._until - self._after) / self._span
@@ -106,7 +120,7 @@ class Made(NamedTuple, Generic[T]):
 
 
 def in_order(
-    kind: Kind,
+    work: Work,
     name: str,
     ranges: Ranges,
     helpers: FoldHelpers,
@@ -130,7 +144,7 @@ def in_order(
         for helper in filter(helpers.ready, range(helpers.count)):
             while under_way[helper] < _AHEAD and ranges.left and ranges.given - taken < most:
                 number = ranges.given
-                tickets[helpers.ask(helper, kind, name, *give())] = number
+                tickets[helpers.ask(helper, work, name, *give())] = number
                 under_way[helper] += 1
         if taken in done:
             yield Made(*spans.pop(taken), done.pop(taken))

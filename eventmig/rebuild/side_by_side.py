@@ -3,29 +3,39 @@
     ranges ─▶ folded by helpers, and by this process ─▶ composed in order ─▶ written
                                                         (rows + checkpoint together)
 
-Ends early, at its last checkpoint, where events must be folded one after the other after
-all: a handler reads rows, or something is wrong with an event. `replay` then goes on from
-there, and its errors are the ones that name event, handler and row.
+Where a handler reads rows, events must be folded one after the other: then ranges are only
+gathered side by side (read, upcast), and folded in order by this process. That needs no claim
+about the order of events, and cannot be wrong where a claim is.
+
+Ends early, at its last checkpoint, where something is wrong with an event, or an event has to
+be whole. `replay` then goes on from there, and its errors are the ones that name event, handler
+and row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection, Table
 
 from eventmig.errors import EventmigError, JobLostError
-from eventmig.rebuild.bookkeeping import Generation, Kind, Writing
+from eventmig.rebuild import gathering
+from eventmig.rebuild.bookkeeping import Generation, Writing
 from eventmig.rebuild.collector import collector_paused
+from eventmig.rebuild.handlers import OnData
+from eventmig.rebuild.narrow import HandlerFailedError, data_handlers
 from eventmig.rebuild.ranges import FoldedRange, NeedsRowsError, add_fold, fold_range, unpacked
 from eventmig.rebuild.read_model import ReadModel
-from eventmig.rebuild.replay import Replay, commit, folds_of
-from eventmig.rebuild.sharing import WORTH_IT, FoldHelpers, Ranges, in_order
+from eventmig.rebuild.replay import Read, Replay, commit, folds_of, reads, replay
+from eventmig.rebuild.rows import Rows
+from eventmig.rebuild.sharing import AT_ONCE, WORTH_IT, FoldHelpers, Ranges, Work, in_order
 
 _FIRST_EVENTS: Final = 25_000
 _MOST_EVENTS: Final = 150_000
+_FEWEST_GATHERED: Final = 500
 
 
 def replay_side_by_side(
@@ -48,7 +58,7 @@ def replay_side_by_side(
     if left < WORTH_IT:
         return
     folds, writers = folds_of(model, targets, connection)
-    at = start
+    at = committed = start
     pending = 0
     try:
         with collector_paused() as let_run:
@@ -70,11 +80,23 @@ def replay_side_by_side(
                     continue
                 commit(connection, hold, at, writers, plan.max_rows)
                 pending = 0
+                committed = at
                 with let_run():
                     yield at
+        return
     except JobLostError:
         raise
-    except (NeedsRowsError, EventmigError):
+    except EventmigError:
+        connection.rollback()
+        return
+    except NeedsRowsError:
+        connection.rollback()
+    reading = partial(_gathered, helpers, expected - committed.events_read)
+    try:
+        yield from replay(model, targets, connection, hold, committed, plan, reading)
+    except JobLostError:
+        raise
+    except (EventmigError, HandlerFailedError, _AloneError):
         connection.rollback()
 
 
@@ -95,9 +117,56 @@ def _in_order(
     def unpack(message: bytes) -> FoldedRange:
         return unpacked(model, message)
 
-    for made in in_order(Kind.READ_MODEL, model.name, ranges, helpers, here, unpack):
+    for made in in_order(Work.FOLD, model.name, ranges, helpers, here, unpack):
         if made.found is None:
             raise NeedsRowsError
         rows = max(1, sum(map(len, made.found.tables)))
         ranges.most = min(_MOST_EVENTS, plan.max_rows * made.found.events_read // (2 * rows))
         yield made.found
+
+
+class _AloneError(Exception):
+    """These events are not to be gathered by several processes: one does it all as fast."""
+
+
+def _gathered(
+    helpers: FoldHelpers,
+    left: int,
+    model: ReadModel,
+    rows: Rows,
+    names: Mapping[str, str],
+    after: int,
+    plan: Replay,
+) -> Iterator[Read]:
+    """`replay.reads`, where helpers read and upcast, too; raises where that is of no use."""
+    handlers = data_handlers(model.handlers, "rows")
+    if handlers is None or plan.data_upcaster is None or left < WORTH_IT:
+        raise _AloneError
+    ranges = Ranges(after, plan.upto, left, helpers.count + 1, AT_ONCE)
+
+    def here(after: int, until: int) -> list[gathering.Gathered] | None:
+        return gathering.gather_range(gathering.gather_data(handlers, plan, after, until))
+
+    for made in in_order(Work.GATHER, model.name, ranges, helpers, here, gathering.unpacked):
+        if made.found is None:
+            if ranges.most < _FEWEST_GATHERED:
+                raise _AloneError
+            ranges.were_too_long()
+            part = replace(plan, upto=made.until)
+            yield from reads(model, rows, names, made.after, part)
+            continue
+        for page in made.found:
+            yield page.events_read, page.until, _folded(handlers, page, rows)
+
+
+def _folded(handlers: Mapping[str, OnData], page: gathering.Gathered, rows: Rows) -> int:
+    events = gathering.handled(handlers, page)
+    rows.type = None  # found out for an error alone
+    at = 0
+    try:
+        for at, call, value in events:
+            rows.position = page.global_positions[at]
+            call(value, rows)
+    except Exception as error:
+        raise HandlerFailedError(page.global_positions[at]) from error
+    return len(events)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection
 
-from eventmig.errors import RebuildError, Where
+from eventmig.errors import JobError, RebuildError, Where
 from eventmig.rebuild import bookkeeping, snapshot_rows
 from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.bookkeeping import Kind, State
@@ -25,14 +25,19 @@ from eventmig.rebuild.loading import compare_generation
 from eventmig.rebuild.planning import plan_generation
 from eventmig.rebuild.progress import Phase, Progress, RebuildProgress, RebuildResult
 from eventmig.rebuild.replay import Replay
-from eventmig.rebuild.sharing import WORTH_IT, FoldHelpers, Ranges, in_order, start_helpers
+from eventmig.rebuild.sharing import (
+    AT_ONCE,
+    WORTH_IT,
+    FoldHelpers,
+    Ranges,
+    Work,
+    in_order,
+    start_helpers,
+)
 from eventmig.rebuild.snapshot_rows import HEAD, SnapshotWriter
 from eventmig.rebuild.states import States
 
 _KIND = Kind.AGGREGATE
-
-_AT_ONCE: Final = 10_000
-"""Events in a range that is gathered as a whole: they are kept until it is their turn."""
 
 
 class SnapshotBuilding:
@@ -122,16 +127,23 @@ class SnapshotBuilding:
         if helpers is None or left < WORTH_IT:
             yield from gather(aggregate, plan, after, plan.upto)
             return
-        ranges = Ranges(after, plan.upto, left, helpers.count + 1, _AT_ONCE)
+        ranges = Ranges(after, plan.upto, left, helpers.count + 1, AT_ONCE)
 
         def here(after: int, until: int) -> list[Gathered] | None:
-            return gather_range(aggregate, plan, after, until)
+            return gather_range(gather(aggregate, plan, after, until))
 
-        for made in in_order(_KIND, aggregate.name, ranges, helpers, here, unpacked):
-            if made.found is None:  # page by page, then; and errors are raised here
-                yield from gather(aggregate, plan, made.after, made.until)
-            else:
-                yield from made.found
+        try:
+            for made in in_order(
+                Work.GATHER_STREAMS, aggregate.name, ranges, helpers, here, unpacked
+            ):
+                if made.found is None:  # page by page, then; and errors are raised here
+                    ranges.were_too_long()
+                    yield from gather(aggregate, plan, made.after, made.until)
+                else:
+                    yield from made.found
+                after = made.until
+        except JobError:  # a helper is gone
+            yield from gather(aggregate, plan, after, plan.upto)
 
     def _commit(self) -> None:
         rows = self.states.rows()

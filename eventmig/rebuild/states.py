@@ -9,21 +9,18 @@ which every commit brings to the last event folded. Never writes, and begins not
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from operator import itemgetter
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection
 
 from eventmig.rebuild import snapshot_rows
 from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.faults import handler_error
-from eventmig.rebuild.gathering import Gathered, decoded, gather_whole
+from eventmig.rebuild.gathering import Gathered, gather_whole, handled
 from eventmig.rebuild.handlers import Call
 from eventmig.rebuild.narrow import data_handlers
 from eventmig.rebuild.replay import Replay
 from eventmig.rebuild.snapshot_rows import HEAD, SnapshotWriter
-
-_PLACE: Final = itemgetter(0)
 
 
 class _Folded:
@@ -85,12 +82,12 @@ class States:
         self._bring_in(last)
         if page.whole is None:
             try:
-                handled = self._decoded(page)
+                events = handled(self._handlers, page)
             except Exception:  # noqa: BLE001 - whole events say what is wrong
                 pages = gather_whole(self._aggregate, self._plan, page.after, page.until)
                 return sum(map(self.fold, pages))
-            self._call(page, handled)
-            folded = len(handled)
+            self._call(page, events)
+            folded = len(events)
         else:
             folded = self._apply(page)
         for stream, at in last.items():
@@ -122,20 +119,11 @@ class States:
             self._all_here = False
             del states[next(iter(states))]
 
-    def _decoded(self, page: Gathered) -> list[tuple[int, Call, object]]:
-        handled: list[tuple[int, Call, object]] = []
-        for group in page.groups:
-            handle = self._handlers[group.type]
-            values = decoded(handle, group)
-            handled += zip(group.at, [handle.call] * len(values), values, strict=True)
-        handled.sort(key=_PLACE)
-        return handled
-
-    def _call(self, page: Gathered, handled: Iterable[tuple[int, Call, object]]) -> None:
+    def _call(self, page: Gathered, events: Iterable[tuple[int, Call, object]]) -> None:
         states, streams, every = self._states, page.streams, self._every
         at = 0
         try:
-            for at, call, value in handled:
+            for at, call, value in events:
                 state = states[streams[at]]
                 if every and page.stream_positions[at] != state.position:
                     self._periodic(streams[at], state)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import Engine, Table, create_engine, select
 
 from eventmig.events import CategoryCount, Event, Page, StreamHead, TypeCount, category_of
-from eventmig.rebuild.bookkeeping import Kind
 from eventmig.rebuild.progress import NewData, NewLines
-from eventmig.rebuild.sharing import Answer
+from eventmig.rebuild.sharing import Answer, Work
 from eventmig.stores.base import Capability, DataRow
 
 
@@ -113,21 +112,26 @@ class MemorySource:
 
 
 class Helpers:
-    """Helpers in this process, which do `work`, and answer when chance says so."""
+    """Helpers in this process, which do these works, and answer when chance says so."""
 
-    def __init__(self, work: Callable[[int, int], bytes | None], count: int, seed: int) -> None:
+    def __init__(
+        self, works: Mapping[Work, Callable[[int, int], bytes | None]], count: int, seed: int
+    ) -> None:
         self.count = count
-        self.work = work
+        self.works = works
+        self.kinds: Counter[Work] = Counter()
+        self.ready_by_chance = 0.5
         self.rng = random.Random(seed)
         self.answers: deque[Answer] = deque()
         self.asked = 0
 
     def ready(self, helper: int) -> bool:
-        return self.rng.random() < 0.5
+        return self.rng.random() < self.ready_by_chance
 
-    def ask(self, helper: int, kind: Kind, name: str, after: int, until: int) -> int:
+    def ask(self, helper: int, work: Work, name: str, after: int, until: int) -> int:
         self.asked += 1
-        self.answers.append(Answer(helper, self.asked, self.work(after, until)))
+        self.kinds[work] += 1
+        self.answers.append(Answer(helper, self.asked, self.works[work](after, until)))
         return self.asked
 
     def answer(self, *, wait: bool) -> Answer | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
@@ -32,17 +33,38 @@ from sqlalchemy import (
 )
 from sqlalchemy.pool import StaticPool
 
-from bench.domain import activity, activity_per_customer
+from bench.domain import activity, activity_per_customer, purchases
 from bench.workspace import Workspace, url_of
 from eventmig import commands, fold_workers
 from eventmig.errors import ConfigError, RebuildError
 from eventmig.fold_workers import fold_processes
-from eventmig.rebuild import ReadModel, Rows, ranges, rebuild_read_models, sharing, side_by_side
+from eventmig.rebuild import (
+    ReadModel,
+    Rows,
+    gathering,
+    ranges,
+    rebuild_read_models,
+    sharing,
+    side_by_side,
+    snapshot_building,
+)
 from eventmig.rebuild.fold import Effect, Needs, Outcome
+from eventmig.rebuild.gathering import gather_data, gather_range
+from eventmig.rebuild.narrow import data_handlers
 from eventmig.rebuild.ranges import NeedsRowsError, fold_range, packed, unpacked
 from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.sharing import Work
+from eventmig.stores.base import DataLines, Members
 from eventmig.stores.open import open_store
-from tests.unit.rebuild_helpers import Helpers, MemorySource, engine_at, history, rows_of, same
+from tests.unit.rebuild_helpers import (
+    Helpers,
+    MemorySource,
+    engine_at,
+    history,
+    rows_of,
+    same,
+    same_data,
+)
 from tests.unit.test_read_model_fold import (
     OPERATIONS,
     model,
@@ -60,7 +82,14 @@ def helpers(made: ReadModel, source: MemorySource, count: int, seed: int) -> Hel
         except (RebuildError, NeedsRowsError, ValueError):
             return None
 
-    return Helpers(work, count, seed)
+    def gather(after: int, until: int) -> bytes | None:
+        handlers = data_handlers(made.handlers, "rows")
+        assert handlers is not None
+        plan = replace(plan_of(source), data_upcaster=same_data)
+        found = gather_range(gather_data(handlers, plan, after, until))
+        return None if found is None else gathering.packed(found)
+
+    return Helpers({Work.FOLD: work, Work.GATHER: gather}, count, seed)
 
 
 def plan_of(source: MemorySource) -> Replay:
@@ -97,15 +126,16 @@ def test_ranges_that_cannot_follow_each_other_are_refused(
         ranges.add_fold(earlier.tables[0], later.tables[0])
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
-    st.lists(operations.filter(lambda one: one["do"] != "copy"), max_size=40),
+    st.lists(operations, max_size=40),
     st.integers(1, 15),
     st.integers(1, 3),
     st.integers(0, 10_000),
+    st.sampled_from([None, same_data]),
 )
 def test_any_cut_into_ranges_gives_the_rows_of_one_operation_at_a_time(
-    data: list[dict[str, Any]], batch_size: int, count: int, seed: int
+    data: list[dict[str, Any]], batch_size: int, count: int, seed: int, upcaster: Any
 ) -> None:
     events = history(("s-1", "Op", one) for one in data)
     wanted, failed = reference(events)
@@ -114,6 +144,7 @@ def test_any_cut_into_ranges_gives_the_rows_of_one_operation_at_a_time(
     try:
         beside = helpers(model(), source, count, seed)
         options = {"source": source, "batch_size": batch_size, "helpers": beside}
+        options["data_upcaster"] = upcaster
         if failed is not None:  # the error names the event that it would name in order
             with pytest.raises(RebuildError) as raised:
                 rebuild(engine, model(), **options)
@@ -132,19 +163,84 @@ def rebuild(engine: Engine, made: ReadModel, **options: Any) -> Any:
     return result
 
 
-def test_handlers_that_read_rows_are_replayed_in_order() -> None:
+@pytest.mark.parametrize("most", [0, 1 << 20])
+def test_events_of_handlers_that_read_rows_are_gathered_side_by_side(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "_MOST_BYTES", most)
+    monkeypatch.setattr(side_by_side, "_FEWEST_GATHERED", 2)
     assert "copy" in OPERATIONS
     entries = [
         {"table": "plain", "key": k, "from": f, "do": d, "values": {"a": n}}
-        for n, (d, k, f) in enumerate([("insert", "x", "x"), ("copy", "y", "x")])
+        for n, (d, k, f) in enumerate([("insert", "x", "x"), *[("copy", "y", "x")] * 20])
     ]
     events = history(("s-1", "Op", one) for one in entries)
     wanted, failed = reference(events)
     assert failed is None
     source = MemorySource(events)
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    rebuild(engine, model(), source=source, helpers=helpers(model(), source, 2, 1))
+    beside = helpers(model(), source, 2, 1)
+    beside.ready_by_chance = 1
+    at_each = rebuild(engine, model(), source=source, helpers=beside, data_upcaster=same_data)
+    assert (at_each.events_read, at_each.events_folded) == (21, 21)
+    assert beside.kinds[Work.GATHER] > 0
     assert {t.name: rows_of(engine, t) for t in (plain, strict)} == wanted
+    engine.dispose()
+
+
+class LinesSource(MemorySource):
+    """A source that hands data out by type, as PostgreSQL's does."""
+
+    def read_lines(
+        self,
+        *,
+        after: int,
+        until: int,
+        types: Collection[str] | None,
+        members: Members,
+        batch_size: int,
+    ) -> Iterator[list[DataLines]]:
+        for batch in self.read_data(after=after, until=until, types=types, batch_size=7):
+            yield [
+                DataLines(
+                    type_,
+                    1,
+                    [row[0] for row in batch if row[1] == type_],
+                    b"".join(row[3] + b"\n" for row in batch if row[1] == type_),
+                )
+                for type_ in sorted({row[1] for row in batch})
+            ]
+
+
+@pytest.mark.parametrize("kind", [MemorySource, LinesSource])
+def test_events_that_were_gathered_by_type_are_handled_in_order(kind: type[MemorySource]) -> None:
+    made = ReadModel("ordered", tables=[plain])
+
+    @made.on("Added")
+    def added(data: dict, rows: Rows) -> None:  # type: ignore[type-arg]
+        rows.increment(plain, data["key"], a=data["n"])
+
+    @made.on("Doubled")
+    def doubled(data: dict, rows: Rows) -> None:  # type: ignore[type-arg]
+        row = rows.get(plain, data["key"]) or {"a": 0}
+        rows.upsert(plain, data["key"], a=row["a"] * 2 % 1009)
+
+    entries = [
+        ("s-1", "Doubled" if n % 3 == 2 else "Added", {"key": "xyz"[n % 2], "n": n})
+        for n in range(60)
+    ]
+    sums = {"x": 0, "y": 0}
+    for _, type_, data in entries:
+        before, n = sums[str(data["key"])], data["n"]
+        assert isinstance(n, int)
+        sums[str(data["key"])] = before * 2 % 1009 if type_ == "Doubled" else before + n
+    source = kind(history(entries))
+    beside = helpers(made, source, 2, 5)
+    beside.ready_by_chance = 1
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    rebuild(engine, made, source=source, helpers=beside, data_upcaster=same_data)
+    assert beside.kinds[Work.GATHER] > 0
+    assert {row[0]: row[1] for row in rows_of(engine, plain)} == sums
     engine.dispose()
 
 
@@ -247,22 +343,22 @@ def work(tmp_path: Path) -> Workspace:
     return made
 
 
-def rows_alone(work: Workspace) -> list[tuple[object, ...]]:
+def rows_alone(
+    work: Workspace, made: ReadModel = activity_per_customer
+) -> list[list[tuple[object, ...]]]:
     commands.rebuild(
-        work.project(),
-        [activity_per_customer.name],
-        read_models=url_of(work.store("alone")),
-        workers=1,
+        work.project(), [made.name], read_models=url_of(work.store("alone")), workers=1
     )
     engine = engine_at(work.store("alone"))
     try:
-        return rows_of(engine, activity)
+        return [rows_of(engine, table) for table in made.tables]
     finally:
         engine.dispose()
 
 
-def test_another_process_folds_and_is_gone_afterwards(
-    work: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("made", [activity_per_customer, purchases], ids=["folds", "gathers"])
+def test_another_process_helps_and_is_gone_afterwards(
+    work: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: ReadModel
 ) -> None:
     answered: list[int] = []
 
@@ -271,21 +367,27 @@ def test_another_process_folds_and_is_gone_afterwards(
         answered.append(found.events_read)
         return found
 
+    unpacked_pages = gathering.unpacked
+
+    def counted_pages(message: bytes) -> Any:
+        found = unpacked_pages(message)
+        answered.extend(page.events_read for page in found)
+        return found
+
     monkeypatch.setattr(side_by_side, "unpacked", counted)
+    monkeypatch.setattr(gathering, "unpacked", counted_pages)
     engine = engine_at(tmp_path / "both.db")
     project = work.project()
     url = url_of(work.source)
     store = open_store(url)
     try:
-        with fold_processes(
-            project, [activity_per_customer], count=1, source=url, max_rows=1_000
-        ) as processes:
+        with fold_processes(project, [made], count=1, source=url, max_rows=10_000) as processes:
             end = time.monotonic() + 60
             while not processes.ready(0) and time.monotonic() < end:
                 time.sleep(0.01)
             rebuild(
                 engine,
-                activity_per_customer,
+                made,
                 source=store,
                 upcast=project.registry.upcast_batch,
                 source_types=project.registry.sources_of,
@@ -296,23 +398,34 @@ def test_another_process_folds_and_is_gone_afterwards(
             assert child.poll() is None
         assert child.poll() is not None
         assert 0 < sum(answered) < 4_000
-        assert rows_of(engine, activity) == rows_alone(work)
+        assert [rows_of(engine, table) for table in made.tables] == rows_alone(work, made)
     finally:
         store.close()
         engine.dispose()
 
 
-@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import sys; sys.stdin.read()"])
+_SAYS_READY = "sys.stdout.buffer.write(bytes(24)); sys.stdout.flush()"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise SystemExit(3)",
+        "import sys; sys.stdin.read()",
+        f"import sys; sys.stdin.readline(); {_SAYS_READY}; sys.stdin.readline()",
+    ],
+    ids=["ends", "never ready", "ends when it is asked"],
+)
 def test_a_process_that_is_of_no_help_does_no_harm(
     work: Workspace, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     monkeypatch.setattr(fold_workers, "_CHILD", code)
+    monkeypatch.setattr(snapshot_building, "WORTH_IT", 1)
     target = work.store("views")
-    commands.rebuild(
-        work.project(), [activity_per_customer.name], read_models=url_of(target), workers=2
-    )
+    report = commands.rebuild(work.project(), all_=True, read_models=url_of(target), workers=2)
+    assert [result.swapped for result in report.results] == [True] * 3
     engine = engine_at(target)
-    assert rows_of(engine, activity) == rows_alone(work)
+    assert [rows_of(engine, activity)] == rows_alone(work)
     engine.dispose()
 
 

@@ -30,6 +30,7 @@ from eventmig.rebuild import (
 from eventmig.rebuild.bookkeeping import generations, snapshots
 from eventmig.rebuild.gathering import Gathered, gather, gather_range, packed, unpacked
 from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.sharing import Work
 from eventmig.stores.open import open_store
 from tests.unit.rebuild_helpers import (
     Helpers,
@@ -77,10 +78,10 @@ def plan_of(source: MemorySource, size: int = 3, **more: Any) -> Replay:
 
 def helpers(made: Aggregate[Any], plan: Replay, count: int, seed: int) -> Helpers:
     def work(after: int, until: int) -> bytes | None:
-        found = gather_range(made, plan, after, until)
+        found = gather_range(gather(made, plan, after, until))
         return None if found is None else packed(found)
 
-    return Helpers(work, count, seed)
+    return Helpers({Work.GATHER_STREAMS: work}, count, seed)
 
 
 def live(engine: Engine) -> list[tuple[Any, ...]]:
@@ -217,7 +218,7 @@ def test_a_range_that_is_too_much_is_folded_page_by_page(
     source, made = MemorySource(carts(60)), narrow_cart()
     beside = helpers(made, plan_of(source), 2, 4)
     monkeypatch.setattr(gathering, "_MOST_BYTES", 20)
-    assert gather_range(made, plan_of(source), 0, 60) is None
+    assert gather_range(gather(made, plan_of(source), 0, 60)) is None
     how = options(source, engine, data_upcaster=same_data, helpers=beside)
     rebuild_snapshots([made], **how)
     assert beside.asked
@@ -225,20 +226,13 @@ def test_a_range_that_is_too_much_is_folded_page_by_page(
 
 
 def test_no_more_is_kept_than_so_many_ranges() -> None:
-    class Late(Helpers):
-        """Helpers that answer at once; what is not taken would pile up."""
-
-        def ready(self, helper: int) -> bool:
-            return True
-
-    beside = Late(lambda after, until: b"", 2, 1)
+    beside = Helpers({Work.GATHER: lambda after, until: b""}, 2, 1)
+    beside.ready_by_chance = 1
     ranges = sharing.Ranges(0, 1000, 1000, 3, 1)
-    found = sharing.in_order(
-        sharing.Kind.AGGREGATE, "cart", ranges, beside, lambda after, until: b"", bytes
-    )
+    found = sharing.in_order(Work.GATHER, "cart", ranges, beside, lambda after, until: b"", bytes)
     for taken, made in enumerate(found):
         assert (made.after, made.until) == (taken, taken + 1)
-        assert ranges.given - taken <= 13
+        assert ranges.given - taken <= 10
 
 
 def listed(page: Gathered) -> list[Any]:
