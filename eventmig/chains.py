@@ -8,7 +8,9 @@ name the one that did. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Never, cast
+from typing import Any, NamedTuple, Never, cast
+
+import msgspec
 
 from eventmig import codec
 from eventmig.drafts import Draft, unchanged
@@ -19,6 +21,7 @@ from eventmig.ops.base import Op
 from eventmig.ops.compiled import compile_many, compile_ops
 from eventmig.ops.control import reads_event
 from eventmig.ops.fused import RewriteMany
+from eventmig.schemas import ModelClass
 from eventmig.steps import Parts, Rewrite, SplitFunction, Upcaster, Version
 from eventmig.walk import Walk, split_values
 
@@ -33,13 +36,29 @@ Many = Callable[[Sequence[bytes]], list[bytes]]
 """Several events' data to their new data, validated."""
 
 
+class DataChain(NamedTuple):
+    """What upcasts events of one type and version where their data is all that is needed.
+
+    `type` is that of the release. `new_data` makes one event's data of the stored data (None:
+    it stays); `new_lines` that of up to `codec.AT_ONCE` events as lines, each ended by a newline;
+    `new_models` makes instances of `model` of them, which validation makes anyway. Those of
+    several events give None where they have to be taken one by one. They raise anything.
+    """
+
+    type: str
+    new_data: Callable[[bytes], bytes] | None = None
+    new_lines: RewriteMany | None = None
+    model: ModelClass | None = None
+    new_models: Callable[[Sequence[bytes]], list[Any] | None] | None = None
+
+
 class Simple(NamedTuple):
     """A chain that leaves one event one event: where it ends, and its new data.
 
     `new_data` is None where the event stays as it is. `from_data` is the same from the
     data alone, where the chain looks at nothing else, else None; it raises anything. So do
-    `from_many`, which is `from_data` for several events; `from_few`, which gives what it
-    makes of up to `codec.AT_ONCE` events as lines, each ended by a newline (None: it cannot);
+    `from_many`, which is `from_data` for several events; `from_few` and `from_models`, which
+    are `DataChain`'s `new_lines` and `new_models`;
     and `from_sound`, which is `from_many` for data known to be JSON in UTF-8, on one line, with
     no key twice in an object: of such data it may keep the spaces.
     """
@@ -51,6 +70,8 @@ class Simple(NamedTuple):
     from_many: Many | None = None
     from_few: RewriteMany | None = None
     from_sound: Many | None = None
+    model: ModelClass | None = None
+    from_models: Callable[[Sequence[bytes]], list[Any] | None] | None = None
 
 
 class Chains:
@@ -148,11 +169,15 @@ class Chains:
         if reads_event(ops):
             return Simple(*end, new_data)
         validate_lines = schema.parse_lines if schema else _accept
-        from_few = _checked(compile_many(ops), validate_lines)
+        many = compile_many(ops)
+        from_few = _checked(many, validate_lines)
         sound = _checked(compile_many(ops, sound=True), validate_lines)
         from_many = _at_once(from_few, from_data)
         from_sound = _at_once(sound, lambda data: from_data(codec.compact(data)))
-        return Simple(*end, new_data, from_data, from_many, from_few, from_sound)
+        made: tuple[Any, ...] = ()
+        if schema is not None and (model := schema.struct) is not None:
+            made = (model, _models(many, model))
+        return Simple(*end, new_data, from_data, from_many, from_few, from_sound, *made)
 
     def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
         rewrite = compile_ops(ops) if ops else _same
@@ -226,6 +251,18 @@ def _checked(rewrite: RewriteMany, validate: Callable[[bytes], object]) -> Rewri
         return lines
 
     return few
+
+
+def _models(
+    rewrite: RewriteMany, model: ModelClass
+) -> Callable[[Sequence[bytes]], list[Any] | None]:
+    decode_lines: Callable[[bytes], list[Any]] = msgspec.json.Decoder(model).decode_lines
+
+    def models(data: Sequence[bytes]) -> list[Any] | None:
+        lines = rewrite(data)
+        return None if lines is None else decode_lines(lines)
+
+    return models
 
 
 def _at_once(few: RewriteMany, one: Callable[[bytes], bytes]) -> Many:

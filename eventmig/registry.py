@@ -7,10 +7,10 @@ built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from eventmig.chains import Chains, Simple
+from eventmig.chains import Chains, DataChain, Simple
 from eventmig.drafts import Draft, renumber
 from eventmig.errors import RegistryError, UpcastError, Where
 from eventmig.events import Event
@@ -24,15 +24,6 @@ from eventmig.stream_steps import StreamStep
 from eventmig.transform import Pipeline
 
 Step = Upcaster | Downcaster | StreamStep | Route
-
-DataChain: TypeAlias = tuple[
-    str,
-    Callable[[bytes], bytes] | None,
-    Callable[[Sequence[bytes]], "bytes | None"] | None,
-]
-"""The current type, and what makes its data of the stored data (None: it stays as it is): of one
-event, and of up to `codec.AT_ONCE` events as lines, each ended by a newline (None: take them one
-by one)."""
 
 
 class Registry:
@@ -99,7 +90,9 @@ class Registry:
             return None
         if chain.new_data is not None and chain.from_data is None:
             return None
-        return chain.type, chain.from_data, chain.from_few
+        return DataChain(
+            chain.type, chain.from_data, chain.from_few, chain.model, chain.from_models
+        )
 
     def upcast_stream(self, events: Sequence[Event]) -> list[Event]:
         """A whole stream as the current release sees it, stream steps included.

@@ -126,6 +126,14 @@ class EventSchema:
             return self.validate
         return msgspec.json.Decoder(self.model).decode
 
+    @property
+    def struct(self) -> ModelClass | None:
+        """The model, where it is a msgspec struct."""
+        model = self.model
+        if isinstance(model, type) and issubclass(model, msgspec.Struct):
+            return model
+        return None
+
     @cached_property
     def parse_lines(self) -> Callable[[bytes], object]:
         """`parse` for several events' data at once, each ended by a newline."""

@@ -163,7 +163,7 @@ def _of_lines(plans: Plans, batch: list[DataLines]) -> tuple[Sequence[int], list
         upcast = plan.upcast(data)
         if plan.handle is not None:
             ats = [*map(places.__getitem__, some.global_positions)]
-            groups.append(Group(plan.type, ats, *upcast))
+            groups.append(Group(plan.chain.type, ats, *upcast))
     return positions, groups
 
 
@@ -226,7 +226,7 @@ def _groups(
         plan = plans[kind]
         upcast = plan.upcast(some)
         if plan.handle is not None:
-            groups.append(Group(plan.type, ats, *upcast))
+            groups.append(Group(plan.chain.type, ats, *upcast))
     return groups
 
 

@@ -33,12 +33,14 @@ class OnData(NamedTuple):
     `decode` makes its data from the stored bytes, `decode_lines` (None: there is no such) those
     of several events at once, each ended by a newline; `call` takes that and the one other role.
     `members` are the top-level members that are looked at (None: all, or it is not known).
+    `takes` is what msgspec decodes them as (None: it does not).
     """
 
     decode: Decode
     decode_lines: DecodeLines | None
     members: Collection[str] | None
     call: Call
+    takes: object = None
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -137,15 +139,16 @@ def call_with_data(handler: Handler, extra: str) -> OnData | None:
     if decode is None:
         return None
     parser = getattr(decode, "__self__", None)
-    lines, members = None, None
+    lines, members, type_ = None, None, None
     if isinstance(parser, msgspec.json.Decoder):
-        lines, members = parser.decode_lines, _members_of(parser.type)
+        type_ = parser.type
+        lines, members = parser.decode_lines, _members_of(type_)
     if takes == ("data", extra):
-        return OnData(decode, lines, members, function)
+        return OnData(decode, lines, members, function, type_)
     if takes == (extra, "data"):
-        return OnData(decode, lines, members, lambda data, value: function(value, data))
+        return OnData(decode, lines, members, lambda data, value: function(value, data), type_)
     if takes == ("data",):
-        return OnData(decode, lines, members, lambda data, value: function(data))
+        return OnData(decode, lines, members, lambda data, value: function(data), type_)
     return None
 
 

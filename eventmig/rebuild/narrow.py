@@ -5,8 +5,9 @@ rows and the same errors at less than half the cost. It ends, for `replay` to go
 the first event that needs to be whole: one that is split, or whose steps read metadata.
 
 A batch's data is upcast and decoded first, that of one chain together, and as lines, one call
-for many; then the handlers are called in order. Where anything is wrong with that, the batch
-is taken event by event, which also makes the errors.
+for many; a handler of the current model is given what validation made. Then handlers are called
+in order. Where anything is wrong with that, the batch is taken event by event, which also makes
+the errors.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from eventmig import codec
+from eventmig.chains import DataChain
 from eventmig.rebuild.handlers import Call, Handler, OnData, call_with_data
-from eventmig.rebuild.progress import DataUpcaster, NewData, NewLines
+from eventmig.rebuild.progress import DataUpcaster
 from eventmig.rebuild.rows import Rows
 from eventmig.stores.base import DataLines, DataRow, Members
 
@@ -30,9 +32,7 @@ _POSITION: Final = itemgetter(0)
 class Plan(NamedTuple):
     """How the data of one stored type and version is upcast, and how it is handled."""
 
-    type: str
-    new_data: NewData | None
-    new_lines: NewLines | None
+    chain: DataChain
     handle: OnData | None
 
     def upcast(self, data: Sequence[bytes]) -> tuple[list[bytes], bool]:
@@ -43,9 +43,9 @@ class Plan(NamedTuple):
         many: list[bytes] = []
         for start in range(0, len(data), codec.AT_ONCE):
             some = data[start : start + codec.AT_ONCE]
-            lines = _as_lines(some) if self.new_lines is None else self.new_lines(some)
+            lines = _as_lines(some) if self.chain.new_lines is None else self.chain.new_lines(some)
             if lines is None or lines.count(b"\n") != len(some):
-                new_data = self.new_data
+                new_data = self.chain.new_data
                 return ([*data] if new_data is None else [*map(new_data, data)]), False
             many.append(lines)
         return many, True
@@ -70,17 +70,21 @@ class Plan(NamedTuple):
         if lines.count(b"\n") != count:
             raise ValueError("data with newlines of its own")
         handle = self.handle
-        if self.new_data is None and handle is not None and handle.decode_lines is not None:
+        if self.chain.new_data is None and handle is not None and handle.decode_lines is not None:
             return handle.decode_lines(lines)
         return self.decoded(lines.split(b"\n")[:-1])
 
     def _few(self, data: Sequence[bytes]) -> Sequence[object]:
-        lines = _as_lines(data) if self.new_lines is None else self.new_lines(data)
-        handle = self.handle
+        handle, chain = self.handle, self.chain
+        if chain.new_models is not None and handle is not None and handle.takes is chain.model:
+            models = chain.new_models(data)
+            if models is not None:
+                return models
+        lines = _as_lines(data) if chain.new_lines is None else chain.new_lines(data)
         if handle is not None and handle.decode_lines is not None and lines is not None:
             return handle.decode_lines(lines)
-        if self.new_data is not None:
-            data = [*map(self.new_data, data)] if lines is None else lines.split(b"\n")[:-1]
+        if self.chain.new_data is not None:
+            data = [*map(self.chain.new_data, data)] if lines is None else lines.split(b"\n")[:-1]
         return data if handle is None else [*map(handle.decode, data)]
 
 
@@ -171,7 +175,8 @@ class NarrowFold:
         folded = 0
         for done, (position, type_, version, data) in enumerate(batch):
             try:
-                _, new_data, _, handle = self._plans[type_, version]
+                plan = self._plans[type_, version]
+                new_data, handle = plan.chain.new_data, plan.handle
                 if new_data is not None:
                     data = new_data(data)
             except Exception:  # noqa: BLE001 - the whole event says it
@@ -204,12 +209,11 @@ class Plans(dict[tuple[str, int], Plan]):
         chain = self._upcaster(*version)
         if chain is None:
             raise NeedsEventError
-        type_, new_data, new_lines = chain
-        handle = self._handlers.get(type_)
+        handle = self._handlers.get(chain.type)
         members = () if handle is None else handle.members
-        if new_data is None and members is not None:
+        if chain.new_data is None and members is not None:
             self.members[version] = members
-        plan = self[version] = Plan(type_, new_data, new_lines, handle)
+        plan = self[version] = Plan(chain, handle)
         return plan
 
 

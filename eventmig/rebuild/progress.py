@@ -7,19 +7,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+from eventmig.chains import DataChain
 from eventmig.events import Event
 from eventmig.rebuild.bookkeeping import SetAside
 
 Upcast: TypeAlias = Callable[[Sequence[Event]], list[Event]]
 """Stored events to events of the release, in order; `list` where none is needed."""
 
-NewData: TypeAlias = Callable[[bytes], bytes]
-NewLines: TypeAlias = Callable[[Sequence[bytes]], "bytes | None"]
-
-DataUpcaster: TypeAlias = Callable[[str, int], tuple[str, NewData | None, NewLines | None] | None]
-"""A stored type and schema version to the type of the release, and to what makes its data of
-the stored data (None: it stays): of one event, and of up to `codec.AT_ONCE` as lines, each ended
-by a newline (None: take them one by one). None instead of all where `Upcast` needs the whole
+DataUpcaster: TypeAlias = Callable[[str, int], DataChain | None]
+"""A stored type and schema version to what upcasts its data; None where `Upcast` needs the whole
 event."""
 
 SourceTypes: TypeAlias = Callable[[Collection[str]], Collection[str]]

@@ -98,7 +98,7 @@ class Writers:
 def test_rows_are_those_of_one_event_at_a_time(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_by_side, "_WORTH_IT", 1)
+    monkeypatch.setattr(side_by_side, "WORTH_IT", 1)
     report = commands.rebuild(project(source), [NAME], workers=2)
     assert [result.events_read for result in report.results] == [1_500]
     assert live_rows(source) == right_rows(source)

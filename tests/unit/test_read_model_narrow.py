@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine
 from sqlalchemy.pool import StaticPool
 
 from eventmig import codec, ops
+from eventmig.chains import DataChain
 from eventmig.errors import EventmigError, RebuildError, UpcastError
 from eventmig.events import Event
 from eventmig.ops import from_metadata
@@ -309,10 +311,15 @@ _ROLES = frozenset({"rows"})
 def test_the_data_upcaster_does_what_upcast_does(kind: str) -> None:
     (event,) = events_of([(kind, "a", 5)])
     if kind == "Seen9":  # unregistered: it passes through
-        assert registry.data_upcaster("Seen", 9) == ("Seen", None, None)
+        assert registry.data_upcaster("Seen", 9) == DataChain("Seen")
     chain = registry.data_upcaster(event.type, event.schema_version)
     assert chain is not None
-    type_, new_data, new_lines = chain
+    type_, new_data, new_lines, model, new_models = chain
+    if new_models is not None and new_lines is not None:
+        assert model is not None
+        made = new_models([event.data])
+        lines = new_lines([event.data])
+        assert made == (None if lines is None else [msgspec.json.decode(lines, type=model)])
     if new_lines is not None:
         assert new_data is not None
         assert new_lines([event.data] * 3) in (None, (new_data(event.data) + b"\n") * 3)
