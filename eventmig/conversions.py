@@ -81,13 +81,13 @@ def _text(value: Value) -> str:
     return value
 
 
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)\Z")
+_in_plain_digits = re.compile(r"-?(0|[1-9][0-9]*)\Z").match
 _DIGITS_OF_INT64 = 19
 
 
 def _text_to_integer(value: Value) -> Value:
     text = _text(value)
-    if not _INTEGER.match(text) or text == "-0":
+    if not _in_plain_digits(text) or text == "-0":
         raise ValueError("it is not an integer in plain digits")
     return int(text) if len(text) < _DIGITS_OF_INT64 else codec.decode(text.encode())
 
@@ -183,12 +183,12 @@ def _epoch_seconds_to_time(value: Value) -> Value:
     return (_EPOCH + timedelta(seconds=value)).isoformat().replace("+00:00", "Z")
 
 
-_TWO_PLACES = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]{2}\Z")
+_with_two_places = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]{2}\Z").match
 
 
 def _text_to_hundredths(value: Value) -> Value:
     text = _text(value)
-    if not _TWO_PLACES.match(text) or text == "-0.00":
+    if not _with_two_places(text) or text == "-0.00":
         raise ValueError('it is not an amount with two decimals such as "12.50"')
     return int(text.replace(".", ""))
 
