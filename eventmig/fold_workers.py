@@ -209,6 +209,7 @@ def child_main() -> None:
                 _send(out, _CANNOT, ticket, b"")
             else:
                 _send(out, _DONE, ticket, message)
+            del message  # it is large, and the next is made beside it
 
 
 def _works(

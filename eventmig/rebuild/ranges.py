@@ -58,8 +58,12 @@ class _Apart(TableFold):
     __slots__ = ("asked",)
 
     def __init__(self, shape: Shape) -> None:
-        super().__init__(shape, self._refuse, {})
+        # No method of its own: that would be a cycle, and the collector is paused meanwhile.
+        super().__init__(shape, _nothing, {})
         self.asked = False
+
+    def before(self, key: object) -> dict[str, Any] | None:
+        return self._refuse(key)
 
     def now(self, key: object) -> dict[str, Any] | None:
         return self._refuse(key)
@@ -67,6 +71,10 @@ class _Apart(TableFold):
     def _refuse(self, key: object) -> dict[str, Any] | None:
         self.asked = True  # also where a handler takes the error for something else
         raise NeedsRowsError
+
+
+def _nothing(key: object) -> None:
+    raise NeedsRowsError
 
 
 def fold_range(model: ReadModel, plan: Replay, after: int, until: int) -> FoldedRange:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from functools import partial
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -132,7 +133,7 @@ def in_order(
     spans: dict[int, tuple[int, int]] = {}
     tickets: dict[int, int] = {}
     under_way = [0] * helpers.count
-    done: dict[int, T | None] = {}
+    done: dict[int, Callable[[], T | None]] = {}  # what others made stays packed until its turn
     most = _KEPT * (helpers.count + 1)
 
     def give() -> tuple[int, int]:
@@ -147,18 +148,23 @@ def in_order(
                 tickets[helpers.ask(helper, work, name, *give())] = number
                 under_way[helper] += 1
         if taken in done:
-            yield Made(*spans.pop(taken), done.pop(taken))
+            yield Made(*spans.pop(taken), done.pop(taken)())
             taken += 1
             continue
         mine = ranges.left and len(done) <= helpers.count
         if mine:
             number = ranges.given
-            done[number] = here(*give())
+            done[number] = partial(_same, here(*give()))
         wait = taken not in done and not mine
         while (answer := helpers.answer(wait=wait)) is not None:
             if answer.ticket not in tickets:  # of an earlier call
                 continue
             under_way[answer.helper] -= 1
             message = answer.message
-            done[tickets.pop(answer.ticket)] = None if message is None else unpack(message)
+            found = partial(_same, None) if message is None else partial(unpack, message)
+            done[tickets.pop(answer.ticket)] = found
             wait = wait and taken not in done
+
+
+def _same(found: T) -> T:
+    return found

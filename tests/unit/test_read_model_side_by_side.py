@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -326,6 +327,24 @@ def test_values_of_other_types_come_back_as_they_were() -> None:
         effect.cause,
     )
     assert str(back.sums[KEY]["sum"]) == "2.50"
+
+
+def test_a_folded_range_needs_no_collector_to_be_gone() -> None:
+    source = MemorySource(history(("s-1", "Op", {"do": "upsert", **OP}) for _ in range(3)))
+    made = model()
+    gc.collect()
+    gc.disable()
+    try:
+        found = fold_range(made, plan_of(source), 0, 3)
+        back = unpacked(made, packed(found))
+        assert len(back.tables[0]) == 1
+        del found, back
+        assert not [one for one in gc.get_objects() if isinstance(one, ranges._Apart)]
+    finally:
+        gc.enable()
+
+
+OP = {"table": "plain", "key": "x", "from": "x", "values": {"a": 1}}
 
 
 def test_a_value_that_cannot_be_carried_is_no_answer() -> None:
