@@ -71,3 +71,62 @@ def test_a_name_in_escapes_is_found() -> None:
     data = rb'{"text":"Zo\u00eb","\u0063lass_version":2}'
     assert members.places([data, b'{"text":"Zo\\u00eb"}'], "class_version") == [0]
     assert members.without(data, "class_version") == rb'{"text":"Zo\u00eb"}'
+
+
+def deep(value: dict[str, Any], path: list[str]) -> Any:
+    """The value at a path; None where there is none."""
+    found: Any = value
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def with_deep(value: dict[str, Any], path: list[str], put: object) -> dict[str, Any]:
+    """A copy with this value at a path. Raises `AttributeError` where no object is."""
+    name, *below = path
+    return {**value, name: with_deep(value.get(name, {}), below, put) if below else put}
+
+
+def without_deep(value: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """A copy without what is at a path."""
+    name, *below = path
+    if not below:
+        return {k: v for k, v in value.items() if k != name}
+    inner = value.get(name)
+    return {**value, name: without_deep(inner, below)} if isinstance(inner, dict) else value
+
+
+@settings(max_examples=200)
+@given(objects, st.lists(names, min_size=2, max_size=3), st.booleans(), st.booleans())
+def test_a_member_at_a_path_is_the_only_thing_that_changes(
+    value: dict[str, Any], path: list[str], spaced: bool, ascii: bool
+) -> None:
+    data, dotted = spelled(value, spaced, ascii), ".".join(path)
+    found = members.find(data, dotted)
+    assert (None if found is None else json.loads(found.text)) == deep(value, path)
+    without = members.without(data, dotted)
+    # Keys keep their order, so equal texts of the values mean equal order too.
+    assert json.dumps(json.loads(without)) == json.dumps(without_deep(value, path))
+    if found is None:
+        assert without == data
+    else:
+        text = data.decode()
+        replaced = members.with_member(data, dotted, b"7").decode()
+        assert replaced == text[: found.value] + "7" + text[found.end :]
+    try:
+        expected = with_deep(value, path, 7)
+    except (AttributeError, TypeError):
+        with pytest.raises(ValueError, match="no JSON object"):
+            members.with_member(data, dotted, b"7")
+        return
+    put = members.with_member(data, dotted, b"7")
+    assert json.dumps(json.loads(put)) == json.dumps(expected)
+    again = members.with_member(members.without(put, dotted), dotted, b"7")
+    assert json.loads(again) == expected
+    if found is None:
+        assert again == put
+
+
+def test_a_list_is_not_given_a_member() -> None:
+    with pytest.raises(ValueError, match="no JSON object"):
+        members.added(b'[{"a":1}]', "class_version", b"2")

@@ -92,7 +92,7 @@ class Version(_Part):
     place: Literal["none", "column", "data", "metadata", "type"] = "none"
     """In a column; a member of data or of metadata; behind the type; or nowhere."""
     name: str = ""
-    """The column, or the member (at the top level of data or metadata)."""
+    """The column, or the member of data or metadata: a name, or a path (`about.version`)."""
     absent: int = Field(default=1, ge=1)
     """The schema version of an event that has none there."""
     text: bool = False

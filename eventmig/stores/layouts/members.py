@@ -1,6 +1,7 @@
-"""One top-level member of a JSON object, read, taken out and put in, without decoding the rest.
+"""One member of a JSON object, read, taken out and put in, without decoding the rest.
 
-Every other byte stays as it was. Pure functions over the stored bytes.
+It is named by a path: `version`, or `about.version` for one of the object `about`. Every
+other byte stays as it was. Pure functions over the stored bytes.
 """
 
 from __future__ import annotations
@@ -29,32 +30,42 @@ class Member(NamedTuple):
     first: bool
 
 
-def find(data: bytes, name: str) -> Member | None:
-    """The top-level member of this name (the last one, where it stands twice), or None.
+def find(data: bytes, path: str) -> Member | None:
+    """The member at this path (the last one, where a name stands twice), or None.
 
     Offsets are in characters of the decoded text. Raises `ValueError` for what is no object.
     """
     found = None
+    *above, name = _names(path)
     if _quoted(name) in data or _may_hide(name).search(data) is not None:
         text = data.decode()
-        for key, member in _members(text):
-            if key == name:
-                found = member
+        at = 0
+        for parent in above:
+            holder = _named(text, at, parent)
+            if holder is None or text[holder.value] != "{":
+                return None
+            at = holder.value
+        found = _named(text, at, name)
     return found
 
 
-def places(objects: Sequence[bytes], name: str) -> list[int]:
-    """The indexes of the objects that may have a member of this name, at whatever depth."""
+def places(objects: Sequence[bytes], path: str) -> list[int]:
+    """The indexes of the objects that may have such a member; the others have none."""
+    name = _names(path)[-1]
     quoted, hides = _quoted(name), _may_hide(name).search
     return [n for n, data in enumerate(objects) if quoted in data or hides(data) is not None]
 
 
-def without(data: bytes, name: str) -> bytes:
-    """The object without this member, everything else byte for byte."""
-    tail = _tail(name).search(data)
-    if tail is not None:
-        return data[: tail.start()] + b"}"
-    member = find(data, name)
+def without(data: bytes, path: str) -> bytes:
+    """The object without this member, everything else byte for byte.
+
+    The object that held it stays, if need be empty.
+    """
+    tail = _tail(path)
+    last = None if tail is None else tail.search(data)
+    if last is not None:
+        return data[: last.start()] + b"}"
+    member = find(data, path)
     if member is None:
         return data
     text = data.decode()
@@ -67,34 +78,82 @@ def without(data: bytes, name: str) -> bytes:
     return (before + after).encode()
 
 
-def with_member(data: bytes, name: str, value: bytes) -> bytes:
-    """The object with this member: its value replaced, else the member added at the end."""
-    member = find(data, name)
+def with_member(data: bytes, path: str, value: bytes) -> bytes:
+    """The object with this member: its value replaced, else the member added at the end.
+
+    Raises `ValueError` where that is not possible, as `added` does.
+    """
+    member = find(data, path)
     if member is not None:
         text = data.decode()
         return (text[: member.value] + value.decode() + text[member.end :]).encode()
-    return added(data, name, value)
+    return added(data, path, value)
 
 
-def added(data: bytes, name: str, value: bytes) -> bytes:
-    """`with_member` for an object that has no member of this name."""
-    end = data.rindex(b"}")
+def added(data: bytes, path: str, value: bytes) -> bytes:
+    """`with_member` for an object that has no such member.
+
+    Objects on its path that are missing are added, too. Raises `ValueError` where what
+    stands there is no object.
+    """
+    *above, name = _names(path)
+    if above:
+        return _added_below(data, above, name, value)
+    if not data.lstrip(b" \t\n\r").startswith(b"{"):
+        raise ValueError("this is no JSON object")
+    return _put_last(data, data.rindex(b"}"), name, value)
+
+
+def _added_below(data: bytes, above: list[str], name: str, value: bytes) -> bytes:
+    text = data.decode()
+    at, end = 0, len(text.rstrip(" \t\n\r"))
+    names = [*above, name]
+    while len(names) > 1:
+        holder = _named(text, at, names[0])
+        if holder is None:
+            break
+        at, end = holder.value, holder.end
+        names.pop(0)
+    if text[_past(text, at)] != "{":
+        raise ValueError("this is no JSON object")
+    for inner in reversed(names[1:]):
+        value = b"{" + _quoted(inner) + b":" + value + b"}"
+    return _put_last(data, len(text[: end - 1].encode()), names[0], value)
+
+
+def _put_last(data: bytes, end: int, name: str, value: bytes) -> bytes:
+    """The member before the brace at this byte, which ends an object."""
     before = data[:end].rstrip(b" \t\n\r")
     comma = b"" if before.endswith(b"{") else b","
     return data[:end] + comma + _quoted(name) + b":" + value + data[end:]
 
 
-def last_number(data: bytes, name: str) -> int | None:
-    """The value of the member where it stands last, compact and as a number; else None.
+def last_number(data: bytes, path: str) -> int | None:
+    """The value of a top-level member that stands last, compact and as a number; else None.
 
     So the libraries that keep it there write it; the way for most events.
     """
-    tail = _tail(name).search(data)
-    return None if tail is None else int(tail[1])
+    tail = _tail(path)
+    found = None if tail is None else tail.search(data)
+    return None if found is None else int(found[1])
 
 
-def _members(text: str) -> Iterator[tuple[str, Member]]:
-    at = _past(text, 0)
+@cache
+def _names(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
+
+
+def _named(text: str, at: int, name: str) -> Member | None:
+    """The member of this name of the object that begins here."""
+    found = None
+    for key, member in _members(text, at):
+        if key == name:
+            found = member
+    return found
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, Member]]:
+    at = _past(text, at)
     if text[at : at + 1] != "{":
         raise ValueError("this is no JSON object")
     at = _past(text, at + 1)
@@ -133,7 +192,9 @@ def _may_hide(name: str) -> re.Pattern[bytes]:
 
 
 @cache
-def _tail(name: str) -> re.Pattern[bytes]:
+def _tail(path: str) -> re.Pattern[bytes] | None:
+    if "." in path:
+        return None
     # The last brace is the object's own, so a number before it is a top-level member; a quote
     # inside of a string has a backslash before it, and this one has a comma.
-    return re.compile(rb"," + re.escape(_quoted(name)) + rb":([0-9]+)\}\Z")
+    return re.compile(rb"," + re.escape(_quoted(path)) + rb":([0-9]+)\}\Z")

@@ -186,7 +186,7 @@ class LayoutStore(LayoutReader):
         version = self.place.layout.version
         number = event.schema_version
         if version.place == "data" and number != version.absent:
-            return event._replace(data=values.data_without_version(event.data, version))
+            return event._replace(data=values.data_as_held(event.data, version, number))
         if version.place == "metadata":
             metadata = values.metadata_with_version(event.metadata, version, number)
             return event._replace(metadata=metadata)

@@ -138,9 +138,9 @@ def data_with_version(data: bytes, version: Version, number: int) -> bytes:
     return _with_version(data, version, number)
 
 
-def data_without_version(data: bytes, version: Version) -> bytes:
-    """The data without the schema version's member, whatever that says."""
-    return members.without(data, version.name)
+def data_as_held(data: bytes, version: Version, number: int) -> bytes:
+    """The data as they are read back from where `data_with_version` put them."""
+    return version_of_data(data_with_version(data, version, number), version)[1]
 
 
 def version_of_metadata(metadata: bytes | None, version: Version) -> int:
@@ -164,7 +164,15 @@ def _with_version(data: bytes, version: Version, number: int) -> bytes:
         return data
     value = b'"%d"' % number if version.text else b"%d" % number
     if member is None:
-        return members.added(data, version.name, value)
+        try:
+            return members.added(data, version.name, value)
+        except ValueError as error:
+            raise DataError(
+                f"the event is at schema version {number}, and there is no object to hold that at "
+                f"{version.name!r}",
+                remedy="make its data an object in an upcaster, or say in the layout where the "
+                "schema version is",
+            ) from error
     if _number(member.text, version) == number:
         return data
     return members.with_member(data, version.name, value)
