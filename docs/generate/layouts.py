@@ -14,10 +14,12 @@ from pydantic.fields import FieldInfo
 from docs.generate.text import NOTE, code, doc, table
 from eventmig.stores.layouts import Layout, presets
 from eventmig.stores.layouts.description import (
+    Counter,
     Guard,
     Heads,
     Identity,
     Join,
+    Lost,
     Payload,
     Stream,
     Tail,
@@ -37,6 +39,8 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("time", Time),
     ("heads", Heads),
     ("joins", Join),
+    ("counter", Counter),
+    ("lost", Lost),
 )
 _VALUES: tuple[tuple[str, type[Enum]], ...] = (("tail", Tail), ("guard", Guard))
 _SAID_BY_THE_URL = ("name", "dialect")

@@ -74,6 +74,49 @@ def heads(statement: str) -> tuple[str, ...]:
     return tuple(statement.format(cart=cart, n=n) for cart, n in ((1, 3), (2, 2)))
 
 
+def refused(event: str, table: str, function: str) -> str:
+    """A trigger of commanded that refuses to delete from a table, or to update it."""
+    return (
+        f"CREATE TRIGGER no_{event}_{table} BEFORE {event} ON {table} FOR EACH STATEMENT"
+        f" EXECUTE PROCEDURE {function}()"
+    )
+
+
+COMMANDED: Final = (
+    """CREATE TABLE streams (stream_id bigserial PRIMARY KEY, stream_uuid text NOT NULL UNIQUE,
+        stream_version bigint NOT NULL DEFAULT 0, stream_origin bigint NOT NULL DEFAULT 0,
+        created_at timestamptz NOT NULL DEFAULT now(), deleted_at timestamptz)""",
+    """CREATE TABLE events (event_id uuid PRIMARY KEY, event_type text NOT NULL,
+        causation_id uuid, correlation_id uuid, data bytea NOT NULL, metadata bytea,
+        created_at timestamptz NOT NULL DEFAULT now())""",
+    """CREATE TABLE stream_events (event_id uuid NOT NULL REFERENCES events,
+        stream_id bigint NOT NULL REFERENCES streams, stream_version bigint NOT NULL,
+        original_stream_id bigint REFERENCES streams, original_stream_version bigint,
+        PRIMARY KEY (event_id, stream_id))""",
+    "CREATE UNIQUE INDEX ix_stream_events ON stream_events (stream_id, stream_version)",
+    """CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RAISE EXCEPTION ''EventStore: cannot''; END'""",
+    """CREATE FUNCTION hardly() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN IF current_setting(''eventstore.enable_hard_deletes'', true) = ''on'' THEN
+        RETURN OLD; END IF; RAISE EXCEPTION ''EventStore: cannot delete'' USING ERRCODE =
+        ''feature_not_supported''; END'""",
+    *(refused("UPDATE", table, "never") for table in ("events", "stream_events")),
+    *(refused("DELETE", table, "hardly") for table in ("streams", "events", "stream_events")),
+    "INSERT INTO streams (stream_id, stream_uuid) VALUES (0, '$all')",
+    """CREATE FUNCTION notify_events() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM
+        pg_notify(TG_TABLE_SCHEMA || ''.events'', NEW.stream_uuid || '','' || NEW.stream_id ||
+        '','' || (CASE TG_OP WHEN ''UPDATE'' THEN OLD.stream_version ELSE 0 END + 1) || '','' ||
+        NEW.stream_version); RETURN NULL; END'""",
+    """CREATE TRIGGER event_notification AFTER INSERT OR UPDATE ON streams FOR EACH ROW
+        EXECUTE PROCEDURE notify_events()""",
+)
+"""commanded/eventstore 1.4 without subscriptions and snapshots: its rules and notifications too."""
+
+ALL_COUNTED: Final = (
+    "UPDATE streams SET stream_version = 5 WHERE stream_id = 0",
+    "SELECT setval('streams_stream_id_seq', 2)",
+)
+
 CASES: Final = (
     Case(
         layout="castore",
@@ -288,19 +331,10 @@ CASES: Final = (
     ),
     Case(
         layout="commanded",
-        tables=(
-            """CREATE TABLE streams (stream_id bigserial PRIMARY KEY, stream_uuid text NOT NULL,
-                stream_version bigint NOT NULL DEFAULT 0,
-                created_at timestamptz NOT NULL DEFAULT now(), deleted_at timestamptz)""",
-            """CREATE TABLE events (event_id uuid PRIMARY KEY, event_type text NOT NULL,
-                causation_id uuid, correlation_id uuid, data bytea NOT NULL, metadata bytea,
-                created_at timestamptz NOT NULL DEFAULT now())""",
-            """CREATE TABLE stream_events (event_id uuid NOT NULL, stream_id bigint NOT NULL,
-                stream_version bigint NOT NULL, original_stream_id bigint,
-                original_stream_version bigint, PRIMARY KEY (event_id, stream_id))""",
-            "INSERT INTO streams VALUES (0, '$all', 5), (1, 'cart-1', 3), (2, 'cart-2', 2)",
-        ),
-        rows=rows(
+        tables=COMMANDED,
+        rows=heads("INSERT INTO streams VALUES ({cart}, 'cart-{cart}', {n}, 0)")
+        + ALL_COUNTED
+        + rows(
             "INSERT INTO events VALUES ('{id}', '{type}', NULL, '{id}', '{data}', '{{}}', '{time}')"
         )
         + rows(
@@ -308,26 +342,54 @@ CASES: Final = (
             " ('{id}', 0, {gp}, {cart}, {n})"
         ),
         first=1,
+        after="SELECT se.stream_id, se.stream_version, e.event_id::text, s.stream_uuid,"
+        " se.original_stream_version, e.event_type, e.correlation_id::text, e.causation_id::text,"
+        " e.data, e.metadata, e.created_at, s.stream_version, se.original_stream_id"
+        " FROM stream_events se JOIN streams s ON s.stream_id = se.original_stream_id"
+        " JOIN events e ON e.event_id = se.event_id ORDER BY 1, 2",
+        became=RENAMED,
+        append=(
+            "INSERT INTO events VALUES ('00000000-0000-4000-8000-000000000009', 'Late', NULL,"
+            " NULL, '{}', NULL)",
+            "WITH new AS (UPDATE streams SET stream_version = stream_version + 1 WHERE"
+            " stream_uuid IN ('$all', 'cart-1') RETURNING stream_id, stream_version)"
+            " INSERT INTO stream_events SELECT '00000000-0000-4000-8000-000000000009', stream_id,"
+            " stream_version, 1, 4 FROM new",
+        ),
     ),
     Case(
         layout="rails-event-store",
         tables=(
-            """CREATE TABLE event_store_events (id bigserial PRIMARY KEY, event_id uuid NOT NULL,
-                event_type varchar NOT NULL, metadata jsonb, data jsonb NOT NULL,
-                created_at timestamp NOT NULL, valid_at timestamp)""",
+            """CREATE TABLE event_store_events (id bigserial PRIMARY KEY,
+                event_id uuid NOT NULL UNIQUE, event_type varchar NOT NULL, metadata jsonb,
+                data jsonb NOT NULL, created_at timestamp(6) NOT NULL, valid_at timestamp(6))""",
             """CREATE TABLE event_store_events_in_streams (id bigserial PRIMARY KEY,
-                stream varchar NOT NULL, position int, event_id uuid NOT NULL,
-                created_at timestamp NOT NULL)""",
+                stream varchar NOT NULL, position int,
+                event_id uuid NOT NULL REFERENCES event_store_events (event_id),
+                created_at timestamp(6) NOT NULL, UNIQUE (stream, position),
+                UNIQUE (stream, event_id))""",
+            "CREATE INDEX of_event ON event_store_events_in_streams (event_id)",
         ),
         rows=rows(
-            "INSERT INTO event_store_events (event_id, event_type, data, created_at) VALUES"
-            " ('{id}', '{type}', '{data}', '2026-01-02 03:04:05.000006')"
+            "INSERT INTO event_store_events (event_id, event_type, metadata, data, created_at)"
+            " VALUES ('{id}', '{type}', '{{}}', '{data}', '2026-01-02 03:04:05.000006')"
         )
         + rows(
             "INSERT INTO event_store_events_in_streams (stream, position, event_id, created_at)"
-            " VALUES ('cart-{cart}', {at}, '{id}', '2026-01-02 03:04:05')"
+            " VALUES ('cart-{cart}', {at}, '{id}', '2026-01-02 03:04:05.000006')"
         ),
         first=0,
+        after="SELECT s.id, s.stream, s.position, e.event_id::text, e.event_type, e.data,"
+        " e.metadata, e.created_at, e.valid_at, s.created_at, e.id"
+        " FROM event_store_events_in_streams s JOIN event_store_events e USING (event_id)"
+        " ORDER BY s.id",
+        became={**RENAMED, "Added": "Added_v2"},
+        append=(
+            "INSERT INTO event_store_events (event_id, event_type, data, created_at) VALUES"
+            " ('00000000-0000-4000-8000-000000000009', 'Late', '{}', now())",
+            "INSERT INTO event_store_events_in_streams (stream, event_id, created_at) VALUES"
+            " ('cart-1', '00000000-0000-4000-8000-000000000009', now())",
+        ),
     ),
 )
 """Presets for PostgreSQL: those whose owner cannot run in tests, or not everywhere."""

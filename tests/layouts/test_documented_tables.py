@@ -105,9 +105,10 @@ def test_a_layout_that_is_only_read_is_no_target(tmp_path: Path, postgres_url: s
     run(postgres_url, "old", *case.tables, *case.rows)
     run(postgres_url, "new", *case.tables)
     source = place(postgres_url, case.layout, "old")
-    moved = project(tmp_path, RENAME, source=source, target=place(postgres_url, case.layout, "new"))
-    with pytest.raises(ReadOnlyError, match="an event is in three tables"):
-        commands.upcast(moved)
+    only = {"name": "own", "preset": "commanded", "read_only": "its team says so"}
+    target = place(postgres_url, quote(json.dumps(only)), "new")
+    with pytest.raises(ReadOnlyError, match="is only read: its team says so"):
+        commands.upcast(project(tmp_path, RENAME, source=source, target=target))
     native = project(tmp_path, RENAME, source=source)
     assert commands.upcast(native).job.tally.upcast == 3
 
@@ -132,11 +133,11 @@ def test_large_objects_are_refused_by_name(postgres_url: str) -> None:
 
 
 def test_events_without_a_position_are_refused(tmp_path: Path, postgres_url: str) -> None:
-    case = next(case for case in CASES if case.layout == "rails-event-store")
-    loose = "UPDATE event_store_events_in_streams SET position = NULL WHERE id = 2"
+    case = next(case for case in CASES if case.layout == "patchlevel")
+    loose = "UPDATE event_store SET playhead = NULL WHERE id = 2"
     run(postgres_url, "old", *case.tables, *case.rows, loose)
     moved = project(tmp_path, RENAME, source=place(postgres_url, case.layout, "old"))
-    with pytest.raises(StoreDamagedError, match="1 rows have no 'position'"):
+    with pytest.raises(StoreDamagedError, match="1 rows have no 'playhead'"):
         commands.upcast(moved)
     assert not (tmp_path / "target.db").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from eventmig import commands
 from eventmig.errors import StoreUnavailableError
 from eventmig.migrate.job import Progress
 from eventmig.project import Project
-from tests.acceptance.support import cli, driver, imported, project
+from tests.acceptance.support import cli, driver, event, fill, imported, project
 from tests.layouts.library import postgres, sqlite, till
+from tests.layouts.tables import CASES
 from tests.layouts.test_faults import BOTH, rows
 from tests.layouts.test_stranger import UPCASTERS
 from tests.postgres import OwnServer
@@ -128,6 +130,39 @@ def test_killed_at_any_statement_on_postgres(tmp_path: Path, postgres_url: str) 
     assert len(found[0]) == 78
     assert all(one == found[0] for one in found)
     assert till(tmp_path, "read", 2, **postgres(postgres_url, f"k_{numbers[0]}")) == expected
+
+
+RENAME = """
+from eventmig import Registry, ops, upcaster
+
+registry = Registry([upcaster("Added", 1, ops.rename("price", "amount"))])
+"""
+
+
+def test_killed_at_any_statement_where_an_event_is_in_several_tables(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    case = next(case for case in CASES if case.layout == "commanded")
+    carts = [event(f"cart-{n % 5}", "Added", {"price": n}) for n in range(60)]
+    fill(tmp_path / "source.db", carts)
+    target = f"{postgres_url}&layout=own&schema=k_NUMBER"
+    created = json.dumps(case.tables)  # a list of TOML, too
+    own = f'\n[layouts.own]\npreset = "commanded"\ncreate = {created}\n'
+    (tmp_path / "upcasters.py").write_text(RENAME)
+    config = CONFIG.format(source="sqlite:///source.db", target=target)
+    (tmp_path / "eventmig.toml").write_text(config + own)
+    assert cli(tmp_path, "release", "2").returncode == 0
+    done = driver(tmp_path, DRIVER, target, 75, 200)
+    assert done.returncode == 0, done.stderr
+    numbers = done.stdout.split()
+    assert len(numbers) >= 2
+    found = []
+    for number in numbers:
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute(f"SET search_path TO k_{number}".encode())
+            found.append(connection.execute(case.after.encode()).fetchall())
+    assert [row[1] for row in found[0] if row[0] == 0] == list(range(1, 61)), "without a gap"
+    assert all(one == found[0] for one in found)
 
 
 @pytest.fixture

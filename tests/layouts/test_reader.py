@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +16,7 @@ from eventmig.stores.base import EventReader
 from eventmig.stores.open import open_store
 from tests.acceptance.support import event, fill, history, url
 
-OWN_TABLES = {
+OWN_TABLES: dict[str, Any] = {
     "name": "native",
     "table": "events",
     "position": "global_position",
@@ -36,13 +37,17 @@ def described(path: Path, **more: object) -> str:
     return url(path, f"?layout={quote(json.dumps({**OWN_TABLES, **more}))}")
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[EventReader, EventReader]]:
+@pytest.fixture(params=["read", "counted"])
+def pair(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[EventReader, EventReader]]:
     path = tmp_path / "store.db"
     usual = history(60)
     odd = event("cart-ü'%_", "Odd", b'{ "x" : 1.10, "x": "\\u0000" }', version=7, metadata=None)
     fill(path, [*usual, odd])
-    with closing(open_store(url(path))) as native, closing(open_store(described(path))) as layout:
+    stream = {**OWN_TABLES["stream"], "counted": request.param == "counted"}
+    its = described(path, stream=stream)
+    with closing(open_store(url(path))) as native, closing(open_store(its)) as layout:
         yield native, layout
 
 
@@ -68,6 +73,24 @@ def test_every_question_has_the_same_answer(pair: tuple[EventReader, EventReader
     assert layout.head_position() == native.head_position() == 61
     assert layout.examples("Opened", 1, 3) == native.examples("Opened", 1, 3)
     assert list(layout.preflight()) == []
+
+
+def test_positions_are_counted_from_anywhere(
+    pair: tuple[EventReader, EventReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native, layout = pair
+    monkeypatch.setattr("eventmig.stores.layouts.counting._KEPT", 2)
+    monkeypatch.setattr("eventmig.stores.layouts.counting._NAMED", 1)
+    whole = [e for batch in native.read_all() for e in batch]
+    for after in (0, 1, 30, 60):
+        assert [e for batch in layout.read_all(after=after, batch_size=8) for e in batch] == [
+            e for e in whole if e.global_position > after
+        ]
+        types = [whole[after].type]
+        read = layout.read_all(after=after, types=types, batch_size=3)
+        assert [e for batch in read for e in batch] == [
+            e for e in whole if e.global_position > after and e.type in types
+        ]
 
 
 def test_a_page_ends_early_where_data_are_large(

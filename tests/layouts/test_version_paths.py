@@ -16,17 +16,25 @@ from eventmig.errors import DataError
 from eventmig.project import Project
 from eventmig.stores.open import open_store
 from tests.acceptance.support import event, fill, project, sql
-from tests.layouts.test_documented_tables import place, run
 from tests.layouts.tables import CASES, RENAMED
+from tests.layouts.test_documented_tables import place, run
 
 RENAME = Registry([upcaster("Added", 1, ops.rename("price", "amount"))])
+MICROS = {"column": "time", "encoding": "us"}
 JOURNAL = (
     "CREATE TABLE journal (no INTEGER PRIMARY KEY, id TEXT UNIQUE, stream TEXT, at INTEGER,"
     " type TEXT, data TEXT, meta TEXT, time INTEGER, UNIQUE (stream, at))"
 )
 
 
-def journal(path: Path, where: str, name: str = "about.schema.version", **more: object) -> str:
+def journal(
+    path: Path,
+    where: str,
+    name: str = "about.schema.version",
+    *,
+    time: dict[str, str] | None = MICROS,
+    **more: object,
+) -> str:
     """A store of our own on SQLite, with the schema version at a path of data or metadata."""
     description = {
         "name": "own",
@@ -39,7 +47,7 @@ def journal(path: Path, where: str, name: str = "about.schema.version", **more: 
         "version": {"place": where, "name": name, **more},
         "data": {"column": "data"},
         "metadata": {"column": "meta"},
-        "time": {"column": "time", "encoding": "us"},
+        "time": time,
     }
     return f"sqlite:///{path}?layout={quote(json.dumps(description))}"
 
@@ -118,6 +126,14 @@ def test_where_no_object_is_the_event_is_refused(tmp_path: Path) -> None:
     moved = project(tmp_path, RENAME, target=journal(tmp_path / "new.db", "data"))
     with pytest.raises(DataError, match=r"no object to hold that at 'about\.schema\.version'"):
         commands.upcast(moved)
+
+
+def test_a_time_that_has_no_place_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", [event("a-1", "Closed", {}, metadata=None)])
+    sql(tmp_path / "new.db", JOURNAL)
+    target = journal(tmp_path / "new.db", "data", time=None)
+    with pytest.raises(DataError, match="has no place for it"):
+        commands.upcast(project(tmp_path, RENAME, target=target))
 
 
 @pytest.mark.parametrize("where", ["data", "metadata"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sqlalchemy import Connection, func, inspect, select, table
+from sqlalchemy import Connection, func, inspect, select, table, text
 
 from eventmig.errors import StoreDamagedError, Where
+from eventmig.stores.layouts.columns import columns_of
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.rows import Rows
 from eventmig.stores.layouts.tables import Tables
@@ -21,8 +22,11 @@ def damages(
     """Missing positions, holes and repeats in streams; at most 20 of each. Reads only."""
     layout = tables.layout
     yield from _not_carried(connection, layout, url)
+    yield from lost_rows(connection, layout, url)
     yield from _missing(connection, tables, rows, url)
     yield from _too_low(connection, tables, rows, url)
+    if layout.stream.counted:
+        return
     position = tables.stream_position
     previous = func.lag(position, 1, layout.stream.first - 1).over(
         partition_by=tables.keys, order_by=position
@@ -69,6 +73,22 @@ def _not_carried(connection: Connection, layout: Layout, url: str) -> Iterator[S
             )
 
 
+def lost_rows(connection: Connection, layout: Layout, url: str) -> Iterator[StoreDamagedError]:
+    """What of the owner's tables a copy would lose, as the layout says. Reads only."""
+    for lost in layout.lost:
+        known = columns_of(connection, lost.table)
+        if lost.column and lost.column not in known:
+            continue
+        rows = select(func.count()).select_from(table(lost.table)).where(text(lost.condition))
+        count = connection.execute(rows).scalar_one()
+        if count:
+            yield StoreDamagedError(
+                f"the table {lost.table!r} holds {count} {lost.what}, which a copy would lose",
+                where=Where(store=url),
+                remedy=lost.remedy,
+            )
+
+
 def _too_low(
     connection: Connection, tables: Tables, rows: Rows, url: str
 ) -> Iterator[StoreDamagedError]:
@@ -93,7 +113,8 @@ def _missing(
 ) -> Iterator[StoreDamagedError]:
     layout = tables.layout
     given = [layout.transaction.column] if layout.transaction else []
-    for name in (layout.position, *given, *layout.stream.columns, layout.stream.position):
+    counted = () if layout.stream.counted else (layout.stream.position,)
+    for name in (layout.position, *given, *layout.stream.columns, *counted):
         column = tables.column(name)
         count = connection.execute(
             select(func.count()).select_from(tables.source).where(*rows.ours(), column.is_(None))
@@ -102,6 +123,6 @@ def _missing(
             yield StoreDamagedError(
                 f"{count} rows have no {name!r}: their order is not known",
                 where=Where(store=url),
-                remedy="leave such rows out (`where` in the layout), or give them a position "
-                "with the library that owns them",
+                remedy="leave such rows out (`where` in the layout), have stream positions counted "
+                "(stream.counted), or give them one with the library that owns them",
             )

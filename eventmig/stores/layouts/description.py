@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Scalar: TypeAlias = str | int | bool
 Dialect: TypeAlias = Literal["sqlite", "postgresql"]
+
+
+TIME: Final = "{time}"
+"""A constant that stands for the event's recorded time."""
 
 
 class _Part(BaseModel):
@@ -59,6 +63,9 @@ class Stream(_Part):
     """The column that counts the events of one stream."""
     first: Literal[0, 1] = 1
     """The position of a stream's first event."""
+    counted: bool = False
+    """Whether positions are counted, in the global order, instead of read: the column may be NULL,
+    and is only written."""
     category: Literal["dash", "key", "none"] = "dash"
     """A stream's category: its name up to the first `-`; its first key column; or none."""
     own_category: bool = False
@@ -155,15 +162,50 @@ class Heads(_Part):
     """Other columns of a new row, with their values; `{category}` is the stream's category."""
     key_constants: tuple[str, ...] = ()
     """Those of them that belong to the table's key."""
+    number: str = ""
+    """Its column with the number that the database gives a stream, where events name their stream
+    by it; `joins` then has this table, and says which column of an event that is."""
 
 
 class Join(_Part):
-    """Another table that a part of the event is in. A layout with joins is read-only."""
+    """Another table that a part of the event is in.
+
+    It has a row for each event, written in the same transaction, before the event's own. Where it
+    is the table of `heads`, it has one for each stream.
+    """
 
     table: str
     """The table."""
     on: dict[str, str]
     """Its columns, with the column each is equal to."""
+
+
+class Counter(_Part):
+    """A row in which the owner counts all events. A job draws its positions from it, which keeps
+    others from appending until it commits.
+    """
+
+    table: str
+    """The table."""
+    where: dict[str, Scalar]
+    """The columns by which the row is found, with their values."""
+    column: str
+    """Its column with the last global position."""
+
+
+class Lost(_Part):
+    """Rows that say something about events which a copy would lose. There must be none."""
+
+    what: str
+    """What they are, after their number: `streams that are deleted`."""
+    table: str
+    """Their table."""
+    condition: str
+    """An SQL condition that is true for them."""
+    column: str = ""
+    """A column without which the table can have no such rows (older versions of it)."""
+    remedy: str
+    """What to do about them."""
 
 
 class Layout(_Part):
@@ -209,10 +251,22 @@ class Layout(_Part):
     """The recorded time; none where the tables have none (it is then 1970-01-01)."""
     passed_through: tuple[str, ...] = ()
     """Columns copied as they are. They stand in the metadata, as the member `$columns`."""
+    elsewhere: dict[str, Scalar] = {}
+    """Of `passed_through`: the value of a column for an event that comes from other tables and
+    has none; NULL where nothing is said."""
     constants: dict[str, Scalar] = {}
-    """Columns that are not read, with their value in a new row."""
+    """Columns that are not read, with their value in a new row; `{time}` is the event's
+    recorded time."""
+    links: bool = False
+    """Whether an event may have several rows in the table, which put it into several streams: the
+    first is the event, the others are links, read and written as events of the type `$>`."""
+    second: dict[str, str] = {}
+    """Where the owner keeps a second row for each event in the same table: its columns that
+    differ, each with the column of the first whose value it has."""
     heads: Heads | None = None
     """A table of stream heads to keep in step."""
+    counter: Counter | None = None
+    """A row that counts all events."""
     guard: Guard = Guard.NONE
     """What is locked while a job appends."""
     lock: str = ""
@@ -232,12 +286,17 @@ class Layout(_Part):
     then name stream, position, type and state by the same columns as the events."""
     not_carried: tuple[str, ...] = ()
     """Tables with something about events that a copy would lose: they must be empty."""
+    lost: tuple[Lost, ...] = ()
+    """Rows of the owner's tables that a copy would lose: there must be none."""
     create: tuple[str, ...] = ()
     """Statements that make the tables in an empty target; `{table}` is the events' table and
     `{schema}` the schema, quoted; `{stem}` as in `snapshots`, to stand in double quotes. Without
     any, the owner makes the tables."""
     wal: bool = False
     """SQLite: whether the owner keeps its files in WAL mode: then a job makes new files so, too."""
+    deletes: str = ""
+    """PostgreSQL: a setting that is `on` while a job takes its events back, where the owner's
+    triggers refuse to delete otherwise."""
     read_only: str = ""
     """Why a job cannot write such a store; empty where it can."""
     side_by_side: str = ""
@@ -268,9 +327,56 @@ class Layout(_Part):
             raise ValueError('tail = "transactions" goes with transaction, and only with it')
         if self.dialect == "sqlite" and self.transaction is not None:
             raise ValueError("transaction is for PostgreSQL: SQLite has one writer at a time")
+        if self.links and not self.link_column():
+            raise ValueError("links go with an id that a joined table has for the event's column")
+        if (self.links or self.stream.counted) and self.transaction is not None:
+            raise ValueError("links and counted positions need an order by position alone")
+        if not set(self.elsewhere) <= set(self.passed_through):
+            raise ValueError("elsewhere names columns of passed_through, and no others")
         if self.joins and not self.read_only:
-            raise ValueError("a layout with joins must say why it is read_only")
+            self._check_joins()
         return self
+
+    def _check_joins(self) -> None:
+        of_streams = self.of_streams()
+        if self.heads is not None and bool(self.heads.number) != (of_streams is not None):
+            raise ValueError("heads.number goes with a join of the same table, and only with it")
+        number = "" if self.heads is None else self.heads.number
+        if of_streams is not None and list(of_streams.on) != [number]:
+            raise ValueError("the join of the table of heads is on heads.number alone")
+        elsewhere = {join.table for join in self.joins if join is not of_streams}
+        for name in (*self.stream.columns, self.stream.position, self.position):
+            if name.rpartition(".")[0] in elsewhere:
+                raise ValueError(
+                    f"{name!r} is in a joined table: a job cannot write that; make it the table "
+                    "of heads, or say why the layout is read_only"
+                )
+
+    def of_streams(self) -> Join | None:
+        """The join with a row for each stream, if there is one."""
+        heads = "" if self.heads is None else self.heads.table
+        return next((join for join in self.joins if join.table == heads), None)
+
+    def number_column(self) -> str:
+        """The column of an event with the number of its stream; empty where there is none."""
+        join = self.of_streams()
+        return "" if join is None or self.heads is None else join.on[self.heads.number]
+
+    def link_column(self) -> str:
+        """The column of a row with the id of its event; empty where the row has the id itself."""
+        for join in self.joins:
+            for its, own in join.on.items():
+                if self.id.column == f"{join.table}.{its}":
+                    return own
+        return ""
+
+    def row_time(self) -> str:
+        """The column with a row's own time, which a link has; empty where there is none."""
+        return next((name for name, value in self.constants.items() if value == TIME), "")
+
+    def of_events(self) -> tuple[Join, ...]:
+        """The joins with a row for each event."""
+        return tuple(join for join in self.joins if join is not self.of_streams())
 
     def snapshot_tables(self) -> tuple[str, ...]:
         """The names of the tables with snapshots."""

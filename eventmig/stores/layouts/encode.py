@@ -6,13 +6,14 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Insert, insert
+from sqlalchemy import Connection, Insert, Text, cast, insert, select
 
 from eventmig.errors import DataError, Where
 from eventmig.events import Columns, Event
 from eventmig.stores.layouts import values
 from eventmig.stores.layouts.columns import Expression, Kind
-from eventmig.stores.layouts.description import Payload
+from eventmig.stores.layouts.description import TIME, Payload, Time
+from eventmig.stores.layouts.joined import Destination
 from eventmig.stores.layouts.tables import Tables
 
 
@@ -27,35 +28,35 @@ class Encoder:
         layout = tables.layout
         self._tables = tables
         self._layout = layout
-        self._columns = layout.columns()
         self._fixed: dict[str, object] = {**layout.where, **layout.constants}
         if layout.transaction is not None and transaction is not None:
             integer = tables.kind(layout.transaction.column) is Kind.INTEGER
             self._fixed[layout.transaction.column] = int(transaction) if integer else transaction
         self._url = url
-        self._write_time: Callable[[int], object] | None = None
+        self._write_times: dict[str, Callable[[int], object]] = {}
         self._find_time: Callable[[bytes], int] | None = None
+        for name in (name for name, value in layout.constants.items() if value == TIME):
+            self._write_times[name] = time_writer(tables, Time(column=name))
         if layout.time is not None and layout.time.column is not None:
-            kind = tables.kind(layout.time.column)
-            spoken = {Kind.AWARE: "aware", Kind.NAIVE: "naive"}.get(kind, "text")
-            spoken = "text" if tables.sqlite else spoken
-            digits = tables.digits(layout.time.column)
-            self._write_time = values.time_writer(layout.time, spoken, digits)
+            self._write_times[layout.time.column] = time_writer(tables, layout.time)
         elif layout.time is not None and layout.time.member is not None:
             self._find_time = values.time_in_data(layout.time.member)
+        self._elsewhere = elsewhere(tables)
 
-    def insertion(self) -> Insert:
-        """The statement for one row; its parameters have the names of `parameters`."""
+    def insertion(self, to: Destination) -> Insert:
+        """The statement for one row there; its parameters have the names of `parameters`."""
         bound: dict[str, Expression] = {}
-        for number, name in enumerate(self._columns):
-            carried = name in self._layout.passed_through
+        for number, (column, made) in enumerate(to.columns.items()):
+            carried = made in self._layout.passed_through
             make = self._tables.bound_carried if carried else self._tables.bound
-            bound[name] = make(name, f"b{number}")
-        return insert(self._tables.events).values(bound)
+            bound[column] = make(to.named(column, self._layout), f"b{number}")
+        return insert(self._tables.table(to.table)).values(bound)
 
-    def parameters(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    def parameters(
+        self, columns: Mapping[str, Sequence[Any]], to: Destination
+    ) -> dict[str, Sequence[Any]]:
         """What `columns` made, as parameters of `insertion`."""
-        return {f"b{number}": columns[name] for number, name in enumerate(self._columns)}
+        return {f"b{n}": columns[made] for n, made in enumerate(to.columns.values())}
 
     def columns(
         self,
@@ -64,7 +65,7 @@ class Encoder:
         keys: Sequence[tuple[str, ...]],
         places: Sequence[int],
     ) -> dict[str, Sequence[Any]]:
-        """The table's columns for events at these stream and global positions, by name.
+        """The tables' columns for events at these stream and global positions, by their names.
 
         `keys` are the values of their streams' key columns.
         """
@@ -130,7 +131,7 @@ class Encoder:
             made[version.name] = list(map(str, numbers)) if text else numbers
         self._set_time(made, events)
         for name in layout.passed_through:
-            usual = made.get(name, [None] * count)
+            usual = made.get(name) or [self._elsewhere.get(name)] * count
             made[name] = [had.get(name, at) for had, at in zip(carried, usual, strict=True)]
         return made
 
@@ -157,13 +158,16 @@ class Encoder:
             )
 
     def _set_time(self, made: dict[str, Sequence[Any]], events: Columns) -> None:
+        for name, write in self._write_times.items():
+            made[name] = list(map(write, events.recorded_at))
         time = self._layout.time
-        if time is None:
-            return
-        if self._write_time is not None and time.column is not None:
-            made[time.column] = list(map(self._write_time, events.recorded_at))
-            return
-        if self._find_time is None:
+        if time is None and any(events.recorded_at):
+            raise DataError(
+                f"the event has a recorded time, and the layout {self._layout.name!r} has no place "
+                "for it",
+                remedy="say in the layout where the time is, or choose a target that holds it",
+            )
+        if time is None or self._find_time is None:
             return
         if list(map(self._find_time, events.data)) != events.recorded_at:
             raise DataError(
@@ -189,3 +193,29 @@ class Encoder:
                         remedy="choose a target whose ids are text",
                     ) from error
         return ids
+
+
+def time_writer(tables: Tables, time: Time) -> Callable[[int], object]:
+    """From microseconds to a value of the column of this time; raises `DataError` as it does."""
+    assert time.column is not None
+    spoken = {Kind.AWARE: "aware", Kind.NAIVE: "naive"}.get(tables.kind(time.column), "text")
+    spoken = "text" if tables.sqlite else spoken
+    return values.time_writer(time, spoken, tables.digits(time.column))
+
+
+def elsewhere(tables: Tables) -> dict[str, object]:
+    """The values of passed-through columns for events from other tables: text in PostgreSQL."""
+    given = tables.layout.elsewhere
+    if tables.sqlite:
+        return dict(given)
+    return {n: str(v).lower() if isinstance(v, bool) else str(v) for n, v in given.items()}
+
+
+def elsewhere_as_read(connection: Connection, tables: Tables) -> dict[str, object]:
+    """The same as they are read back: PostgreSQL spells them. Reads only."""
+    given = elsewhere(tables)
+    if tables.sqlite or not given:
+        return given
+    columns = [cast(tables.bound_carried(name, f"e{n}"), Text) for n, name in enumerate(given)]
+    bound = {f"e{n}": value for n, value in enumerate(given.values())}
+    return dict(zip(given, connection.execute(select(*columns), bound).one(), strict=True))

@@ -1,4 +1,4 @@
-"""The fence of somebody else's table: a trigger that refuses inserts while it is there.
+"""The fence of somebody else's tables: triggers that refuse inserts while they are there.
 
 Only where the table's events are all of one side (`open_layout`): streams of a release beside
 others in one table cannot be told apart from a new stream of the application's. Rows that are
@@ -23,6 +23,8 @@ from sqlalchemy.sql.util import ClauseAdapter
 from eventmig.errors import CrossingError, Where
 from eventmig.stores import fences
 from eventmig.stores.base import Fence, TargetTransaction
+from eventmig.stores.layouts.checks import lost_rows
+from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.place import locate
 from eventmig.stores.layouts.store import LayoutStore
 from eventmig.stores.layouts.tables import Tables
@@ -56,6 +58,8 @@ class FencedLayoutStore(LayoutStore):
         with self._database.begin() as connection:
             if not tables.sqlite:
                 self._wait_out(connection, wait_s)
+            for lost in lost_rows(connection, self.layout, self.url) if closed else ():
+                raise CrossingError(lost.what, where=lost.where, remedy=lost.remedy)
             fences.note(
                 connection,
                 self.namespace,
@@ -104,9 +108,8 @@ class FencedLayoutStore(LayoutStore):
         patience = f"{max(1, round(wait_s * 1e3))}ms"
         connection.exec_driver_sql("SELECT set_config('lock_timeout', %s, true)", (patience,))
         try:
-            connection.exec_driver_sql(
-                f"LOCK TABLE {quote(self.layout.table)} IN SHARE ROW EXCLUSIVE MODE"
-            )
+            names = ", ".join(map(quote, _fenced(self.layout)))
+            connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
                 raise
@@ -137,36 +140,44 @@ def _statements(
 ) -> Iterator[str]:
     """What puts the trigger, or takes it away; neither minds that it is so already."""
     quote = connection.dialect.identifier_preparer.quote
-    table = quote(tables.layout.table)
-    if tables.sqlite:
-        name = quote(f"eventmig_fence_{tables.layout.table}")
-        yield f"DROP TRIGGER IF EXISTS {name}"
-        if closed:
-            ours = f"namespace = {_text(connection, namespace)}"
-            yield (
-                f"CREATE TRIGGER {name} BEFORE INSERT ON {table} "
-                f"WHEN (SELECT closed FROM eventmig_fences WHERE {ours}) "
-                f"AND {_is_event(connection, tables)} "
-                f"BEGIN SELECT RAISE(ABORT, {_text(connection, fences.REFUSAL)}); END"
-            )
-        return
-    yield f"DROP TRIGGER IF EXISTS eventmig_fence ON {table}"
-    if closed:
+    if closed and not tables.sqlite:
         yield (
             "CREATE OR REPLACE FUNCTION eventmig_layout_fence() RETURNS trigger "
             "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING "
             f"MESSAGE = '{fences.REFUSAL}', ERRCODE = '{fences.SQLSTATE}'; END $$"
         )
-        yield (
-            f"CREATE TRIGGER eventmig_fence BEFORE INSERT ON {table} FOR EACH ROW "
-            "WHEN (current_setting('eventmig.passes', true) IS DISTINCT FROM 'on' "
-            f"AND {_is_event(connection, tables)}) EXECUTE FUNCTION eventmig_layout_fence()"
-        )
+    for name in _fenced(tables.layout):
+        table = quote(name)
+        # A row of a joined table is an event's, whatever it says itself.
+        which = _is_event(connection, tables) if name == tables.layout.table else "(1 = 1)"
+        if tables.sqlite:
+            trigger = quote(f"eventmig_fence_{name}")
+            yield f"DROP TRIGGER IF EXISTS {trigger}"
+            if closed:
+                ours = f"namespace = {_text(connection, namespace)}"
+                yield (
+                    f"CREATE TRIGGER {trigger} BEFORE INSERT ON {table} "
+                    f"WHEN (SELECT closed FROM eventmig_fences WHERE {ours}) AND {which} "
+                    f"BEGIN SELECT RAISE(ABORT, {_text(connection, fences.REFUSAL)}); END"
+                )
+            continue
+        yield f"DROP TRIGGER IF EXISTS eventmig_fence ON {table}"
+        if closed:
+            yield (
+                f"CREATE TRIGGER eventmig_fence BEFORE INSERT ON {table} FOR EACH ROW "
+                "WHEN (current_setting('eventmig.passes', true) IS DISTINCT FROM 'on' "
+                f"AND {which}) EXECUTE FUNCTION eventmig_layout_fence()"
+            )
+
+
+def _fenced(layout: Layout) -> list[str]:
+    """The tables that get a row for each event, in the order in which an owner writes them."""
+    return [*(join.table for join in layout.of_events()), layout.table]
 
 
 def _is_event(connection: Connection, tables: Tables) -> str:
     """Whether the row NEW is an event of the layout; a trigger takes no bound values."""
-    condition = and_(true(), *tables.ours())
+    condition = and_(true(), *tables.seen_in_row())
     new = ClauseAdapter(tables.events.alias("new")).traverse(condition)
     options = {"literal_binds": True}
     return f"({new.compile(dialect=connection.dialect, compile_kwargs=options)})"

@@ -23,7 +23,6 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     Connection,
-    Row,
     and_,
     any_,
     cast,
@@ -94,7 +93,7 @@ class Late:
             self._look(connection, rows)
             self._known = until
 
-    def look_at(self, connection: Connection, rows: Rows, found: Sequence[Row[Any]]) -> None:
+    def look_at(self, connection: Connection, rows: Rows, found: Sequence[Sequence[Any]]) -> None:
         """Find what is late in the streams of these rows of `Rows.events`, if it is not known."""
         transaction, looked = self._order.transaction, self._looked
         new = [row for row in found if row[0] is not None and transaction(row[0]) >= looked]

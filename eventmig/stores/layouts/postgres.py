@@ -54,6 +54,16 @@ _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
         "the database lacks a function that the layout calls",
         "make it with the library that owns the tables, or mend `lock` in the description",
     ),
+    "P0001": (
+        StoreError,
+        "a trigger or function of the owner's refuses that",
+        "look at what it says; nothing of the batch was kept",
+    ),
+    "0A000": (
+        StoreError,
+        "the owner's tables do not allow that",
+        "look at what the message says; nothing of the batch was kept",
+    ),
     "25006": (
         ReadOnlyError,
         "the database takes no writes",

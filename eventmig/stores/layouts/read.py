@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, Text, cast, func, inspect, select
@@ -17,9 +18,10 @@ from sqlalchemy import Connection, Row, Select, Text, cast, func, inspect, selec
 from eventmig.errors import DataError, StoreDamagedError
 from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
 from eventmig.stores.base import Capability, DataRow, EventReader, one_by_one
-from eventmig.stores.layouts import lineage
+from eventmig.stores.layouts import lineage, links
 from eventmig.stores.layouts.checks import damages
 from eventmig.stores.layouts.columns import Expression
+from eventmig.stores.layouts.counting import Counting
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.late import Late
 from eventmig.stores.layouts.place import Database, Place
@@ -119,22 +121,28 @@ class LayoutReader:
         if key is None:
             return
         following = self.first_position if first is None else first
-        position = self._tables.stream_position
-        while True:
+        until = _LAST if last is None else last
+        while following <= until:
             with self._reading() as (connection, rows):
-                statement = (
-                    rows.events()
-                    .where(self._tables.among([key]), position >= following)
-                    .where(position <= (_LAST if last is None else last))
-                    .order_by(position)
-                    .limit(_STREAM_PAGE)
-                )
-                found = self._fetch(connection, statement)
+                statement = rows.events().where(self._tables.among([key]))
+                statement = self._in_stream(statement, following, until)
+                counting = self._counting(before={stream: following - self.first_position})
+                found = self._fetch(connection, rows, statement, counting)
                 page = self._events(connection, rows, found)
             yield from page
             if len(found) < _STREAM_PAGE and self._size(found) <= _PAGE_BYTES:
                 return
             following = page[-1].stream_position + 1
+
+    def _in_stream(self, statement: Select[Any], following: int, until: int) -> Select[Any]:
+        """Rows of one stream, between these positions in it; at most a page."""
+        if self.place.layout.stream.counted:
+            wanted = min(until - following + 1, _STREAM_PAGE)
+            rows = statement.order_by(self._tables.position)
+            return rows.offset(following - self.first_position).limit(wanted)
+        position = self._tables.stream_position
+        rows = statement.where(position >= following, position <= until)
+        return rows.order_by(position).limit(_STREAM_PAGE)
 
     def read_streams(self, streams: Collection[str]) -> Iterator[list[Event]]:
         """Batches of the events of these streams, asked for one stream at a time."""
@@ -146,9 +154,15 @@ class LayoutReader:
         if layout.id.column is not None:
             column = self._tables.column(layout.id.column)
             with self._reading() as (connection, rows):
-                statement = rows.events().where(cast(column, Text) == event_id).limit(1)
-                found = self._events(connection, rows, self._fetch(connection, statement))
-            return found[0] if found else None
+                statement = rows.events().where(cast(column, Text) == event_id)
+                if layout.links:
+                    statement = statement.where(links.is_event(self._tables))
+                row = self._fetch(connection, rows, statement.limit(1), self._counting())
+                found = self._events(connection, rows, row)
+            if found or not layout.links:
+                return found[0] if found else None
+            every = chain.from_iterable(self.read_all(types=[links.LINK]))
+            return next((link for link in every if link.id == event_id), None)
         kept = self._kept(event_id)
         event = self._derived(event_id) if kept is None else kept
         return event if event is not None and event.id == event_id else None
@@ -165,7 +179,8 @@ class LayoutReader:
                 )
             ).scalar()
             statement = rows.events().where(self._tables.position == place)
-            found = self._events(connection, rows, self._fetch(connection, statement))
+            row = self._fetch(connection, rows, statement, self._counting())
+            found = self._events(connection, rows, row)
         return found[0] if found else None
 
     def _derived(self, event_id: str) -> Event | None:
@@ -207,13 +222,11 @@ class LayoutReader:
 
     def _heads(self, condition: Any, limit: int | None) -> list[StreamHead]:
         tables = self._tables
-        position = tables.stream_position
         with self._reading() as (connection, rows):
             statement = (
                 select(
                     *(tables.plain(name) for name in self.place.layout.stream.columns),
-                    func.min(position),
-                    func.max(position),
+                    *tables.extent(),
                     func.count(),
                 )
                 .select_from(tables.source)
@@ -415,6 +428,7 @@ class LayoutReader:
         """
         last = self.head_position() if until is None else until
         order = self._tables.order
+        counting = self._counting(whole=types is None, complete=after == 0)
         if self._late is not None and after < last:
             with self._reading() as (connection, rows):
                 self._late.look(connection, rows, last)
@@ -424,7 +438,8 @@ class LayoutReader:
                 if types is not None:
                     events = events.where(rows.of_types(sorted(types)))
                 due = events.where(order.after(after), order.upto(last))
-                found = self._fetch(connection, order.ascending(due).limit(batch_size))
+                due = order.ascending(due).limit(batch_size)
+                found = self._fetch(connection, rows, due, counting)
                 after, found = self._with_late(
                     connection, rows, events, found, after=after, last=last, limit=batch_size
                 )
@@ -439,12 +454,12 @@ class LayoutReader:
         connection: Connection,
         rows: Rows,
         events: Select[Any],
-        found: list[Row[Any]],
+        found: Sequence[Sequence[Any]],
         *,
         after: int,
         last: int,
         limit: int,
-    ) -> tuple[int, list[Row[Any]]]:
+    ) -> tuple[int, Sequence[Sequence[Any]]]:
         """The rows of a page in their order, and the global position that it goes up to.
 
         `found` are in the order of the columns.
@@ -469,7 +484,9 @@ class LayoutReader:
         self._late.look(connection, rows, until)
         return self._late.upto(until)
 
-    def _events(self, connection: Connection, rows: Rows, found: Sequence[Row[Any]]) -> list[Event]:
+    def _events(
+        self, connection: Connection, rows: Rows, found: Sequence[Sequence[Any]]
+    ) -> list[Event]:
         if not found:
             return []
         if self._late is not None:
@@ -477,7 +494,13 @@ class LayoutReader:
         page = rows.page(found)
         return list(map(Event, *page, self._lineage(connection, rows, page, found)))
 
-    def _fetch(self, connection: Connection, statement: Select[Any]) -> list[Row[Any]]:
+    def _fetch(
+        self,
+        connection: Connection,
+        rows: Rows,
+        statement: Select[Any],
+        counting: Counting | None,
+    ) -> Sequence[Sequence[Any]]:
         """The rows of a statement of `Rows.events`, cut after 16 MiB of data."""
         found: list[Row[Any]] = []
         size, step = 0, 1  # few rows at first: each may be large
@@ -486,14 +509,22 @@ class LayoutReader:
                 found += some
                 step = min(2 * step, _FETCHED)
                 size += self._size(some)
-        return found
+        return found if counting is None else counting.placed(connection, rows, found)
 
-    def _size(self, found: Sequence[Row[Any]]) -> int:
+    def _counting(
+        self, *, whole: bool = True, complete: bool = False, before: dict[str, int] | None = None
+    ) -> Counting | None:
+        """What counts stream positions for one reading; None where the tables have them."""
+        if not self.place.layout.stream.counted:
+            return None
+        return Counting(self._tables, whole=whole, complete=complete, before=before)
+
+    def _size(self, found: Sequence[Sequence[Any]]) -> int:
         data = len(self.place.layout.stream.columns) + 3
         return sum(len(row[data] or b"") for row in found)
 
     def _lineage(
-        self, connection: Connection, rows: Rows, page: Page, found: Sequence[Row[Any]]
+        self, connection: Connection, rows: Rows, page: Page, found: Sequence[Sequence[Any]]
     ) -> list[tuple[Origin, ...]]:
         firsts = rows.first_origins(found)
         if self._beside:

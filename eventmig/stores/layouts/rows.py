@@ -12,11 +12,23 @@ from hashlib import sha1
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Select, and_, exists, false, func, not_, or_, select
+from sqlalchemy import (
+    Select,
+    Text,
+    and_,
+    case,
+    exists,
+    false,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+)
 
 from eventmig.errors import DataError, Where
 from eventmig.events import Origin, Page
-from eventmig.stores.layouts import lineage, values
+from eventmig.stores.layouts import lineage, links, values
 from eventmig.stores.layouts.columns import Expression, Kind
 from eventmig.stores.layouts.tables import Tables
 
@@ -24,12 +36,13 @@ _NAMESPACE: Final = uuid.UUID("0b1b1a2e-2f0e-5c55-9f0c-4d6a3c1f7e02").bytes
 _FIRST = lineage.origins.alias("o")
 
 
-def derived_id(stream: str, position: int) -> str:
+def derived_id(stream: str, place: int | str) -> str:
     """The id of an event whose tables have none: UUIDv5 over its stream and position.
 
-    Put together here: `uuid.uuid5` and its text take three times as long.
+    Of a link: over its stream, and the id of the event it is to, which is there only once. Put
+    together here: `uuid.uuid5` and its text take three times as long.
     """
-    name = _NAMESPACE + f"{stream}\x1f{position}".encode()
+    name = _NAMESPACE + f"{stream}\x1f{place}".encode()
     text = sha1(name, usedforsecurity=False).hexdigest()
     variant = "89ab"[int(text[16], 16) & 3]
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
@@ -73,7 +86,23 @@ class Rows:
             self._find_time = values.time_in_data(layout.time.member)
         # Whether nobody else sees that data are JSON: neither the column nor the time in them.
         kind = tables.kind(layout.data.column)
+        self._at = self._places()
         self._unproven = kind not in (Kind.JSON, Kind.JSONB) and self._find_time is None
+
+    def _places(self) -> dict[str, int]:
+        """Which column of a row has which part of an event; those that a link has not."""
+        layout = self._layout
+        at = {"type": 2 + self._keys, "data": 3 + self._keys}
+        parts = {
+            "metadata": layout.metadata is not None,
+            "id": layout.id.column is not None,
+            "version": layout.version.place == "column",
+            "time": layout.time is not None and layout.time.column is not None,
+        }
+        for part in (part for part, there in parts.items() if there):
+            at[part] = 4 + self._keys + len(at) - 2
+        at["columns"] = 4 + self._keys + len(at) - 2
+        return at
 
     # statements
 
@@ -84,7 +113,7 @@ class Rows:
             tables.order.place,
             *(tables.plain(name) for name in layout.stream.columns),
             tables.stream_position,
-            tables.plain(layout.type.column),
+            self._type(tables.plain(layout.type.column)),
             tables.stored(layout.data.column),
         ]
         if layout.metadata is not None:
@@ -94,14 +123,30 @@ class Rows:
         if layout.version.place == "column":
             columns.append(tables.column(layout.version.name))
         if layout.time is not None and layout.time.column is not None:
-            columns.append(tables.plain(layout.time.column))
+            columns.append(self._time(tables.plain(layout.time.column)))
         columns += map(tables.carried, layout.passed_through)
+        if layout.links:
+            columns.append(links.is_event(tables))
         source: Any = tables.source
         if self._beside:
             o = _FIRST.c
             columns += [o.event_id, o.schema_version, o.stream, o.stream_position, o.ordinal]
             source = self._beside_of(source)
         return select(*columns).select_from(source).where(*self.ours())
+
+    def _type(self, stored: Expression) -> Expression:
+        """The type of a row's event."""
+        if not self._layout.links:
+            return stored
+        link = literal_column(f"'{links.LINK}'", Text())  # no parameter: it is grouped by, too
+        return case((links.is_event(self._tables), stored), else_=link)
+
+    def _time(self, stored: Expression) -> Expression:
+        """The time of a row's event, or of the link that it is."""
+        own = self._layout.row_time() if self._layout.links else ""
+        if not own:
+            return stored
+        return case((links.is_event(self._tables), stored), else_=self._tables.plain(own))
 
     def ours(self) -> list[Expression]:
         """The conditions under which a row is an event of this store."""
@@ -122,7 +167,7 @@ class Rows:
 
     def of_types(self, types: Sequence[str]) -> Expression:
         """The condition that a row is of one of these types (or may be: see `events`)."""
-        column = self._tables.column(self._layout.type.column)
+        column = self._type(self._tables.column(self._layout.type.column))
         suffix = self._layout.type.suffix
         exact: Expression = column.in_(types)
         if suffix is None:
@@ -132,16 +177,17 @@ class Rows:
     def kinds(self) -> Select[Any] | None:
         """Stored type, stored version (or the side table's) and count of each kind of event.
 
-        None where the schema version is inside of payloads, which only a scan sees.
+        None where the schema version is inside of payloads, which only a scan sees, or in a
+        column that links have not.
         """
-        tables, version = self._tables, self._version
-        if version.place in ("data", "metadata"):
+        tables, version, linked = self._tables, self._version, self._layout.links
+        if version.place in ("data", "metadata") or (version.place == "column" and linked):
             return None
-        kind: list[Expression] = [tables.column(self._layout.type.column)]
+        kind: list[Expression] = [self._type(tables.column(self._layout.type.column))]
         if version.place == "column":
             kind.append(tables.column(version.name))
         source: Any = tables.source
-        if version.place == "none" and self._beside:
+        if (version.place == "none" or linked) and self._beside:
             source = self._beside_of(source)
             kind.append(_FIRST.c.schema_version)
         counted = select(*kind, func.count()).select_from(source).where(*self.ours())
@@ -150,6 +196,8 @@ class Rows:
     def kind(self, row: Sequence[Any]) -> tuple[str, int]:
         """Type and schema version of a row of `kinds`."""
         version = row[1] if len(row) > 2 else None
+        if self._layout.links and row[0] == links.LINK:
+            return links.LINK, version or 1
         return self._kind(row[0], version, version)
 
     # rows
@@ -210,7 +258,8 @@ class Rows:
 
     def _page(self, rows: Sequence[Sequence[Any]]) -> Page:
         layout, count = self._layout, len(rows)
-        columns = iter(list(zip(*rows, strict=True)))
+        whole: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        columns = iter(self._with_links(whole) if layout.links else whole)
         places: Sequence[int] = next(columns)
         if None in places:
             raise self._tables.order.too_large()
@@ -236,6 +285,8 @@ class Rows:
             carried = zip(*(next(columns) for _ in layout.passed_through), strict=True)
             named = (dict(zip(layout.passed_through, row, strict=True)) for row in carried)
             metadata = list(map(values.with_columns, metadata, named))
+        if layout.links:
+            next(columns)
         kept_ids = next(columns) if self._beside else ()
         kept_versions = next(columns) if self._beside else (None,) * count
         types, versions = self._kinds(stored_types, stored_versions or kept_versions)
@@ -243,6 +294,9 @@ class Rows:
             versions, data = values.versions_of_data(data, layout.version)
         elif layout.version.place == "metadata":
             versions = [values.version_of_metadata(one, layout.version) for one in metadata]
+        if layout.links:
+            for n in (n for n, type_ in enumerate(types) if type_ == links.LINK):
+                versions[n] = kept_versions[n] or 1
         if stored_ids is not None:
             ids = list(map(str, stored_ids))
         else:
@@ -253,6 +307,35 @@ class Rows:
                 )
             ]
         return Page(places, streams, positions, ids, types, versions, data, metadata, recorded_at)
+
+    def _with_links(self, columns: list[Sequence[Any]]) -> list[Sequence[Any]]:
+        """Columns of rows, in which those that are links read as links."""
+        at, keys = self._at, self._keys
+        linked = [n for n, home in enumerate(columns[-6 if self._beside else -1]) if not home]
+        if not linked:
+            return columns
+        ids = [str(columns[at["id"]][n]) for n in linked]
+        streams = self._tables.streams([[c[n] for n in linked] for c in columns[1 : 1 + keys]])
+        kept = [columns[-5][n] if self._beside else None for n in linked]
+        data: list[Any] = [values.packed(links.data_of(id_), self._layout.data) for id_ in ids]
+        if not (self._tables.sqlite or self._tables.writes_bytes(self._layout.data.column)):
+            data = [one.decode() for one in data]  # as the others come
+        own = zip(kept, streams, ids, strict=True)
+        put: dict[int, Sequence[Any]] = {
+            at["data"]: data,
+            at["id"]: [one or derived_id(stream, id_) for one, stream, id_ in own],
+        }
+        for part in ("metadata", "version"):
+            if part in at:
+                put[at[part]] = [None] * len(linked)
+        for number in range(len(self._layout.passed_through)):
+            put[at["columns"] + number] = [None] * len(linked)
+        for place, given in put.items():
+            column = list(columns[place])
+            for n, value in zip(linked, given, strict=True):
+                column[n] = value
+            columns[place] = column
+        return columns
 
     def _metadata(self, stored: bytes | str | None) -> bytes | None:
         assert self._layout.metadata is not None

@@ -16,8 +16,9 @@ from sqlalchemy import Connection, func, select, table
 from eventmig.errors import NotAStoreError, ReadOnlyError, StoreError, Where
 from eventmig.events import Event
 from eventmig.stores.base import Capability, LeftBehind, OwnerSnapshot
-from eventmig.stores.layouts import lineage, owner_snapshots, values
+from eventmig.stores.layouts import lineage, links, owner_snapshots, values
 from eventmig.stores.layouts.columns import Kind
+from eventmig.stores.layouts.encode import elsewhere_as_read, time_writer
 from eventmig.stores.layouts.owner_snapshots import SnapshotTable
 from eventmig.stores.layouts.place import Address, Database, Place
 from eventmig.stores.layouts.postgres import PostgresDatabase
@@ -162,29 +163,44 @@ class LayoutStore(LayoutReader):
             if tables.kind(layout.data.column) is Kind.JSONB:
                 data = respelled(connection, [event.data for event in out])
                 out = [e._replace(data=d or e.data) for e, d in zip(out, data, strict=True)]
-            alone, carried = self._metadata_alone(out)
+            alone, carried = self._metadata_alone(connection, out)
             if layout.metadata and tables.kind(layout.metadata.column) is Kind.JSONB:
                 alone = respelled(connection, alone)
+            if layout.metadata and layout.metadata.empty is not None:
+                empty = layout.metadata.empty.encode()
+                alone = [None if one == empty else one for one in alone]
+            if layout.links:
+                out = links.as_held(connection, tables, out)
         if layout.passed_through:
             pairs = zip(alone, carried, strict=True)
             alone = [values.with_columns(metadata, columns) for metadata, columns in pairs]
         return [e._replace(metadata=m) for e, m in zip(out, alone, strict=True)]
 
     def _metadata_alone(
-        self, events: Sequence[Event]
+        self, connection: Connection, events: Sequence[Event]
     ) -> tuple[list[bytes | None], list[dict[str, object]]]:
         """Metadata without the passed-through columns in them, and those columns."""
-        names = self.place.layout.passed_through
+        layout, tables = self.place.layout, self._tables
+        names = layout.passed_through
         if not names:
             return [event.metadata for event in events], []
-        parts = [values.without_columns(event.metadata) for event in events]
-        return [metadata for metadata, _ in parts], [
-            {name: columns.get(name) for name in names} for _, columns in parts
-        ]
+        usual = elsewhere_as_read(connection, tables)
+        time = (layout.time and layout.time.column) or ""
+        write = time_writer(tables, layout.time) if layout.time and time in names else None
+        alone: list[bytes | None] = []
+        carried: list[dict[str, object]] = []
+        for event in events:
+            metadata, columns = values.without_columns(event.metadata)
+            others = usual if write is None else usual | {time: write(event.recorded_at)}
+            alone.append(metadata)
+            carried.append({name: columns.get(name, others.get(name)) for name in names})
+        return alone, carried
 
     def _versioned(self, event: Event) -> Event:
         version = self.place.layout.version
         number = event.schema_version
+        if self.place.layout.links and event.type == links.LINK:
+            return event
         if version.place == "data" and number != version.absent:
             return event._replace(data=values.data_as_held(event.data, version, number))
         if version.place == "metadata":

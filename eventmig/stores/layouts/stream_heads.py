@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, and_, bindparam, column, delete, table, update
+from sqlalchemy import (
+    Connection,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    column,
+    delete,
+    or_,
+    select,
+    table,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eventmig.stores.layouts.columns import Expression, columns_of, parameter
@@ -13,6 +25,7 @@ from eventmig.stores.layouts.description import Heads, Layout
 
 Key: TypeAlias = tuple[str, ...]
 _CATEGORY: Final = "{category}"
+_NAMED: Final = 200  # streams in one statement
 
 
 class StreamHeads:
@@ -47,6 +60,18 @@ class StreamHeads:
             values = [*key, position, *constants]
             rows.append({f"h{n}": value for n, value in enumerate(values)})
         self._connection.execute(statement, rows)
+
+    def numbers(self, keys: Sequence[Key]) -> dict[Key, int]:
+        """The numbers that the database gave these streams, where it gives some."""
+        names = self._heads.columns
+        own = [cast(self._table.c[name], Text) for name in names]
+        number = self._table.c[self._heads.number]
+        found: dict[Key, int] = {}
+        for at in range(0, len(keys), _NAMED):
+            among = or_(*map(self._is, keys[at : at + _NAMED]))
+            for *key, its in self._connection.execute(select(*own, number).where(among)):
+                found[tuple(key)] = its
+        return found
 
     def set_back(self, key: Key, position: int | None) -> None:
         """Set one stream's head back; None: the stream is gone, and its row with it."""

@@ -15,14 +15,17 @@ from sqlalchemy import (
     FromClause,
     Integer,
     LargeBinary,
+    TableClause,
     Text,
     Uuid,
     and_,
     bindparam,
     cast,
     column,
+    exists,
     func,
     inspect,
+    literal,
     not_,
     table,
     tuple_,
@@ -68,7 +71,7 @@ class Tables:
         self._check_payloads(url)
         names = [name for name in self._found if name.startswith(f"{layout.table}.")]
         self.events = table(layout.table, *(column(n.split(".", 1)[1]) for n in names))
-        self._tables: dict[str, FromClause] = {layout.table: self.events}
+        self._tables: dict[str, TableClause] = {layout.table: self.events}
         self.source: FromClause = self.events
         for join in layout.joins:
             joined = table(
@@ -110,6 +113,10 @@ class Tables:
                 )
 
     # columns
+
+    def table(self, name: str) -> TableClause:
+        """The events' table, or a joined one."""
+        return self._tables[name]
 
     def column(self, name: str) -> Expression:
         """The column of this name (`table.column` for one of a joined table)."""
@@ -172,13 +179,24 @@ class Tables:
 
     # rows
 
+    def fixed(self) -> list[Expression]:
+        """The conditions of `where`."""
+        return [self.column(name) == value for name, value in self.layout.where.items()]
+
     def ours(self) -> list[Expression]:
         """The conditions under which a row is an event of this layout."""
-        conditions: list[Expression] = [
-            self.column(name) == value for name, value in self.layout.where.items()
-        ]
-        conditions += [not_(self.name().like(p)) for p in self.layout.stream.left_out]
-        return conditions
+        if not self.layout.links:
+            return self.seen_in_row()
+        patterns = self.layout.stream.left_out
+        # Links of events that are left out are left out, too.
+        beside, column = self.events.alias("beside"), self.layout.link_column()
+        stream = beside.c[self.layout.stream.columns[0]]
+        same = beside.c[column] == self.events.c[column]
+        return [*self.fixed(), *(not_(exists().where(same, stream.like(p))) for p in patterns)]
+
+    def seen_in_row(self) -> list[Expression]:
+        """Of the conditions that a row is an event, those that are seen in the row itself."""
+        return [*self.fixed(), *(not_(self.name().like(p)) for p in self.layout.stream.left_out)]
 
     def name(self) -> Expression:
         """The stream's name, in the database."""
@@ -240,6 +258,26 @@ class Tables:
         if len(self.keys) == 1:
             return self.keys[0] > self._bound_key(key)[0]
         return tuple_(*self.keys) > tuple_(*self._bound_key(key))
+
+    def placed(self) -> FromClause:
+        """What says of an event in which stream it is: the events' table alone, if that does."""
+        named = (*self.layout.stream.columns, *self.layout.where)
+        alone = all(self._full(n).startswith(f"{self.layout.table}.") for n in named)
+        return self.events if alone else self.source
+
+    def extent(self) -> tuple[Expression, Expression]:
+        """The first and the last stream position of a group of rows of one stream."""
+        if not self.layout.stream.counted:
+            return func.min(self.stream_position), func.max(self.stream_position)
+        first = self.layout.stream.first
+        return literal(first), func.count() + (first - 1)
+
+    def among_ids(self, ids: Sequence[str]) -> Expression:
+        """The condition that a row's event has one of these ids."""
+        assert self.layout.id.column is not None
+        if self.kind(self.layout.id.column) is Kind.UUID:
+            ids = list(filter(_is_uuid, ids))
+        return self.column(self.layout.id.column).in_(self._bound_list(self.layout.id.column, ids))
 
     def _bound_list(self, name: str, values: Sequence[str]) -> Any:
         """Values of a column as one parameter, where its type is one of the usual."""

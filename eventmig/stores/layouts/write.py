@@ -29,11 +29,14 @@ from eventmig.errors import (
 )
 from eventmig.events import Columns, Event
 from eventmig.stores import fences
-from eventmig.stores.layouts import lineage
+from eventmig.stores.layouts import lineage, links
 from eventmig.stores.layouts.bulk import copies, copy_rows, insert_rows
+from eventmig.stores.layouts.counter import CounterRow
+from eventmig.stores.layouts.deletion import delete_rows
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.encode import Encoder
 from eventmig.stores.layouts.guard import Guarding
+from eventmig.stores.layouts.joined import Destination, Made, destinations
 from eventmig.stores.layouts.owner_snapshots import drop_astray
 from eventmig.stores.layouts.place import Database, Place
 from eventmig.stores.layouts.stream_heads import StreamHeads
@@ -69,7 +72,8 @@ class LayoutTransaction:
         columns = [tables.plain(name) for name in self._layout.stream.columns]
         for at in range(0, len(keys), _NAMED):
             found = self.connection.execute(
-                select(*columns, func.max(tables.stream_position))
+                select(*columns, tables.extent()[1])
+                .select_from(tables.source)
                 .where(tables.among(keys[at : at + _NAMED]), *tables.ours())
                 .group_by(*tables.keys)
             )
@@ -96,7 +100,10 @@ class LayoutTransaction:
             keys = [self._key(name) for name in new[at : at + _NAMED]]
             columns = [self._tables.plain(name) for name in self._layout.stream.columns]
             found = self.connection.execute(
-                select(*columns).where(self._tables.among(keys)).limit(1)
+                select(*columns)
+                .select_from(self._tables.source)
+                .where(self._tables.among(keys))
+                .limit(1)
             ).first()
             if found is not None:
                 raise self._taken(self._tables.stream(found), "as one of no release")
@@ -123,7 +130,8 @@ class LayoutTransaction:
         )
         for category in {self._layout.category(stream) for stream in names}:
             same = name.startswith(f"{category}-", autoescape=True) | (name == category)
-            old = self.connection.execute(select(name).where(same, not_(ours)).limit(1)).scalar()
+            others = select(name).select_from(tables.source).where(same, not_(ours))
+            old = self.connection.execute(others.limit(1)).scalar()
             if old is not None:
                 raise ConflictError(
                     f"the new streams would be in the category {category!r}, as {old!r} is: its "
@@ -171,19 +179,50 @@ class LayoutTransaction:
         transaction = self._transaction()
         encoder = Encoder(self._tables, self._place.url, transaction=transaction)
         keys = list(map(by_name.__getitem__, columns.streams))
-        places = self._database.reserve(self.connection, self._tables, len(keys))
-        made = encoder.columns(columns, positions, keys, places)
         try:
-            self._keep_heads(columns, positions, by_name)  # first: the events may refer to them
-            if copies(self.connection, self._layout.table):
-                copy_rows(self.connection, self._layout.table, made)
-            else:
-                insert_rows(self.connection, encoder.insertion(), encoder.parameters(made))
+            # Heads first: the events may refer to them. And an owner that counts all events in
+            # a row locks that row after the stream's.
+            numbers = self._keep_heads(columns, positions, by_name)
+            places = self._reserve(len(keys))
+            made = encoder.columns(columns, positions, keys, places)
+            if numbers:
+                made[self._layout.number_column()] = list(map(numbers.__getitem__, keys))
+            self._insert_all(encoder, columns, positions, made)
         except IntegrityError as error:
             raise self._refused(columns, error) from error
         self._note_origins(columns, places)
         self._guarding.notify()
         return self._tables.order.at(places[-1], transaction)
+
+    def _reserve(self, count: int) -> list[int]:
+        if self._layout.counter is not None:
+            return CounterRow(self.connection, self._layout.counter).draw(count)
+        return self._database.reserve(self.connection, self._tables, count)
+
+    def _insert_all(
+        self, encoder: Encoder, columns: Columns, positions: Sequence[int], made: Made
+    ) -> None:
+        layout = self._layout
+        linked = links.among(columns) if layout.links else []
+        into = destinations(layout)
+        events = links.without(made, linked)
+        for to in (to for to in into if to.table != layout.table):
+            self._insert(encoder, to, events)
+        if linked:  # now the events are there
+            where = Where(store=self._place.url)
+            ids = links.targets(self.connection, self._tables, columns, positions, where)
+            made = links.pointed(made, str(layout.id.column), ids)
+        for to in (to for to in into if to.table == layout.table):
+            self._insert(encoder, to, made)
+
+    def _insert(self, encoder: Encoder, to: Destination, made: Made) -> None:
+        if not next(iter(made.values())):
+            return
+        if copies(self.connection, to.table):
+            given = {column: made[name] for column, name in to.columns.items()}
+            copy_rows(self.connection, to.table, given)
+        else:
+            insert_rows(self.connection, encoder.insertion(to), encoder.parameters(made, to))
 
     def _transaction(self) -> str | None:
         """This transaction's number, where the rows hold it."""
@@ -195,6 +234,11 @@ class LayoutTransaction:
     def _note_origins(self, columns: Columns, places: Sequence[int]) -> None:
         """One row per event, and one more for each further origin."""
         count = len(places)
+        linked = set(links.among(columns)) if self._layout.links else set()
+
+        def of_links(values: Sequence[Any]) -> list[Any]:
+            return [value if n in linked else None for n, value in enumerate(values)]
+
         streams, positions = columns.streams, columns.origin_positions
         origins = zip(columns.origin_streams, streams, positions, strict=True)
         ordinals = zip(positions, columns.origin_ordinals, strict=True)
@@ -204,9 +248,11 @@ class LayoutTransaction:
             "stream": [None if n == s or at is None else n for n, s, at in origins],
             "stream_position": list(positions),
             "ordinal": [None if at is None else n for at, n in ordinals],
-            "event_id": columns.ids if self._layout.id.column is None else [None] * count,
+            "event_id": columns.ids if self._layout.id.column is None else of_links(columns.ids),
             "schema_version": (
-                columns.schema_versions if self._layout.version.place == "none" else [None] * count
+                columns.schema_versions
+                if self._layout.version.place == "none"
+                else of_links(columns.schema_versions)
             ),
         }
         if columns.merged:
@@ -226,12 +272,17 @@ class LayoutTransaction:
 
     def _keep_heads(
         self, columns: Columns, positions: Sequence[int], keys: Mapping[str, tuple[str, ...]]
-    ) -> None:
-        """Write the heads of these events' streams, where the owner keeps a table of them."""
-        if self._layout.heads is not None:
-            last = dict(zip(columns.streams, positions, strict=True))
-            heads = StreamHeads(self.connection, self._layout, self._layout.heads)
-            heads.keep({keys[stream]: (stream, position) for stream, position in last.items()})
+    ) -> dict[tuple[str, ...], int]:
+        """Write the heads of these events' streams, where the owner keeps a table of them.
+
+        Returns the streams' numbers, where they have some.
+        """
+        if self._layout.heads is None:
+            return {}
+        last = dict(zip(columns.streams, positions, strict=True))
+        heads = StreamHeads(self.connection, self._layout, self._layout.heads)
+        heads.keep({keys[stream]: (stream, position) for stream, position in last.items()})
+        return heads.numbers(list(keys.values())) if self._layout.heads.number else {}
 
     def _refused(self, columns: Columns, error: IntegrityError) -> StoreError | DataError:
         """What a refused insert means. SQLite can still be asked; PostgreSQL's words are used."""
@@ -243,7 +294,8 @@ class LayoutTransaction:
                 where=where,
                 remedy="look which side is live (`eventmig status`), and write there",
             )
-        if self._layout.id.column is not None and self._layout.id.column in words:
+        id_column = (self._layout.id.column or "").rpartition(".")[2]
+        if id_column and (id_column in words or f"Key ({id_column})=" in str(error.orig)):
             return DuplicateIdError(
                 f"an event id is stored already ({words})"
                 if len(set(columns.ids)) == len(columns.ids)
@@ -266,17 +318,18 @@ class LayoutTransaction:
         last = self._tables.order.column_value(global_position)
         mine = (o.namespace == self._place.namespace) & (o.global_position > last)
         tables = self._tables
-        doomed = tables.position.in_(select(o.global_position).where(mine))
+        positions = select(o.global_position).where(mine)
         columns = [tables.plain(name) for name in self._layout.stream.columns]
-        touched = [
-            tables.stream(row)
-            for row in self.connection.execute(select(*columns).where(doomed).distinct())
-        ]
+        chosen = select(*columns).select_from(tables.source).distinct()
+        doomed = chosen.where(*tables.fixed(), tables.position.in_(positions))
+        touched = [tables.stream(row) for row in self.connection.execute(doomed)]
         self._guarding.lock(touched)
-        deleted = self.connection.execute(delete(tables.events).where(doomed)).rowcount
+        deleted = delete_rows(self.connection, tables, positions)
         self.connection.execute(delete(lineage.origins).where(mine))
         for at in range(0, len(touched), _NAMED):
             self._take_back(touched[at : at + _NAMED])
+        if self._layout.counter is not None:
+            CounterRow(self.connection, self._layout.counter).set_back(tables)
         if touched:
             drop_astray(self.connection, tables, list(map(self._key, touched)))
         return deleted
