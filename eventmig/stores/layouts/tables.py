@@ -27,11 +27,13 @@ from sqlalchemy import (
     inspect,
     literal,
     not_,
+    select,
     table,
     tuple_,
 )
 from sqlalchemy import types as sa_types
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.util import ClauseAdapter
 
 from eventmig.errors import DataError, NotAStoreError, Where
 from eventmig.stores.layouts.columns import Expression, Found, Kind, columns_of, parameter
@@ -250,8 +252,29 @@ class Tables:
         columns = self.keys if of is None else of
         if len(columns) == 1:
             name = self.layout.stream.columns[0]
-            return columns[0].in_(self._bound_list(name, [key[0] for key in keys]))
-        return tuple_(*columns).in_([tuple_(*self._bound_key(key)) for key in keys])
+            among: Expression = columns[0].in_(self._bound_list(name, [key[0] for key in keys]))
+        else:
+            among = tuple_(*columns).in_([tuple_(*self._bound_key(key)) for key in keys])
+        by_second = None if of is not None else self._by_second(among)
+        return among if by_second is None else and_(among, by_second)
+
+    def _by_second(self, among: Expression) -> Expression | None:
+        """What follows from that condition: by the second rows of events, which stand by stream.
+
+        The first ones stand by the order over all, and have no index of their streams.
+        """
+        join, event = self.layout.of_streams(), self.layout.link_column()
+        number = self.layout.number_column()
+        by = next((name for name, of in self.layout.second.items() if of == number), None)
+        if join is None or not event or by is None:
+            return None
+        (its,) = join.on
+        streams = self._tables[join.table].alias("named")
+        named = ClauseAdapter(streams).traverse(among)
+        second = self.events.alias("second")
+        same = second.c[by] == streams.c[its]
+        events = select(second.c[event]).join(streams, same).where(named)
+        return self.events.c[event].in_(events)
 
     def beyond(self, key: tuple[str, ...]) -> Expression:
         """The condition that a row's stream comes after this one, in the order of the keys."""
