@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from docs.generate.text import NOTE, code, doc, table
 from eventmig.stores.layouts import Layout, presets
-from eventmig.stores.layouts.description import (
+from eventmig.stores.layouts.parts import (
     Counter,
     Guard,
     Heads,

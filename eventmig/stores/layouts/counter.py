@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, column, func, select, table, update
 
 from eventmig.errors import NotAStoreError
-from eventmig.stores.layouts.description import Counter
+from eventmig.stores.layouts.parts import Counter
 from eventmig.stores.layouts.tables import Tables
 
 

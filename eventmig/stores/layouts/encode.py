@@ -12,8 +12,8 @@ from eventmig.errors import DataError, Where
 from eventmig.events import Columns, Event
 from eventmig.stores.layouts import values
 from eventmig.stores.layouts.columns import Expression, Kind
-from eventmig.stores.layouts.description import TIME, Payload, Time
 from eventmig.stores.layouts.joined import Destination
+from eventmig.stores.layouts.parts import TIME, Payload, Time
 from eventmig.stores.layouts.tables import Tables
 
 

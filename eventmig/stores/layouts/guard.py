@@ -11,7 +11,8 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from eventmig.stores.layouts.description import Guard, Layout
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.parts import Guard
 
 _CATEGORY: Final = "{category}"
 _STREAM: Final = "{stream}"

@@ -10,7 +10,8 @@ from typing import Final, Protocol
 from sqlalchemy import URL, Connection
 
 from eventmig.errors import ConfigError
-from eventmig.stores.layouts.description import Dialect, Layout, Tail
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.parts import Dialect, Tail
 from eventmig.stores.layouts.presets import resolve
 from eventmig.stores.layouts.tables import Tables
 

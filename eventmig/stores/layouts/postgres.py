@@ -26,7 +26,8 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.stores import fences
-from eventmig.stores.layouts.description import Layout, Tail
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.parts import Tail
 from eventmig.stores.layouts.place import Address
 from eventmig.stores.layouts.tables import Tables
 

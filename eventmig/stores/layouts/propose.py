@@ -9,7 +9,8 @@ from sqlalchemy import Connection, column, func, select
 from sqlalchemy import table as sa_table
 
 from eventmig.stores.layouts.columns import Found, Kind
-from eventmig.stores.layouts.description import Dialect, Layout
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.parts import Dialect
 from eventmig.stores.layouts.presets import described
 from eventmig.stores.layouts.recognise import Match, Seen
 

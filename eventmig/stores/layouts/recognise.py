@@ -13,7 +13,8 @@ from typing import Final
 from sqlalchemy import Connection, inspect
 
 from eventmig.stores.layouts.columns import Found, columns_of
-from eventmig.stores.layouts.description import Dialect, Layout
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.parts import Dialect
 from eventmig.stores.layouts.presets import presets
 
 _SYSTEM_SCHEMAS: Final = ("information_schema", "pg_catalog", "pg_toast")

@@ -18,7 +18,8 @@ from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.pool import QueuePool
 
 from eventmig.errors import ConfigError, JobLockedError, NotAStoreError, ReadOnlyError, Where
-from eventmig.stores.layouts.description import Layout, Tail
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.parts import Tail
 from eventmig.stores.layouts.place import Address
 from eventmig.stores.layouts.tables import Tables
 from eventmig.stores.sqlite.errors import translated

@@ -21,7 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eventmig.stores.layouts.columns import Expression, columns_of, parameter
-from eventmig.stores.layouts.description import Heads, Layout
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.parts import Heads
 
 Key: TypeAlias = tuple[str, ...]
 _CATEGORY: Final = "{category}"

@@ -17,7 +17,8 @@ import msgspec
 from eventmig.errors import DataError, OpaqueError
 from eventmig.events import EPOCH
 from eventmig.stores.layouts import members
-from eventmig.stores.layouts.description import Layout, Payload, Time, Version
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.parts import Payload, Time, Version
 
 NULL: Final = b"null"
 _scan: Final = msgspec.json.Decoder(msgspec.Raw).decode

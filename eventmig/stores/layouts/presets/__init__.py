@@ -17,7 +17,8 @@ from typing import cast
 from pydantic import ValidationError
 
 from eventmig.errors import ConfigError
-from eventmig.stores.layouts.description import Dialect, Layout
+from eventmig.stores.layouts.description import Layout
+from eventmig.stores.layouts.parts import Dialect
 
 
 def resolve(text: str, dialect: Dialect) -> Layout:
