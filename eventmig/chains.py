@@ -8,7 +8,7 @@ name the one that did. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Never, cast
+from typing import Any, NamedTuple, Never
 
 import msgspec
 
@@ -23,7 +23,7 @@ from eventmig.ops.control import reads_event
 from eventmig.ops.fused import RewriteMany
 from eventmig.schemas import ModelClass
 from eventmig.steps import Parts, Rewrite, SplitFunction, Upcaster, Version
-from eventmig.walk import Walk, split_values
+from eventmig.walk import NO_EVENT, Walk, split_values
 
 Upcast = Callable[[Event], list[Draft]]
 """One event to the drafts that stand for it (none, one, or several)."""
@@ -157,7 +157,7 @@ class Chains:
             return data
 
         def from_data(data: bytes) -> bytes:
-            data = rewrite(data, _NO_EVENT)
+            data = rewrite(data, NO_EVENT)
             try:
                 validate(data)
             except Exception:
@@ -275,13 +275,6 @@ def _at_once(few: RewriteMany, one: Callable[[bytes], bytes]) -> Many:
         return made
 
     return many
-
-
-class _NoEvent:
-    """Stands for the event where nothing looks at it: whoever does, fails."""
-
-
-_NO_EVENT = cast(Event, _NoEvent())
 
 
 def _ops(step: Upcaster) -> tuple[Op, ...]:

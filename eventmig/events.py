@@ -12,7 +12,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -119,7 +119,7 @@ class Columns(NamedTuple):
         _, stream, _, id_, type_, version, data, metadata, recorded_at, origins = event
         if len(origins) > 1:
             self.merged[len(self.ids)] = origins
-        origin_stream, position, ordinal = origins[0] if origins else ("", None, 0)
+        origin_stream, position, ordinal = origins[0] if origins else NO_ORIGIN
         self.streams.append(stream)
         self.ids.append(id_)
         self.types.append(type_)
@@ -132,15 +132,87 @@ class Columns(NamedTuple):
         self.origin_ordinals.append(ordinal)
         self.origin_globals.append(origin_global)
 
+    def extend(self, other: Columns, start: int, stop: int) -> None:
+        """Add others at the end: those from `start` (inclusive) to `stop` (exclusive)."""
+        moved = len(self.ids) - start
+        mine: list[Any]
+        theirs: list[Any]
+        (*mine, _), (*theirs, _) = self, other
+        for column, more in zip(mine, theirs, strict=True):
+            column.extend(more[start:stop])
+        for n, origins in other.merged.items():
+            if start <= n < stop:
+                self.merged[n + moved] = origins
+
+    def taken(self, order: Sequence[int]) -> Columns:
+        """The events at these indexes, in this order."""
+        merged = {to: self.merged[n] for to, n in enumerate(order) if n in self.merged}
+        columns: list[Any]
+        (*columns, _) = self
+        return Columns._make([*([column[n] for n in order] for column in columns), merged])
+
     def events(self, positions: Sequence[int]) -> list[Event]:
         """The events again, at these stream positions; their global positions are 0."""
         firsts = zip(self.origin_streams, self.origin_positions, self.origin_ordinals, strict=True)
         origins = [
-            self.merged.get(n) or (() if at is None else (Origin(stream, at, ordinal),))
+            self.merged.get(n) or _origin(stream, at, ordinal)
             for n, (stream, at, ordinal) in enumerate(firsts)
         ]
         rows = zip(self.streams, positions, *self[1:7], origins, strict=True)
         return [Event(0, *row) for row in rows]
+
+
+NO_ORIGIN = ("", None, 0)
+"""What the three columns of an event's first origin hold where it has none."""
+
+
+class Held(NamedTuple):
+    """Stored events column by column, with all that a store holds of them, origins included.
+
+    `global_positions` and `stream_positions` belong to `columns` by index.
+    """
+
+    global_positions: list[int]
+    stream_positions: list[int]
+    columns: Columns
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> Held:
+        """The same of events."""
+        if not events:
+            return cls([], [], Columns.of(()))
+        gps, streams, positions, ids, types, versions, data, metadata, times, origins = map(
+            list, zip(*events, strict=True)
+        )
+        firsts = [several[0] if several else NO_ORIGIN for several in origins]
+        columns = [streams, ids, types, versions, data, metadata, times]
+        columns += map(list, zip(*firsts, strict=True))
+        merged = {n: several for n, several in enumerate(origins) if len(several) > 1}
+        return cls(gps, positions, Columns._make([*columns, [0] * len(gps), merged]))
+
+    def event(self, n: int) -> Event:
+        """The event at one index."""
+        _, ids, types, versions, data, metadata, times, froms, places, ordinals, _, merged = (
+            self.columns
+        )
+        origins = merged.get(n) or _origin(froms[n], places[n], ordinals[n])
+        stream, position = self.columns.streams[n], self.stream_positions[n]
+        rest = (ids[n], types[n], versions[n], data[n], metadata[n], times[n], origins)
+        return Event(self.global_positions[n], stream, position, *rest)
+
+    def extend(self, other: Held) -> None:
+        """Add others at the end."""
+        self.global_positions.extend(other.global_positions)
+        self.stream_positions.extend(other.stream_positions)
+        self.columns.extend(other.columns, 0, len(other.global_positions))
+
+    def events(self) -> list[Event]:
+        """All of them as events."""
+        return list(map(self.event, range(len(self.global_positions))))
+
+
+def _origin(stream: str, position: int | None, ordinal: int) -> tuple[Origin, ...]:
+    return () if position is None else (Origin(stream, position, ordinal),)
 
 
 class Group(NamedTuple):

@@ -6,7 +6,7 @@ the compiled one is walked again, to name the step that did. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple, cast
 
@@ -18,20 +18,30 @@ from eventmig.errors import OpError, UpcastError
 from eventmig.events import Event
 from eventmig.goal import Goal, failed, placed
 from eventmig.ops.base import BaseOp, Op
-from eventmig.ops.control import run
+from eventmig.ops.control import reads_event, run
 from eventmig.steps import Parts, Rewrite, SplitFunction, Upcaster, Version
+
+
+class _NoEvent:
+    """Stands for the event where nothing looks at it: whoever does, fails."""
+
+
+NO_EVENT = cast(Event, _NoEvent())
 
 
 class Straight(NamedTuple):
     """A chain walked from end to end on the same values: one event stays one event.
 
-    `new_data` is None where there is no step: the event stays as it is. It raises anything
-    where `Walk.step_by_step` is to tell what fails, or takes what it does not.
+    `new_data` is None where there is no step: the event stays as it is. `many` is `new_data` for
+    the data of several events, up to `codec.AT_ONCE` at once; None where it takes more of an event
+    than its data. Both raise anything where `Walk.step_by_step` is to tell what fails, or takes
+    what they do not.
     """
 
     type: str
     schema_version: int
     new_data: Callable[[Event], bytes] | None
+    many: Callable[[Sequence[bytes]], list[bytes]] | None = None
 
 
 class Walk:
@@ -80,6 +90,7 @@ class Walk:
             return None
         schema = self.goal.schemas.get(end)
         parse = schema.parse if schema is not None else None
+        parse_lines = schema.parse_lines if schema is not None else None
 
         def new_data(event: Event) -> bytes:
             data = codec.encode(run(ops, codec.decode_strict(event.data), event))
@@ -87,7 +98,14 @@ class Walk:
                 parse(data)
             return data
 
-        return Straight(*end, new_data)
+        def many(data: Sequence[bytes]) -> list[bytes]:
+            values = codec.decode_strict_many(data)
+            lines = codec.encode_lines([run(ops, value, NO_EVENT) for value in values])
+            if parse_lines is not None:
+                parse_lines(lines)
+            return lines.split(b"\n")[:-1]
+
+        return Straight(*end, new_data, None if reads_event(ops) else many)
 
     def step_by_step(self, draft: Draft, *, whole: bool) -> list[Draft]:
         """`walk` of a draft; `whole`: validate at every version on the way, not only at the end."""

@@ -16,7 +16,7 @@ from eventmig.migrate.batch import Transformed, Transformer
 from eventmig.migrate.job import Transforming
 from eventmig.migrate.ledger import Batch, Job
 from eventmig.migrate.tally import Tally
-from eventmig.migrate.verify import Hashed, Share, Verification, VerifyHelper
+from eventmig.migrate.verify import Compared, Hashed, Share, VerifyHelper
 from eventmig.migrate.verify.derivation import Derivation
 from eventmig.migrate.verify.hashes import hash_block
 from eventmig.processes import Answers, Child, Order, error_of, fault_of
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 _kept_decoder = msgspec.msgpack.Decoder(Kept)
-_verification_decoder = msgspec.msgpack.Decoder(Verification)
+_compared_decoder = msgspec.msgpack.Decoder(Compared)
 _hashed_decoder = msgspec.msgpack.Decoder(Hashed)
 
 
@@ -163,9 +163,9 @@ class _VerifyProcess:
         self._child = child
         self._order = order
 
-    def derive(self, numbers: list[int]) -> Share[Verification]:
-        answers = self._child.ask(self._order | {"derive": numbers})
-        return _Answer(answers, _verification_decoder.decode)
+    def derive(self, numbers: list[int], *, linking: bool) -> Share[Compared]:
+        answers = self._child.ask(self._order | {"derive": numbers, "linking": linking})
+        return _Answer(answers, _compared_decoder.decode)
 
     def hash(self, streams: list[str]) -> Share[Hashed]:
         answers = self._child.ask(self._order | {"hash": streams})
@@ -198,10 +198,8 @@ class _Verifying:
         if "hash" in order:
             yield _encoder.encode(hash_block(here.target, here.target, here.job, order["hash"]))
             return
-        found = Verification()
-        for number in order["derive"]:
-            found.include(here.derivation.check(here.marks[number]))
-        yield _encoder.encode(found)
+        marks = [here.marks[number] for number in order["derive"]]
+        yield _encoder.encode(here.derivation.compare(marks, linking=order["linking"]))
 
 
 class _Opened(NamedTuple):

@@ -19,6 +19,7 @@ from eventmig.events import (
     CategoryCount,
     Columns,
     Event,
+    Held,
     Kept,
     NewEvent,
     Page,
@@ -188,6 +189,18 @@ class EventReader(Protocol):
 
     def close(self) -> None:
         """Let go of the store; harmless twice."""
+        ...
+
+
+@runtime_checkable
+class HeldReader(Protocol):
+    """A store that hands out whole events column by column, without making them."""
+
+    def read_held(self, *, after: int, until: int, batch_size: int = 5_000) -> Iterator[Held]:
+        """The batches of `read_all`, by the same statements: all of each event, its origins too.
+
+        The columns' `origin_globals` are 0.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from eventmig import Registry, commands, data_upcaster
 from eventmig.errors import JobError, VerifyError
 from eventmig.migrate.job import Phase
 from eventmig.migrate.states import State
-from eventmig.migrate.verify import Mismatch, Verification
+from eventmig.migrate.verify import Mismatch, Verification, chaining
+from eventmig.migrate.verify.chaining import first_form
 from eventmig.project import Project
 from eventmig.stores.open import open_store
 from tests.acceptance.support import contents, event, fill, history, project, read, sql, steps, url
@@ -68,6 +70,7 @@ MUTATIONS: dict[str, tuple[list[str], str, bool]] = {
     "id": (["UPDATE events SET event_id = 'x' {where}"], "missing", True),
     "origin position": (["UPDATE events SET origin_position = 99 {where}"], "origins", True),
     "origin ordinal": (["UPDATE events SET origin_ordinal = 1 {where}"], "origins", True),
+    "origin as if merged": (["UPDATE events SET origin_ordinal = NULL {where}"], "origins", True),
     "no origin": (["UPDATE events SET origin_position = NULL {where}"], "origins", True),
     "to another stream": (
         [f"UPDATE events SET stream_id = {OTHER}, stream_position = 99 {{where}}"],
@@ -180,6 +183,13 @@ def test_it_finds_every_mutation_and_says_where(its: Project, target: Path, name
     assert hits[0].stream in streams
     assert all(str(m).startswith(f"{m.stream} at {m.stream_position}: ") for m in hits)
     assert by_hashes is not verified(its, quick=True).right
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chaining, "STREAMS_KEPT", 0)  # stream by stream, not along with the rest
+        apart = verified(its)
+    assert any(named in (m.kind, m.field) for m in apart.shown)
+    by_comparison = [m for m in found.shown if m.kind not in ("hash", "moved")]
+    assert [m for m in apart.shown if m.kind not in ("hash", "moved")] == by_comparison
+    assert ("hash" in {m.kind for m in apart.shown}) is ("hash" in {m.kind for m in found.shown})
 
 
 @pytest.mark.parametrize("name", ["data", "drop", "swap two positions of a stream"])
@@ -192,6 +202,44 @@ def test_what_a_verification_finds_it_does_not_forget(
     sql(target, *(s.format(**numbers) for s in MUTATIONS[name][0]))
     first = verified(its)
     assert verified(its).shown == first.shown
+    assert not verified(its, quick=True).right
+
+
+@pytest.mark.parametrize("kept", [0, 100_000])
+def test_what_changes_on_both_sides_is_found_by_its_hash(
+    its: Project, target: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing derived anew can show it: both sides are equal."""
+    monkeypatch.setattr(chaining, "STREAMS_KEPT", kept)
+    victim = next(e for e in read(target) if e.type == "Untouched")
+    for store in (its.config.folder / "source.db", target):
+        sql(store, f"UPDATE events SET data = '[]' WHERE event_id = '{victim.id}'")
+    for _ in range(2):  # and it is not recorded as right
+        found = verified(its)
+        assert {m.kind for m in found.shown} == {"hash"}
+        assert {m.stream for m in found.shown} == {victim.stream}
+
+
+def test_hashes_of_the_first_form_are_compared_and_then_replaced(
+    its: Project, target: Path
+) -> None:
+    made: dict[str, bytes] = {}
+    for one in read(target):
+        made[one.stream] = first_form(made.get(one.stream, b""), one)
+    update = "UPDATE eventmig_stream_hashes SET hash = ? WHERE stream = ?"
+    sql(target, *((update, (value, stream)) for stream, value in made.items()))
+    change = "UPDATE events SET recorded_at = recorded_at {} 1 WHERE global_position = 1"
+    sql(target, change.format("+"))
+    assert not verified(its, quick=True).right
+    assert "hash" in {m.kind for m in verified(its).shown}
+    sql(target, change.format("-"))
+    fill(its.config.folder / "source.db", [event("cart-1", "Opened", {"name": "late"})])
+    assert commands.upcast(its).ready
+    sizes = "SELECT DISTINCT length(hash) FROM eventmig_stream_hashes"
+    connection = sqlite3.connect(target)
+    assert connection.execute(sizes).fetchall() == [(33,)]
+    connection.close()
+    sql(target, change.format("+"))
     assert not verified(its, quick=True).right
 
 

@@ -18,13 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventmig.errors import ConflictError, DataError, DuplicateIdError, JobLockedError
-from eventmig.events import Event, NewEvent, Origin, StreamHead
+from eventmig.events import Event, Held, NewEvent, Origin, StreamHead
 from eventmig.stores.base import (
     ANY,
     NONE,
     Capability,
     DataRow,
     EventAppender,
+    HeldReader,
     JobTarget,
     TargetTransaction,
     all_events,
@@ -213,6 +214,30 @@ class StoreConformance:
         assert list(store.read_pages(types=[])) == []
         assert (store.count(types=["B", "C"]), store.count(types=[])) == (3, 0)
         assert store.count(types=["A", "B"], until=read[1].global_position) == 4
+
+    def test_whole_events_column_by_column_are_the_events(self, store: Store) -> None:
+        if not isinstance(store, HeldReader):
+            pytest.skip(f"{store.url} hands out events one by one")
+        (one,) = store.append("s", [an_event(1)], expected=NONE)
+        with store.begin() as tx:
+            a, b, c = Origin("s", 7, 0), Origin("other", 8, 1), Origin("third", 9, 1)
+            tx.append_copied(
+                placed(
+                    store,
+                    copied("t", 1, 2, Origin("t", 1, 0)),
+                    copied("t", 2, 3, b),
+                    copied("u", 1, 4, a, b, c),
+                    copied("t", 3, 5, c, data=b'{"a":[1]}'),
+                )
+            )
+        events = everything(store)
+        last = events[-1].global_position
+        pages = list(store.read_held(after=0, until=last, batch_size=2))
+        assert [event for page in pages for event in page.events()] == events
+        assert pages == [Held.of(events[n : n + 2]) for n in (0, 2, 4)]
+        (page,) = store.read_held(after=one.global_position, until=last - 1)
+        assert page == Held.of(events[1:-1])
+        assert list(store.read_held(after=last, until=last)) == []
 
     def test_read_all_ends_at_the_head_it_found(self, store: Store) -> None:
         events = store.append("s", [an_event(n) for n in range(4)], expected=NONE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -70,6 +71,25 @@ def test_decoding_and_encoding_keeps_every_value(written: str) -> None:
     assert codec.same(codec.decode(again), value)
     by_the_verifier = codec.encode(codec.decode_strict(written.encode()))
     assert by_the_verifier == again
+
+
+FRAGMENTS = ("", "1", "1,2", "[1", "2]", "1],[2", "1\n", "\n", '{"a":1,"a":2}', '"\\ud800"', "{")
+
+
+@given(st.lists(spelled() | st.sampled_from(FRAGMENTS), max_size=4))
+@settings(max_examples=150)
+def test_many_are_read_as_each_is_by_itself(written: list[str]) -> None:
+    """Also where together they look like a list of other values, or of as many."""
+    data = [text.encode() for text in written]
+
+    def outcome(read: Callable[[], list[Any]]) -> str:
+        try:
+            return repr(read())
+        except CodecError as error:
+            return str(error)
+
+    alone = outcome(lambda: list(map(codec.decode_strict, data)))
+    assert outcome(lambda: codec.decode_strict_many(data)) == alone
 
 
 def canonical_numbers(value: Any) -> Any:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventmig.events import Event, Origin
+from eventmig.events import Event, Held, Origin
+from eventmig.migrate.verify import chaining
+from eventmig.migrate.verify.chaining import Along, Chaining, Links, chained, digests, first_form
 from eventmig.migrate.verify.findings import SHOWN, InOrder, Mismatch, Verification
-from eventmig.migrate.verify.hashes import chained
 from eventmig.migrate.verify.sharing import Sharing
 
 
@@ -104,4 +105,86 @@ def test_hashes_recorded_long_ago_stay_right(
     previous: bytes, metadata: bytes | None, origins: tuple[Origin, ...], digest: str
 ) -> None:
     event = Event(5, "s", 3, "id", "T", 2, '{"é":1.10}'.encode(), metadata, 99, origins)
-    assert chained(previous, event).hex() == digest
+    assert first_form(previous, event).hex() == digest
+
+
+@pytest.mark.parametrize(
+    ("previous", "metadata", "origins", "digest"),
+    [
+        (
+            b"",
+            b"{}",
+            (Origin("a", 7, 0),),
+            "02f73c1bd3032587a870cfbba7f41a32209998ad08b66f697cd8906bb78a0980fe",
+        ),
+        (
+            b"\x02" + b"p" * 32,
+            None,
+            (),
+            "022f9d9eec8258ad36ccc43c854a355cf60c305ae261827859f1bad4bed1aa1376",
+        ),
+        (
+            b"\x02" + b"p" * 32,
+            b"",
+            (Origin("a", 7, 0), Origin("b", 8, 1)),
+            "02ed59fa07ce052f87a4e59feaa6c7ccf3033f90e752b4ae19bbbca51ab57a70af",
+        ),
+    ],
+)
+def test_hashes_over_digests_stay_right(
+    previous: bytes, metadata: bytes | None, origins: tuple[Origin, ...], digest: str
+) -> None:
+    event = Event(5, "s", 3, "id", "T", 2, '{"é":1.10}'.encode(), metadata, 99, origins)
+    (made,) = digests(Held.of([event]))
+    assert chained(previous, made).hex() == digest
+
+
+def history() -> list[Event]:
+    """Events of three streams that grow side by side."""
+    return [
+        Event(n + 1, f"s{n % 3}", n // 3 + 1, f"id{n}", "T", 1, b"{}", None, n) for n in range(12)
+    ]
+
+
+@given(st.permutations(range(4)))
+def test_hashes_do_not_depend_on_which_part_comes_in_first(order: list[int]) -> None:
+    events = history()
+    wanted: dict[str, tuple[int, bytes]] = {}
+    for event in events:
+        _, before = wanted.get(event.stream, (0, b""))
+        (digest,) = digests(Held.of([event]))
+        wanted[event.stream] = (event.stream_position, chained(before, digest))
+    along = Along(1, {})
+    for number in order:
+        some = events[number * 3 : number * 3 + 3]
+        along.add(number, [Links.of(Held.of(some[:1])), Links.of(Held.of(some[1:]))])
+    hashed = along.end()
+    assert hashed.hashes == wanted
+    assert hashed.found.right
+    assert hashed.found.streams_hashed == 3
+
+
+@pytest.mark.parametrize("bound", ["STREAMS_KEPT", "_EVENTS_WAITING"])
+def test_chaining_along_gives_up_before_it_holds_too_much(
+    bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chaining, bound, 2)
+    along = Along(1, {})
+    first = 0 if bound == "STREAMS_KEPT" else 1  # what comes before it is still missing
+    along.add(first, [Links.of(Held.of(history()[:2]))])
+    assert not along.given_up
+    along.add(first + 1, [Links.of(Held.of(history()[2:]))])
+    assert along.given_up
+
+
+def test_an_order_that_is_not_that_of_the_stream_is_found() -> None:
+    events = history()
+    chaining_ = Chaining(1, {})
+    chaining_.add(Links.of(Held.of([events[3], events[0]])))
+    (found,) = chaining_.found.shown
+    assert (found.kind, found.stream, found.stream_position, found.global_position) == (
+        "moved",
+        "s0",
+        1,
+        1,
+    )

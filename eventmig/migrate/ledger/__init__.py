@@ -45,7 +45,13 @@ from eventmig.migrate.ledger.lifecycle import (
 from eventmig.migrate.ledger.moving import move
 from eventmig.migrate.ledger.quarantine import Quarantined, quarantined, set_aside
 from eventmig.migrate.ledger.records import Batch, Job, Transition
-from eventmig.migrate.ledger.stream_hashes import hashed_names, hashed_streams, hashes, store_hashes
+from eventmig.migrate.ledger.stream_hashes import (
+    all_hashes,
+    hashed_names,
+    hashed_streams,
+    hashes,
+    store_hashes,
+)
 from eventmig.migrate.ledger.tables import FORMAT, create, exists, metadata
 
 __all__ = [
@@ -58,6 +64,7 @@ __all__ = [
     "Quarantined",
     "Transition",
     "active_job",
+    "all_hashes",
     "announced",
     "back_job",
     "batches",

@@ -47,6 +47,18 @@ def hashes(
     return found
 
 
+def all_hashes(connection: Connection, job: Job) -> dict[str, tuple[int, bytes]]:
+    """Every recorded hash: (stream position, hash)."""
+    rows = connection.execute(
+        select(
+            tables.stream_hashes.c.stream,
+            tables.stream_hashes.c.stream_position,
+            tables.stream_hashes.c.hash,
+        ).where(tables.stream_hashes.c.job_id == job.job_id)
+    )
+    return {stream: (position, value) for stream, position, value in rows}
+
+
 def hashed_streams(connection: Connection, job: Job) -> int:
     """How many streams have a recorded hash."""
     count = (

@@ -15,8 +15,9 @@ stream positions itself. Three parts:
 Reads only, but for the hashes, which go into the ledger when everything was right.
 """
 
+from eventmig.migrate.verify.chaining import Hashed
+from eventmig.migrate.verify.derivation import Compared
 from eventmig.migrate.verify.findings import Mismatch, Verification
-from eventmig.migrate.verify.hashes import Hashed
 from eventmig.migrate.verify.run import (
     WORTH_A_HELPER,
     OnVerified,
@@ -28,6 +29,7 @@ from eventmig.migrate.verify.sharing import Share
 
 __all__ = [
     "WORTH_A_HELPER",
+    "Compared",
     "Hashed",
     "Mismatch",
     "OnVerified",

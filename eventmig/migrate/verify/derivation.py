@@ -1,23 +1,41 @@
-"""Derivation: what the source yields now, event by event, compared with what the target holds."""
+"""Derivation: what the source yields now, column by column, compared with what the target holds."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from eventmig import codec
-from eventmig.errors import CodecError, UpcastError
-from eventmig.events import Event, Origin, part_id
+from eventmig.errors import UpcastError
+from eventmig.events import Columns, Event, Held, part_id
 from eventmig.migrate.ledger import Batch, Job
-from eventmig.migrate.verify.findings import Mismatch, Verification, mismatch_at, short
+from eventmig.migrate.verify.chaining import Links
+from eventmig.migrate.verify.comparison import (
+    Places,
+    by_stream,
+    differences,
+    equal,
+    misplaced,
+)
+from eventmig.migrate.verify.findings import Mismatch, Verification
 from eventmig.stores.base import (
     Capability,
     EventReader,
+    HeldReader,
     JobTarget,
     SpellingTarget,
     TracingTarget,
 )
 from eventmig.transform import Pipeline, StreamCache
+from eventmig.walk import Straight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What comparing some batches came to, and the links of their events, where asked for."""
+
+    found: Verification
+    links: list[Links]
 
 
 class Derivation:
@@ -48,81 +66,126 @@ class Derivation:
 
         self._streams = StreamCache(pipeline, read_stream, walk=True)
 
+    def compare(self, marks: Iterable[Batch], *, linking: bool) -> Compared:
+        """Compare recorded batches; `linking` makes links of what is held of them."""
+        found, links = Verification(), list[Links]()
+        for mark in marks:
+            part = self._compare(mark, linking)
+            found.include(part.found)
+            links += part.links
+        return Compared(found=found, links=links)
+
     def check(self, mark: Batch) -> Verification:
         """Compare one recorded batch; in any order."""
+        return self._compare(mark, linking=False).found
+
+    def _compare(self, mark: Batch, linking: bool) -> Compared:
         found = Verification()
         target = self._target
         read = _between(self._source, mark.source_after, mark.source_until)
-        expected, untouched, traced = self._derived(read)
+        expected, exact = self._derived(read)
         if isinstance(target, SpellingTarget):
-            expected = target.as_held(expected)
+            expected = _as_held(target, expected)
         if isinstance(target, TracingTarget):
             both = list(target.read_traced(after=mark.target_after, until=mark.target_until))
-            held = [event for event, _ in both]
-            wanted = {e.id: at for e, at in zip(expected, traced, strict=True)}
-            for mismatch in _misplaced(both, wanted):
+            held = Held.of([event for event, _ in both])
+            wanted = dict(zip(expected.ids, expected.origin_globals, strict=True))
+            for mismatch in misplaced(both, wanted):
                 found.add(mismatch)
         else:
             held = _between(target, mark.target_after, mark.target_until)
-        if Capability.GLOBAL_ORDER not in target.capabilities:
-            expected, untouched, held = _by_stream(expected, untouched, held)
-        if self._touched is not None:
-            self._touched.update([event.stream for event in held])
-        found.source_events = len(read)
-        found.target_events = len(held)
-        if len(read) != mark.tally.read:
+        links = [Links.of(held)] if linking else []
+        found.source_events = len(read.global_positions)
+        found.target_events = len(held.global_positions)
+        if found.source_events != mark.tally.read:
             found.add(
                 Mismatch(
                     kind="count",
                     global_position=mark.source_until,
                     expected=f"{mark.tally.read} source events after {mark.source_after} and up "
                     f"to {mark.source_until}, as when they were read",
-                    found=f"{len(read)} events",
+                    found=f"{found.source_events} events",
                 )
             )
-        if not _equal(expected, held, untouched):
-            exact = {event.id for event, same in zip(expected, untouched, strict=True) if same}
-            for mismatch in _differences(expected, held, exact, _Places(target, mark)):
+        if self._touched is not None:
+            self._touched.update(held.columns.streams)
+        there = held.columns
+        if Capability.GLOBAL_ORDER not in target.capabilities:
+            expected, exact, there = by_stream(expected, exact, there)
+        if not equal(expected, there, exact):
+            bytewise = {id_ for id_, same in zip(expected.ids, exact, strict=True) if same}
+            wanted_events = expected.events([0] * len(expected.ids))
+            events = held.events()
+            if there is not held.columns:
+                events.sort(key=lambda event: event.stream)
+            for mismatch in differences(wanted_events, events, bytewise, Places(target, mark)):
                 found.add(mismatch)
-        return found
+        return Compared(found=found, links=links)
 
-    def _derived(self, events: list[Event]) -> tuple[list[Event], list[bool], list[int]]:
-        """The events; for each whether its data must be the very bytes of the source, and the
-        global position of the last event it came from.
+    def _derived(self, read: Held) -> tuple[Columns, list[bool]]:
+        """The events, with the source's global positions; for each whether its data must be the
+        very bytes of the source.
         """
-        out: list[Event] = []
-        untouched: list[bool] = []
-        traced: list[int] = []
-        pipeline = self._pipeline
-        straight, renamed = pipeline.chains.walker.straight, pipeline.renamed
-        one_by_one = not pipeline.renames_alone
-        keep_ids, with_stream_steps = self._keep_ids, bool(pipeline.stream_steps)
-        add, same, new = out.append, untouched.append, tuple.__new__
-        for event in events:
-            at, stream, position, id_, type_, version, data, metadata, recorded_at, _ = event
-            way = None if one_by_one else straight((type_, version))
-            if way is None or (with_stream_steps and pipeline.needs_stream(stream)):
-                self._derive(event, out, untouched, traced)
-                continue
-            type_, version, new_data = way
-            if new_data is not None:
-                try:
-                    data = new_data(event)
-                except Exception:  # noqa: BLE001 - step by step it is found out
-                    self._derive(event, out, untouched, traced)
-                    continue
-            same(new_data is None)
-            traced.append(at)
-            id_ = id_ if keep_ids else part_id(id_, 0)
-            origins = (new(Origin, (stream, position, 0)),)
-            to = renamed(stream)
-            row = (0, to, 0, id_, type_, version, data, metadata, recorded_at, origins)
-            add(new(Event, row))
-        return out, untouched, traced
+        pipeline, source = self._pipeline, read.columns
+        kinds = list(zip(source.types, source.schema_versions, strict=True))
+        ways = {kind: pipeline.chains.walker.straight(kind) for kind in set(kinds)}
+        if not pipeline.renames_alone:
+            ways = dict.fromkeys(ways)
+        odd = self._not_straight(source.streams, kinds, ways)
+        data = list(source.data)
+        for kind, way in ways.items():
+            if way is not None and way.new_data is not None:
+                of_kind = [n for n, one in enumerate(kinds) if one == kind]
+                for start in range(0, len(of_kind), codec.AT_ONCE):
+                    odd |= _renew(way, read, of_kind[start : start + codec.AT_ONCE], data)
+        ends = {
+            kind: kind if way is None else (way.type, way.schema_version)
+            for kind, way in ways.items()
+        }
+        names = {stream: pipeline.renamed(stream) for stream in set(source.streams)}
+        straight = Columns(
+            [names[stream] for stream in source.streams],
+            source.ids if self._keep_ids else [part_id(id_, 0) for id_ in source.ids],
+            [ends[kind][0] for kind in kinds],
+            [ends[kind][1] for kind in kinds],
+            data,
+            source.metadata,
+            source.recorded_at,
+            source.streams,
+            list(read.stream_positions),
+            [0] * len(kinds),
+            read.global_positions,
+            {},
+        )
+        stays = {kind: way is not None and way.new_data is None for kind, way in ways.items()}
+        exact = [stays[kind] for kind in kinds]
+        if not odd:
+            return straight, exact
+        out, out_exact, start = Columns.of(()), list[bool](), 0
+        for n in sorted(odd):
+            out.extend(straight, start, n)
+            out_exact += exact[start:n]
+            self._derive(read.event(n), out, out_exact)
+            start = n + 1
+        out.extend(straight, start, len(kinds))
+        return out, out_exact + exact[start:]
 
-    def _derive(
-        self, event: Event, out: list[Event], untouched: list[bool], traced: list[int]
-    ) -> None:
+    def _not_straight(
+        self,
+        streams: Sequence[str],
+        kinds: Sequence[tuple[str, int]],
+        ways: dict[tuple[str, int], Straight | None],
+    ) -> set[int]:
+        """The places of the events whose steps are not just taken one after the other."""
+        odd: set[int] = set()
+        if None in ways.values():
+            odd.update(n for n, kind in enumerate(kinds) if ways[kind] is None)
+        if self._pipeline.stream_steps:
+            needy = {stream for stream in set(streams) if self._pipeline.needs_stream(stream)}
+            odd.update(n for n, stream in enumerate(streams) if stream in needy)
+        return odd
+
+    def _derive(self, event: Event, out: Columns, exact: list[bool]) -> None:
         """Add what one event becomes, whatever the steps are; nothing where one refuses it."""
         try:
             if self._pipeline.needs_stream(event.stream):
@@ -133,22 +196,38 @@ class Derivation:
         except UpcastError:
             return
         for stream, draft in zip(streams, drafts, strict=True):
-            untouched.append(draft.data is draft.sources[0].data)
-            traced.append(max(source.global_position for source in draft.sources))
-            out.append(
-                Event(
-                    0,
-                    stream,
-                    0,
-                    draft.id(keep_source_id=self._keep_ids),
-                    draft.type,
-                    draft.schema_version,
-                    draft.data,
-                    draft.metadata,
-                    draft.recorded_at,
-                    draft.origins(),
-                )
-            )
+            exact.append(draft.data is draft.sources[0].data)
+            id_ = draft.id(keep_source_id=self._keep_ids)
+            place = (0, stream, 0, id_, draft.type, draft.schema_version)
+            rest = (draft.data, draft.metadata, draft.recorded_at, draft.origins())
+            out.add(Event(*place, *rest), draft.origin_global)
+
+
+def _renew(way: Straight, read: Held, places: list[int], data: list[bytes]) -> set[int]:
+    """Put the new data at these places; returns those where it takes looking step by step."""
+    old = read.columns.data
+    try:
+        if way.many is not None:
+            for n, new in zip(places, way.many([old[n] for n in places]), strict=True):
+                data[n] = new
+            return set()
+    except Exception:  # noqa: BLE001 - one by one it is found out which
+        pass
+    assert way.new_data is not None
+    odd: set[int] = set()
+    for n in places:
+        try:
+            data[n] = way.new_data(read.event(n))
+        except Exception:  # noqa: BLE001 - step by step it is found out
+            odd.add(n)
+    return odd
+
+
+def _as_held(target: SpellingTarget, columns: Columns) -> Columns:
+    events = target.as_held(columns.events([0] * len(columns.ids)))
+    return columns._replace(
+        data=[event.data for event in events], metadata=[event.metadata for event in events]
+    )
 
 
 def check_beyond(target: JobTarget, job: Job, found: Verification) -> None:
@@ -166,135 +245,11 @@ def check_beyond(target: JobTarget, job: Job, found: Verification) -> None:
             )
 
 
-def _misplaced(held: list[tuple[Event, int]], wanted: dict[str, int]) -> Iterator[Mismatch]:
-    """The events that do not name the place in the source that they came from."""
-    for event, at in held:
-        right = wanted.get(event.id, at)  # one that must not be there is found otherwise
-        if at != right:
-            yield mismatch_at(
-                event,
-                kind="differs",
-                field="origin_global_position",
-                expected=str(right),
-                found=str(at),
-            )
-
-
-def _by_stream(
-    expected: list[Event], untouched: list[bool], held: list[Event]
-) -> tuple[list[Event], list[bool], list[Event]]:
-    """The same stream by stream, for a target that keeps no order over streams."""
-    order = sorted(range(len(expected)), key=lambda n: expected[n].stream)
-    return (
-        [expected[n] for n in order],
-        [untouched[n] for n in order],
-        sorted(held, key=lambda event: event.stream),
-    )
-
-
-def _between(store: EventReader, after: int, until: int) -> list[Event]:
-    return [e for batch in store.read_all(after=after, until=until) for e in batch]
-
-
-def _equal(expected: list[Event], held: list[Event], untouched: list[bool]) -> bool:
-    """Everything but the positions, which part 1 and the order of part 2 prove.
-
-    Column by column, and the data as they are spelled; only what is spelled otherwise, and
-    was not to stay byte for byte, is compared by its values.
-    """
-    if not expected or not held:
-        return not expected and not held
-    ours, theirs = list(zip(*expected, strict=True)), list(zip(*held, strict=True))
-    if any(ours[n] != theirs[n] for n in _PARTS):
-        return False
-    return ours[_DATA] == theirs[_DATA] or all(
-        one == other or (not same and _canonical(one) == _canonical(other))
-        for one, other, same in zip(ours[_DATA], theirs[_DATA], untouched, strict=True)
-    )
-
-
-_DATA = Event._fields.index("data")
-_PARTS = [
-    n
-    for n, name in enumerate(Event._fields)
-    if name not in ("global_position", "stream_position", "data")
-]
-
-
-def _canonical(data: bytes) -> bytes:
-    try:
-        return codec.canonical(codec.decode_strict(data))
-    except CodecError:
-        return data
-
-
-_FIELDS = ("stream", "type", "schema_version", "data", "metadata", "recorded_at", "origins")
-
-
-class _Places:
-    """The stream positions that a batch's events must have, counted when first asked for."""
-
-    def __init__(self, target: JobTarget, mark: Batch) -> None:
-        self._target = target
-        self._mark = mark
-        self._before: dict[str, int] = {}
-
-    def first(self, stream: str) -> int:
-        """The position of the batch's first event in this stream."""
-        if stream not in self._before:
-            last = self._target.first_position - 1
-            for event in self._target.read_stream(stream):
-                if event.global_position > self._mark.target_after:
-                    break
-                last = event.stream_position
-            self._before[stream] = last
-        return self._before[stream] + 1
-
-
-def _differences(
-    expected: list[Event], held: list[Event], exact: set[str], places: _Places
-) -> Iterator[Mismatch]:
-    """Every difference between two lists of events, matched by id.
-
-    The data of those in `exact` must be equal byte for byte.
-    """
-    at: dict[str, int] = {}
-    wanted = {event.id for event in expected}
-    for number, event in enumerate(held):
-        if event.id not in wanted or event.id in at:
-            yield mismatch_at(event, kind="unexpected", found=_name(event))
-        at.setdefault(event.id, number)
-    last = -1
-    counted: Counter[str] = Counter()
-    for event in expected:
-        index = counted[event.stream]
-        counted[event.stream] += 1
-        n = at.get(event.id)
-        if n is None:
-            yield Mismatch(
-                kind="missing",
-                stream=event.stream,
-                stream_position=places.first(event.stream) + index,
-                expected=_name(event),
-            )
-            continue
-        found = held[n]
-        if n < last:
-            yield mismatch_at(
-                found, kind="moved", found=f"place {n}", expected=f"a place after {last}"
-            )
-        last = max(last, n)
-        for name in _FIELDS:
-            ours, theirs = getattr(event, name), getattr(found, name)
-            if name == "data" and ours != theirs and event.id not in exact:
-                ours, theirs = _canonical(ours), _canonical(theirs)
-            if ours != theirs:
-                yield mismatch_at(
-                    found, kind="differs", field=name, expected=short(ours), found=short(theirs)
-                )
-
-
-def _name(event: Event) -> str:
-    origin = event.origins[0] if event.origins else None
-    source = f", from {origin.stream} at {origin.stream_position}" if origin else ""
-    return f"{event.type} v{event.schema_version}{source}"
+def _between(store: EventReader, after: int, until: int) -> Held:
+    """What a store holds after one global position, and up to another."""
+    if not isinstance(store, HeldReader):
+        return Held.of([e for batch in store.read_all(after=after, until=until) for e in batch])
+    whole, *rest = list(store.read_held(after=after, until=until)) or [Held.of(())]
+    for page in rest:
+        whole.extend(page)
+    return whole

@@ -1,58 +1,36 @@
 """Hashes: one chained per stream over what was found right, kept in the ledger.
 
-`beside` is the store whose ledger that is: the target itself, but where tables changed names.
+Two ways lead to the same: along with the comparison, which sees each stream's events in their
+order (`along`), and by reading stream after stream (`hash_block`). `beside` is the store whose
+ledger that is: the target itself, but where tables changed names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import chain, groupby
-from operator import attrgetter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 
-from eventmig.events import Event
+from eventmig.events import Event, Held
 from eventmig.migrate import ledger
-from eventmig.migrate.ledger import Job
+from eventmig.migrate.ledger import Batch, Job
+from eventmig.migrate.verify.chaining import (
+    STREAMS_KEPT,
+    Along,
+    Chaining,
+    Hashed,
+    Links,
+    chained,
+    digests,
+    first_form,
+    is_linked,
+    unlike,
+)
 from eventmig.migrate.verify.findings import Mismatch, Verification, mismatch_at
 from eventmig.stores.base import JobTarget
 
 _STREAMS = 20_000
-
-
-def chained(previous: bytes, event: Event) -> bytes:
-    """SHA-256 over the previous hash and everything an event is, parts told apart by length."""
-    _, _, position, id_, type_, version, data, metadata, recorded_at, origins = event
-    place = f"{position}\x1f{id_}\x1f{type_}\x1f{version}\x1f{recorded_at}".encode()
-    origin = ";".join([f"{stream}\x1f{at}\x1f{n}" for stream, at, n in origins]).encode()
-    rest = b"\x00" if metadata is None else b"\x01" + metadata
-    return sha256(
-        b"".join(
-            (
-                previous,
-                len(place).to_bytes(8, "big"),
-                place,
-                len(origin).to_bytes(8, "big"),
-                origin,
-                len(data).to_bytes(8, "big"),
-                data,
-                len(rest).to_bytes(8, "big"),
-                rest,
-            )
-        )
-    ).digest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hashed:
-    """The hashes of some streams that are not recorded as they are: (stream position, hash).
-
-    `known` of the streams have a hash recorded.
-    """
-
-    known: int
-    hashes: dict[str, tuple[int, bytes]]
-    found: Verification
+_STREAM_PAGE = 1_000
+_AT_ONCE = 2_500  # hashes that are recorded in one transaction
 
 
 def blocks(target: JobTarget, events: int) -> Iterator[list[str]]:
@@ -101,52 +79,76 @@ def _vanished(target: JobTarget, beside: JobTarget, job: Job) -> Iterator[tuple[
 
 def hash_block(target: JobTarget, beside: JobTarget, job: Job, streams: Sequence[str]) -> Hashed:
     """Hash streams anew, and compare with what is recorded of them. Reads only."""
-    found = Verification()
     with beside.reading() as connection:
         recorded = ledger.hashes(connection, job, streams)
-    none = (target.first_position - 1, b"")
-    fresh = dict.fromkeys(streams, none)
-    all_events = chain.from_iterable(target.read_streams(streams))
-    for stream, events in groupby(all_events, attrgetter("stream")):
-        old_position, old = recorded.get(stream, none)
-        (position, value), last_global = none, 0
-        for event in events:
-            position, value = event.stream_position, chained(value, event)
-            if event.global_position <= last_global:
-                found.add(
-                    mismatch_at(
-                        event,
-                        kind="moved",
-                        expected=f"a global position after {last_global}",
-                        found=f"global position {event.global_position}",
-                    )
-                )
-            last_global = event.global_position
-            if position == old_position and value != old:
-                found.add(
-                    Mismatch(
-                        kind="hash",
-                        stream=stream,
-                        stream_position=position,
-                        expected=old.hex()[:16],
-                        found=value.hex()[:16],
-                    )
-                )
-        fresh[stream] = position, value
-    for stream, (old_position, _) in recorded.items():
-        if fresh[stream][0] < old_position:
-            found.add(
-                Mismatch(
-                    kind="hash",
-                    stream=stream,
-                    stream_position=fresh[stream][0],
-                    expected=f"events up to {old_position}",
-                    found=f"events up to {fresh[stream][0]}",
-                )
+    chaining = Chaining(target.first_position, recorded)
+    older = {stream: b"" for stream, (_, value) in recorded.items() if not is_linked(value)}
+    before: Event | None = None
+    for batch in target.read_streams(streams):
+        chaining.add(Links.of(Held.of(batch)))
+        for event in batch:
+            if before and before.stream == event.stream:
+                _check_order(before.global_position, event, chaining.found)
+            before = event
+        if older:
+            _compare_first_forms(batch, recorded, older, chaining.found)
+    return chaining.end(streams)
+
+
+def _check_order(last: int, event: Event, found: Verification) -> None:
+    """Find an event that stands before the one before it in its stream."""
+    if event.global_position <= last:
+        found.add(
+            mismatch_at(
+                event,
+                kind="moved",
+                expected=f"a global position after {last}",
+                found=f"global position {event.global_position}",
             )
-    found.streams_hashed = len(fresh)
-    new = {stream: now for stream, now in fresh.items() if recorded.get(stream) != now}
-    return Hashed(known=len(recorded), hashes=new, found=found)
+        )
+
+
+def _compare_first_forms(
+    batch: Sequence[Event],
+    recorded: Mapping[str, tuple[int, bytes]],
+    hashes: dict[str, bytes],
+    found: Verification,
+) -> None:
+    """Carry `hashes` of the first form on, and compare them with what is recorded."""
+    for event in batch:
+        stream, position = event.stream, event.stream_position
+        if stream in hashes:
+            value = hashes[stream] = first_form(hashes[stream], event)
+            old_position, old = recorded[stream]
+            if position == old_position and value != old:
+                found.add(unlike(stream, position, old, value))
+
+
+def along(target: JobTarget, beside: JobTarget, job: Job, marks: Sequence[Batch]) -> Along | None:
+    """What chains the hashes along with the comparison of these batches.
+
+    None where the batches are not all that the target holds, where there are too many
+    streams to keep, or where some are recorded in the first form.
+    """
+    whole = marks and marks[-1].target_until == job.target_position
+    tiled = all(a.target_until == b.target_after for a, b in pairwise(marks))
+    if not whole or not tiled or target.count(until=marks[0].target_after):
+        return None
+    with beside.reading() as connection:
+        if ledger.hashed_streams(connection, job) > STREAMS_KEPT:
+            return None
+        recorded = ledger.all_hashes(connection, job)
+    if not all(is_linked(value) for _, value in recorded.values()):
+        return None
+    return Along(target.first_position, recorded)
+
+
+def record(beside: JobTarget, job: Job, hashes: Mapping[str, tuple[int, bytes]]) -> None:
+    """Record hashes in the ledger, some in each transaction."""
+    left = iter(hashes.items())
+    while some := dict(islice(left, _AT_ONCE)):
+        with beside.begin() as tx:
+            ledger.store_hashes(tx.connection, job, some)
 
 
 def extend_hashes(target: JobTarget, beside: JobTarget, job: Job, streams: Collection[str]) -> int:
@@ -162,8 +164,15 @@ def extend_hashes(target: JobTarget, beside: JobTarget, job: Job, streams: Colle
         fresh: dict[str, tuple[int, bytes]] = {}
         for stream in some:
             position, value = recorded.get(stream, (target.first_position - 1, b""))
-            for event in target.read_stream(stream, first=position + 1):
-                position, value = event.stream_position, chained(value, event)
+            events = target.read_stream(stream, first=position + 1)
+            while batch := list(islice(events, _STREAM_PAGE)):
+                if value and not is_linked(value):
+                    for event in batch:
+                        value = first_form(value, event)
+                else:
+                    for digest in digests(Held.of(batch)):
+                        value = chained(value, digest)
+                position = batch[-1].stream_position
             fresh[stream] = (position, value)
         with beside.begin() as tx:
             ledger.store_hashes(tx.connection, job, fresh)

@@ -9,14 +9,16 @@ from typing import Protocol
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Batch, Job
 from eventmig.migrate.states import CROSSED
-from eventmig.migrate.verify.derivation import Derivation, check_beyond
+from eventmig.migrate.verify.chaining import Hashed
+from eventmig.migrate.verify.derivation import Compared, Derivation, check_beyond
 from eventmig.migrate.verify.findings import InOrder, Verification
 from eventmig.migrate.verify.hashes import (
-    Hashed,
+    along,
     blocks,
     check_vanished,
     extend_hashes,
     hash_block,
+    record,
 )
 from eventmig.migrate.verify.heads import check_heads, check_heads_of
 from eventmig.migrate.verify.sharing import Share, Sharing
@@ -40,8 +42,8 @@ class VerifyHelper(Protocol):
     Its answers come in the order of the questions.
     """
 
-    def derive(self, numbers: list[int]) -> Share[Verification]:
-        """Have the batches of these numbers compared."""
+    def derive(self, numbers: list[int], *, linking: bool) -> Share[Compared]:
+        """Have the batches of these numbers compared, and links made of their events."""
         ...
 
     def hash(self, streams: list[str]) -> Share[Hashed]:
@@ -71,40 +73,50 @@ def verify_job(
         marks = list(ledger.batches(connection, job))
         windows = ledger.windows(connection, job)
     own = [mark for mark in marks if mark.number not in windows] if derive else []
-    deriving = _deriving(Derivation(source, target, pipeline, job), own, helper)
+    whole = derive and not windows and job.state not in CROSSED
+    beside_it = along(target, beside, job, marks) if whole else None
+    linking = beside_it is not None
+    deriving = _deriving(Derivation(source, target, pipeline, job), own, helper, linking)
     deriving.begin()
     check_heads(target, job, marks, windows, found)
     derived = InOrder()
     for number, part in deriving.results():
-        derived.include(number, part)
+        derived.include(number, part.found)
+        if beside_it is not None:
+            beside_it.add(number, part.links)
         if on_progress is not None:
             on_progress(derived.found.target_events, job.tally.written)
     found.include(derived.found)
     if derive and job.state not in CROSSED:
         check_beyond(target, job, found)
-    _check_hashes(target, beside, job, found, helper, record=derive)
+    if beside_it is not None and not beside_it.given_up:
+        hashed = beside_it.end()
+        found.include(hashed.found)
+        if found.right:
+            record(beside, job, hashed.hashes)
+    else:
+        _check_hashes(target, beside, job, found, helper, recording=derive)
     if derive:
         _tell(beside, job, found, marks)
     return found
 
 
 def _deriving(
-    derivation: Derivation, marks: list[Batch], helper: VerifyHelper | None
-) -> Sharing[list[Batch], Verification]:
+    derivation: Derivation, marks: list[Batch], helper: VerifyHelper | None, linking: bool
+) -> Sharing[list[Batch], Compared]:
     """The comparison of these batches, in their order."""
 
-    def mine(some: list[Batch]) -> Verification:
-        found = Verification()
-        for mark in some:
-            found.include(derivation.check(mark))
-        return found
+    def mine(some: list[Batch]) -> Compared:
+        return derivation.compare(some, linking=linking)
 
     if helper is None:
         return Sharing([[mark] for mark in marks], mine)
     derive, first = helper.derive, len(marks) // _HEAD_START
     units = [marks[:first]] if first else []
     units += [marks[n : n + _MARKS] for n in range(first, len(marks), _MARKS)]
-    return Sharing(units, mine, lambda some: derive([mark.number for mark in some]))
+    return Sharing(
+        units, mine, lambda some: derive([mark.number for mark in some], linking=linking)
+    )
 
 
 def _check_hashes(
@@ -114,7 +126,7 @@ def _check_hashes(
     found: Verification,
     helper: VerifyHelper | None,
     *,
-    record: bool,
+    recording: bool,
 ) -> None:
     """Compare every recorded stream hash; record the present ones if all was right."""
     known = 0
@@ -127,9 +139,8 @@ def _check_hashes(
     for number, part in hashing.results():
         known += part.known
         hashed.include(number, part.found)
-        if record and found.right and hashed.found.right and part.hashes:
-            with beside.begin() as tx:
-                ledger.store_hashes(tx.connection, job, part.hashes)
+        if recording and found.right and hashed.found.right:
+            record(beside, job, part.hashes)
     found.include(hashed.found)
     found.include(check_vanished(target, beside, job, known))
 

@@ -21,7 +21,17 @@ from sqlalchemy import event as sa_event
 from sqlalchemy.pool import NullPool
 
 from eventmig.errors import StoreDamagedError
-from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
+from eventmig.events import (
+    NO_ORIGIN,
+    CategoryCount,
+    Columns,
+    Event,
+    Held,
+    Origin,
+    Page,
+    StreamHead,
+    TypeCount,
+)
 from eventmig.stores.base import Capability, DataRow
 from eventmig.stores.sqlite.check import check_tables, damages
 from eventmig.stores.sqlite.errors import translated
@@ -77,6 +87,13 @@ class SqliteReader:
         while after < last and (batch := self._page(sql, {**bound, "after": after})):
             yield batch
             after = batch[-1].global_position
+
+    def read_held(self, *, after: int, until: int, batch_size: int = 5_000) -> Iterator[Held]:
+        """What `read_all` reads, column by column."""
+        bound = self._span(until, None, batch_size)
+        while after < until and (page := self._held({**bound, "after": after})):
+            yield page
+            after = page.global_positions[-1]
 
     def read_pages(
         self,
@@ -248,19 +265,8 @@ class SqliteReader:
 
     def _page(self, sql: str, bound: _Bound) -> list[Event]:
         """One page of events, shorter where it would pass 16 MiB."""
-        rows: list[_Row] = []
-        add, size = rows.append, 0
         with self._guard, translated(self.url), _collector_paused():
-            connection = self._connected()
-            cursor = connection.execute(sql, bound)
-            try:
-                for row in cursor:
-                    add(row)
-                    size += len(row[6])
-                    if size > _PAGE_BYTES:
-                        break
-            finally:
-                cursor.close()  # ends the read, so that the log can be checkpointed
+            rows = self._whole_rows(sql, bound)
             if not rows:
                 return []
             *parts, names, positions, ordinals = zip(*rows, strict=True)
@@ -269,12 +275,50 @@ class SqliteReader:
             page = list(map(tuple.__new__, repeat(Event), made))
             if ordinals.count(None) == positions.count(None):
                 return page
-            merged = [
-                gp
-                for gp, position, ordinal in zip(parts[0], positions, ordinals, strict=True)
-                if ordinal is None and position is not None
+            several = self._all_origins(_merged(parts[0], positions, ordinals))
+            return [
+                event._replace(origins=several[event.global_position])
+                if event.global_position in several
+                else event
+                for event in page
             ]
-            return self._with_all_origins(connection, page, merged)
+
+    def _held(self, bound: _Bound) -> Held | None:
+        """What `_page` reads of all types, column by column; None: no more."""
+        with self._guard, translated(self.url), _collector_paused():
+            rows = self._whole_rows(self._sql.read_all, bound)
+            if not rows:
+                return None
+            gps, streams, sps, *parts, names, positions, ordinals = zip(*rows, strict=True)
+            firsts: Iterable[Sequence[Any]] = (streams, positions, ordinals)
+            merged: dict[int, tuple[Origin, ...]] = {}
+            if ordinals.count(None):  # an application's own, or merged
+                some = _merged(gps, positions, ordinals)
+                several = self._all_origins(some) if some else {}
+                origins = _origins(streams, names, positions, ordinals)
+                every = [several.get(gp, one) for gp, one in zip(gps, origins, strict=False)]
+                firsts = zip(*(one[0] if one else NO_ORIGIN for one in every), strict=True)
+                merged = {n: one for n, one in enumerate(every) if len(one) > 1}
+            elif names.count(None) < len(names):
+                pairs = zip(streams, names, strict=True)
+                firsts = ([s if name is None else name for s, name in pairs], positions, ordinals)
+            columns = (streams, *parts, *firsts, (0,) * len(gps))
+            return Held(list(gps), list(sps), Columns._make([*map(list, columns), merged]))
+
+    def _whole_rows(self, sql: str, bound: _Bound) -> list[_Row]:
+        """Rows of a whole event each, up to 16 MiB of data."""
+        rows: list[_Row] = []
+        add, size = rows.append, 0
+        cursor = self._connected().execute(sql, bound)
+        try:
+            for row in cursor:
+                add(row)
+                size += len(row[6])
+                if size > _PAGE_BYTES:
+                    break
+        finally:
+            cursor.close()  # ends the read, so that the log can be checkpointed
+        return rows
 
     def _columns(self, alone_sql: str, shared_sql: str, bound: _Bound) -> Page | None:
         """One page column by column, shorter where it would pass 16 MiB; None: no more."""
@@ -338,19 +382,14 @@ class SqliteReader:
             self._alone = not others
         return self._alone
 
-    def _with_all_origins(
-        self, connection: sqlite3.Connection, page: list[Event], merged: list[int]
-    ) -> list[Event]:
+    def _all_origins(self, merged: list[int]) -> dict[int, tuple[Origin, ...]]:
+        """The origins of these merged events, by global position."""
         origins: dict[int, list[Origin]] = {}
-        bound = {"positions": json.dumps(merged)}
-        for position, *origin in connection.execute(self._sql.origins_of, bound):
+        for position, *origin in self._rows(
+            self._sql.origins_of, {"positions": json.dumps(merged)}
+        ):
             origins.setdefault(position, []).append(Origin._make(origin))
-        return [
-            event._replace(origins=tuple(origins[event.global_position]))
-            if event.global_position in origins
-            else event
-            for event in page
-        ]
+        return {position: tuple(several) for position, several in origins.items()}
 
     # A row is what its statement selects; its columns are named there.
     def _rows(self, sql: str, bound: _Bound) -> list[tuple]:  # type: ignore[type-arg]
@@ -375,6 +414,17 @@ class SqliteReader:
     def _check_tables(self) -> None:
         with self._guard, translated(self.url):
             check_tables(self._connected(), self.location, self.tables)
+
+
+def _merged(
+    gps: Sequence[int], positions: Sequence[int | None], ordinals: Sequence[int | None]
+) -> list[int]:
+    """The global positions of the events with several origins."""
+    return [
+        gp
+        for gp, position, ordinal in zip(gps, positions, ordinals, strict=True)
+        if ordinal is None and position is not None
+    ]
 
 
 def _origins(
