@@ -74,6 +74,8 @@ def put(value: Value, path: Path, new: Value) -> Value:
     An existing member keeps its place among the keys; a new one comes last.
     Raises `KeyError` where the parent is not there.
     """
+    if len(path) == 1 and isinstance(value, dict) and isinstance(path[0], str):
+        return {**value, path[0]: new}  # as most puts are
     if not path:
         return new
     part, rest = path[0], path[1:]

@@ -88,6 +88,7 @@ class Walk:
         rewrites = all(isinstance(step.outcome, Rewrite) for step in path)
         if end is None or not ops or not rewrites or not _keeps_to_json(ops):
             return None
+        ups = [op.up for op in ops]
         schema = self.goal.schemas.get(end)
         parse = schema.parse if schema is not None else None
         parse_lines = schema.parse_lines if schema is not None else None
@@ -99,8 +100,12 @@ class Walk:
             return data
 
         def many(data: Sequence[bytes]) -> list[bytes]:
-            values = codec.decode_strict_many(data)
-            lines = codec.encode_lines([run(ops, value, NO_EVENT) for value in values])
+            made: list[Value] = []
+            for value in codec.decode_strict_many(data):
+                for up in ups:
+                    value = up(value, NO_EVENT)
+                made.append(value)
+            lines = codec.encode_lines(made)
             if parse_lines is not None:
                 parse_lines(lines)
             return lines.split(b"\n")[:-1]

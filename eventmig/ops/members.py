@@ -21,13 +21,15 @@ class Add(BaseOp):
     value: Source
 
     def up(self, data: Value, event: Event) -> Value:
-        if get(data, self.path) is not ABSENT:
-            raise taken(self.path)
-        parent = get(data, self.path[:-1])
-        if parent is ABSENT:
-            return data
-        if not isinstance(parent, dict):
-            raise not_a("object", self.path[:-1], parent)
+        path = self.path
+        if get(data, path) is not ABSENT:
+            raise taken(path)
+        if len(path) > 1 or not isinstance(data, dict):
+            parent = get(data, path[:-1])
+            if parent is ABSENT:
+                return data
+            if not isinstance(parent, dict):
+                raise not_a("object", path[:-1], parent)
         new = read_source(self.value, data, event)
         return data if new is ABSENT else put(data, self.path, new)  # type: ignore[arg-type]
 
@@ -144,16 +146,17 @@ class Rename(BaseOp):
     to: str
 
     def up(self, data: Value, event: Event) -> Value:
-        place, old, to = self.path[:-1], self.path[-1], self.to
-        parent = get(data, place) if place else data
+        path, to = self.path, self.to
+        parent = data if len(path) == 1 else get(data, path[:-1])
         if not isinstance(parent, dict):
             return data
         if to in parent:
-            raise taken((*place, to))
+            raise taken((*path[:-1], to))
+        old = path[-1]
         if old not in parent:
             return data
-        renamed = {(to if k == old else k): v for k, v in parent.items()}
-        return put(data, place, renamed) if place else renamed
+        renamed: Value = {(to if k == old else k): v for k, v in parent.items()}
+        return renamed if len(path) == 1 else put(data, path[:-1], renamed)
 
     def inverse(self) -> Op:
         return Rename((*self.path[:-1], self.to), str(self.path[-1]))
