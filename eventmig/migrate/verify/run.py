@@ -33,7 +33,8 @@ WORTH_A_HELPER = 50_000
 
 _BLOCK = 25_000  # events whose streams are hashed at once
 _MARKS = 2  # batches that are compared at once, where two processes share them
-_HEAD_START = 10  # of so many batches the helper is given one while this process looks at heads
+_HEAD_START = 8  # units that the helper is given while this process looks at heads
+_HEAD_MARKS = 20  # batches in each of those, at most: what comes of them is sent in one message
 
 
 class VerifyHelper(Protocol):
@@ -77,7 +78,7 @@ def verify_job(
     beside_it = along(target, beside, job, marks) if whole else None
     linking = beside_it is not None
     deriving = _deriving(Derivation(source, target, pipeline, job), own, helper, linking)
-    deriving.begin()
+    deriving.begin(min(_HEAD_START, len(own) // 10 // _MARKS))
     check_heads(target, job, marks, windows, found)
     derived = InOrder()
     for number, part in deriving.results():
@@ -111,8 +112,10 @@ def _deriving(
 
     if helper is None:
         return Sharing([[mark] for mark in marks], mine)
-    derive, first = helper.derive, len(marks) // _HEAD_START
-    units = [marks[:first]] if first else []
+    derive = helper.derive
+    several = min(_HEAD_MARKS, max(_MARKS, len(marks) // 10 // _HEAD_START))
+    first = several * _HEAD_START
+    units = [marks[n : n + several] for n in range(0, min(first, len(marks)), several)]
     units += [marks[n : n + _MARKS] for n in range(first, len(marks), _MARKS)]
     return Sharing(
         units, mine, lambda some: derive([mark.number for mark in some], linking=linking)

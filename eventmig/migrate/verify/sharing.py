@@ -43,9 +43,9 @@ class Sharing(Generic[U, R]):
         self._theirs = theirs
         self._given: deque[tuple[int, Share[R]]] = deque()
 
-    def begin(self) -> None:
-        """Give the helper its first units; `results` goes on from there."""
-        while self._theirs is not None and len(self._given) < _AHEAD:
+    def begin(self, ahead: int = _AHEAD) -> None:
+        """Give the helper its first units, so many (at least 2); `results` goes on from there."""
+        while self._theirs is not None and len(self._given) < max(_AHEAD, ahead):
             following = next(self._units, None)
             if following is None:
                 return
