@@ -143,7 +143,13 @@ def _unpacked(small: tuple[Any, ...], packed: bytes) -> Transformed:
 
 @contextlib.contextmanager
 def verify_in_process(
-    project: Project, *, release: str, source: str, target: str, steps_done: tuple[str, ...]
+    project: Project,
+    *,
+    release: str,
+    source: str,
+    target: str,
+    steps_done: tuple[str, ...],
+    naming: str,
 ) -> Iterator[VerifyHelper]:
     """A helper for verifying a target, in a process that runs as long as the block."""
     order = {
@@ -151,6 +157,7 @@ def verify_in_process(
         "source": source,
         "target": target,
         "steps_done": list(steps_done),
+        "naming": naming,
     }
     with Child(project, f"{__name__}:verifying") as child:
         yield _VerifyProcess(child, order)
@@ -216,7 +223,7 @@ class _Opened(NamedTuple):
         job = job_of(target)
         with target.reading() as connection:
             marks = {mark.number: mark for mark in ledger.batches(connection, job)}
-        pipeline = _pipeline(project, order | {"naming": job.naming})
+        pipeline = _pipeline(project, order)
         stores.pop_all()
         return cls(target, job, marks, Derivation(source, target, pipeline, job))
 

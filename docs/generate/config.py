@@ -101,7 +101,12 @@ def page() -> str:
             "`[hooks]` names an executable (relative to the configuration) or a `module:object` "
             "for each point. It gets the context as one JSON object: on standard input, or as its "
             "one argument. These run before a step, and stop it by another exit code than 0 or by "
-            f"raising: {_list(BEFORE)}. These are told: {_list(AFTER)}.\n",
+            f"raising: {_list(BEFORE)}. These are told: {_list(AFTER)}. A hook may be run more "
+            "than once: a call that was interrupted and is made again runs it again, and so does "
+            "`cutover` or `reverse` where the application is across already (the context then has "
+            "`already: true`). `after_cutover` and `after_reverse` are run at least once before "
+            "such a call reports success. Where the process died behind the switch, make the same "
+            "call again: a follower mends the crossing, too, but does not run its hook.\n",
             "## Import\n",
             "`[import]` says which field of a record is which part of an event; `--map PART=FIELD` "
             "says it for one import. A **path** names a field, with dots for inner objects; a "

@@ -98,6 +98,7 @@ def cutover(
         project, release=release, source=source, target=target, switch=switch, budget_s=budget_s
     ) as (sides, writer):
         if not dry_run and (crossed := _crossed_before(sides, writer, CUT_OVER)):
+            _tell_across(project, sides, "cutover", crossed.stood_still_s, already=True)
             return crossed
         _check_windows(sides, writer)
         sides.check_switch()
@@ -162,6 +163,7 @@ def reverse(
             back = sides.copier(Side.NEW)
             if export is not None:
                 _leave_behind(sides, writer, export)
+            _tell_across(project, sides, "reverse", crossed.stood_still_s, already=True)
             return replace(crossed, left_behind=back.job.tally.quarantined)
         check_before(sides.job, writer, State.REVERSE_WINDOW)
         sides.check_switch()
@@ -312,11 +314,15 @@ def _same(sides: Sides, back: list[Draft], source: Event) -> bool:
 def _take(project: Project, sides: Sides, crossing: Crossing, name: str) -> None:
     run_hook(project.config, f"before_{name}", _context(sides.job))
     take_steps(cross(sides, crossing))
-    run_hook(
-        project.config,
-        f"after_{name}",
-        {**_context(sides.job), "stood_still_s": sides.stood_still_s},
-    )
+    _tell_across(project, sides, name, sides.stood_still_s, already=False)
+
+
+def _tell_across(
+    project: Project, sides: Sides, name: str, stood_still_s: float, *, already: bool
+) -> None:
+    """Run the after-hook: at least once per crossing, for each call that reports it does."""
+    context = {**_context(sides.job), "stood_still_s": stood_still_s, "already": already}
+    run_hook(project.config, f"after_{name}", context)
 
 
 def _crossed_before(sides: Sides, writer: JobTarget, crossing: Crossing) -> CrossingReport | None:

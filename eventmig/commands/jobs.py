@@ -162,7 +162,9 @@ def upcast(
                     return report
                 if was_ready and job.job.source_position == before:
                     return report
-                with _helper(project, job.job, source_url, target_url, workers) as helper:
+                with _helper(
+                    project, job.job, pipeline.naming, source_url, target_url, workers
+                ) as helper:
                     verification = _verify(job, reader, writer, pipeline, helper, on_progress)
                 return replace(report, job=job.job, verification=verification)
 
@@ -253,14 +255,19 @@ def _has_job(url: str, source: EventReader) -> bool:
 
 @contextmanager
 def _helper(
-    project: Project, job: Job, source: str, target: str, workers: int | None
+    project: Project, job: Job, naming: str, source: str, target: str, workers: int | None
 ) -> Iterator[VerifyHelper | None]:
     """A second process for the verification, where two are to work and it is worth one."""
     if (workers or project.config.workers) < 2 or job.tally.written < WORTH_A_HELPER:
         yield None
         return
     with verify_in_process(
-        project, release=job.release, source=source, target=target, steps_done=job.steps_done
+        project,
+        release=job.release,
+        source=source,
+        target=target,
+        steps_done=job.steps_done,
+        naming=naming,
     ) as helper:
         yield helper
 
@@ -336,7 +343,8 @@ def verify(
                 on_progress(Progress(phase=Phase.VERIFYING, done=done, total=total))
 
         # A helper opens the sides as they are named.
-        with _helper(project, job, source_url, target_url, 1 if moved else workers) as helper:
+        alone = 1 if moved else workers
+        with _helper(project, job, pipeline.naming, source_url, target_url, alone) as helper:
             found = verify_job(
                 old,
                 new,

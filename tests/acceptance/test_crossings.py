@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -15,7 +16,7 @@ from eventmig import Registry, commands, data_upcaster, ops, rename_type, upcast
 from eventmig.errors import CrossingError, FencedError, JobError, JobLostError, VerifyError
 from eventmig.events import Event, NewEvent
 from eventmig.live import LiveStore, look_up
-from eventmig.migrate import ledger
+from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.crossing import CUT_OVER, cross, mend
 from eventmig.migrate.sides import Sides, Switch, take_steps
 from eventmig.migrate.states import Side, State
@@ -347,6 +348,49 @@ def test_the_same_command_again_finds_the_application_across(its: Project, tmp_p
     assert again.left_behind == first.left_behind
     assert (left.read_text() if left.exists() else "") == lines
     assert not commands.cutover(its).already
+
+
+TOLD = """
+from pathlib import Path
+
+def tell(given):
+    with Path(__file__).with_name("told").open("a") as log:
+        print(given["point"], given["already"], file=log)
+"""
+
+
+@pytest.mark.parametrize("point", ["switch: after", "open: after"])
+def test_the_call_that_finishes_a_crossing_runs_its_hook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """The hook of a call that was stopped behind its point of no return was not run."""
+    (tmp_path / "our_hooks.py").write_text(TOLD)
+    log = tmp_path / "told"
+
+    def told() -> list[str]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    names = {"after_cutover": "our_hooks:tell", "after_reverse": "our_hooks:tell"}
+    fill(tmp_path / "source.db", history())
+    its = project(tmp_path, registry(), hooks=names)
+    commands.upcast(its)
+    for crossing, name in ((commands.cutover, "cutover"), (commands.reverse, "reverse")):
+        with monkeypatch.context() as stopped:
+            stopped.setattr(failpoints, "handler", partial(_stop, point))
+            with pytest.raises(KeyboardInterrupt):
+                crossing(its)
+        assert told() == []
+        assert crossing(its).already
+        assert told() == [f"after_{name} True"]
+    assert not commands.cutover(its).already
+    assert told() == ["after_cutover False"]
+
+
+def _stop(at: str, point: str) -> None:
+    if point == at:
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("its", ["file", "tables", "postgres"], indirect=True)

@@ -57,6 +57,18 @@ def test_two_find_what_one_finds(folder: Path, change: str, derive: bool) -> Non
     assert alone.right == (change == "nothing")
 
 
+def test_a_helper_goes_by_the_naming_that_is_given(folder: Path) -> None:
+    alone, shared = (
+        commands.verify(
+            Project.open(folder / "eventmig.toml"), naming="{stream}-{release}", workers=workers
+        ).verification
+        for workers in (1, 2)
+    )
+    assert alone is not None
+    assert {mismatch.field for mismatch in alone.shown} == {"stream"}
+    assert shared == alone
+
+
 def test_a_helper_with_other_code_is_refused(folder: Path) -> None:
     project = Project.open(folder / "eventmig.toml")
     assert project.registry is not None  # loaded; the helper loads what is there now
