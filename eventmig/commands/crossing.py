@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eventmig.commands.holding import check_before, checks, held
 from eventmig.commands.keeping import KeptDropped, drop_all_kept
 from eventmig.drafts import Draft
-from eventmig.errors import CrossingError, UpcastError, Where
+from eventmig.errors import CrossingError, NotAStoreError, UpcastError, Where
 from eventmig.events import Event
 from eventmig.export import export_line
 from eventmig.files import write_atomically
@@ -23,7 +24,7 @@ from eventmig.migrate.ledger import Job, Quarantined
 from eventmig.migrate.sides import Sides, Switch, take_steps
 from eventmig.migrate.states import Side, State, live_side
 from eventmig.ops.base import Loss
-from eventmig.project import Project, public
+from eventmig.project import Project, active_job, opened, public
 from eventmig.stores.base import Carrying, Dropping, JobTarget
 from eventmig.ways_back import WayBack
 
@@ -214,6 +215,10 @@ def complete(
     end, the generations that rebuilds kept of the project's read models and snapshots are
     dropped: `rollback` has no way back then, either. Killed in between, the same call goes on.
     """
+    ended = _ended_by_tables(project, release, source, target)
+    if ended is not None:
+        run_hook(project.config, "completed", _context(ended[0]))
+        return _without_kept(project, Completed(job=ended[0], target=ended[1]), target)
     with held(project, release=release, source=source, target=target, may_be_ended=True) as (
         sides,
         writer,
@@ -246,11 +251,36 @@ def complete(
         failpoints.reached("complete: after")
         run_hook(project.config, "completed", _context(sides.job))
         completed = Completed(job=sides.job, target=public(writer.url), dropped=dropped)
+    return _without_kept(project, completed, target)
+
+
+def _without_kept(project: Project, completed: Completed, target: str | None) -> Completed:
     name = completed.job.release
     failpoints.reached("drop kept: before")
     kept = drop_all_kept(project, release=name, target=project.url("target", target, name))
     failpoints.reached("drop kept: after")
     return replace(completed, kept=kept)
+
+
+def _ended_by_tables(
+    project: Project, release: str | None, source: str | None, target: str | None
+) -> tuple[Job, str] | None:
+    """The release's job and its place, where an earlier call completed it by the tables' names.
+
+    Those it was begun with are the old side's then, or gone: it stands under the source's.
+    """
+    name = project.release(release).name
+    with suppress(NotAStoreError), opened(project.url("target", target, name)) as store:
+        if active_job(store) is not None:
+            return None
+    with suppress(NotAStoreError), opened(project.url("source", source, name)) as store:
+        job = active_job(store)
+        if job is not None and job.release == name and job.state is State.COMPLETED:
+            with store.reading() as connection:
+                crossed = ledger.journal(connection, job)
+            if crossed and crossed[-1].switch == Switch.TABLES:
+                return job, public(store.url)
+    return None
 
 
 # the ways back ----------------------------------------------------------------------------------

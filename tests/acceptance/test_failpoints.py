@@ -87,13 +87,12 @@ def test_killed_at_each_point_of_a_crossing(
     assert found.right, found
     for leaves in (Side.OLD, Side.NEW):
         assert verified(world, leaves)
-    # Killed while it ends, the same command goes on: by tables, until the names are its own.
-    for point in COMPLETING if switch is Switch.ROUTE else COMPLETING[:2]:
+    # Killed while it ends, the same command goes on: by tables also where the names are its own.
+    for point in COMPLETING:
         assert world.forked(lambda: commands.complete(world.project), kill_at=point) == KILLED
     ended = world.urls[0] if switch is Switch.TABLES else world.urls[1]
     assert commands.status(world.project, target=ended).job.state is State.COMPLETED
-    if switch is Switch.ROUTE:
-        assert commands.complete(world.project).job.state is State.COMPLETED
+    assert commands.complete(world.project).job.state is State.COMPLETED
 
 
 def verified(world: World, leaves: Side) -> bool:

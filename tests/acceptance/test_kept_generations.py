@@ -17,6 +17,7 @@ from eventmig.cli import render_lifecycle
 from eventmig.cli.jsons import to_json
 from eventmig.errors import RebuildError
 from eventmig.migrate import failpoints
+from eventmig.migrate.sides import Switch
 from eventmig.migrate.states import State
 from eventmig.project import Project, sql_engine
 from eventmig.rebuild import Aggregate, ReadModel
@@ -32,6 +33,7 @@ def across(
     projections: Iterable[ReadModel | Aggregate[Any]] = (),
     *,
     rebuilds: int = 2,
+    switch: Switch = Switch.ROUTE,
     **config: Any,
 ) -> Project:
     """An application on the new side, with what so many rebuilds made."""
@@ -45,7 +47,7 @@ def across(
     commands.upcast(made)
     for _ in range(rebuilds):
         commands.rebuild(made, all_=True)
-    commands.cutover(made)
+    commands.cutover(made, switch=switch)
     return made
 
 
@@ -121,15 +123,19 @@ def test_what_cannot_be_reached_or_is_in_use_is_said_and_refuses_nothing(tmp_pat
     assert again.names == ("daily", "order")
 
 
+@pytest.mark.parametrize("switch", list(Switch))
 @pytest.mark.parametrize("point", ["complete: after", "drop kept: before", "drop kept: after"])
-def test_killed_meanwhile_the_same_command_ends_it(tmp_path: Path, point: str) -> None:
-    made = across(tmp_path, read_models="sqlite:///views.db")
+def test_killed_meanwhile_the_same_command_ends_it(
+    tmp_path: Path, point: str, switch: Switch
+) -> None:
+    how = {"target": "sqlite:///source.db?tables=v2_"} if switch is Switch.TABLES else {}
+    made = across(tmp_path, switch=switch, read_models="sqlite:///views.db", **how)
 
     def killed() -> None:
         failpoints.handler = lambda name: (
             os.kill(os.getpid(), signal.SIGKILL) if name == point else None
         )
-        commands.complete(made)
+        commands.complete(made, drop=switch is Switch.TABLES)
 
     child = multiprocessing.get_context("fork").Process(target=killed)
     child.start()
