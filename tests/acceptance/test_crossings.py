@@ -313,6 +313,41 @@ def test_what_would_not_follow_a_name_is_told_before_writers_wait(
     assert commands.status(its).job.state is State.READY
 
 
+@pytest.mark.parametrize("its", ["tables"], indirect=True)
+def test_what_would_stay_behind_in_a_file_is_told_before_writers_wait(
+    its: Project, tmp_path: Path
+) -> None:
+    commands.upcast(its)
+    table = "CREATE TABLE notes (n, at REFERENCES v2_events (global_position))"
+    trigger = "CREATE TRIGGER count AFTER INSERT ON events BEGIN INSERT INTO seen VALUES (1); END"
+    theirs, broken = (
+        f"CREATE VIEW {name} AS SELECT 1 FROM {table}"
+        for name, table in (("theirs", "v2_streams"), ("broken", "nowhere"))
+    )
+    hanging = {
+        "view report hangs on the table events": "CREATE VIEW report AS SELECT type FROM Events",
+        "view theirs hangs on the table v2_streams": theirs,
+        "trigger count hangs on the table events": trigger,
+        "foreign key of notes hangs on the table v2_events": table,
+        "cannot change its name .error in view broken": broken,
+    }
+    sql(
+        tmp_path / "source.db",
+        "CREATE TABLE seen (n)",
+        "CREATE VIEW count_seen AS SELECT * FROM seen",
+    )
+    for said, statement in hanging.items():
+        sql(tmp_path / "source.db", statement)
+        for dry_run in (True, False):
+            with pytest.raises(CrossingError, match=said):
+                commands.cutover(its, switch=Switch.TABLES, dry_run=dry_run)
+        kind, name = statement.split()[1:3]
+        sql(tmp_path / "source.db", f"DROP {kind} {name}")
+    assert commands.status(its).job.state is State.READY
+    commands.cutover(its, switch=Switch.TABLES)
+    commands.reverse(its)
+
+
 def test_an_event_without_a_way_back_makes_the_window_unsafe(its: Project, tmp_path: Path) -> None:
     commands.upcast(its)
     commands.cutover(its)

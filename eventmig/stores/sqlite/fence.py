@@ -65,6 +65,11 @@ def put_trigger(connection: Connection, location: Location, tables: Tables) -> N
         connection.exec_driver_sql(_create_trigger(location, tables))
 
 
+def is_trigger(name: str, tables: Tables) -> bool:
+    """Whether a trigger of this name is a fence of these tables, for any release."""
+    return name.startswith(f"{tables.events.name}_fence@")
+
+
 def _trigger(location: Location, tables: Tables) -> str:
     """Its name, in the store's own file: a source that is attached may have one of that name."""
     return "main." + quote(f"{tables.events.name}_fence@{location.release or ''}")

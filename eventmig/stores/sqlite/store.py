@@ -50,7 +50,7 @@ from eventmig.stores.sqlite.indexes import build_indexes
 from eventmig.stores.sqlite.keep import Keeper
 from eventmig.stores.sqlite.read import SqliteReader
 from eventmig.stores.sqlite.schema import FIRST_POSITION, FORMAT
-from eventmig.stores.sqlite.switch import drop_events, exchange_tables
+from eventmig.stores.sqlite.switch import check_nothing_left, drop_events, exchange_tables
 from eventmig.stores.sqlite.write import SqliteTransaction
 from eventmig.stores.stream_cache import StreamCache
 
@@ -268,7 +268,11 @@ class SqliteStore(SqliteReader):
         return
 
     def check_exchange(self, other: EventReader) -> None:
-        """Nothing to look for: SQLite rewrites what names a table when it is renamed."""
+        """Raise `CrossingError` for what would not follow the names. Reads only."""
+        theirs = cast(SqliteStore, other)
+        with self._guard, translated(self.url):
+            places = (self.location, self.tables), (theirs.location, theirs.tables)
+            check_nothing_left(self._connected(), *places)
 
     def exchange(self, tx: TargetTransaction, other: EventReader, *, wait_s: float) -> None:
         """Give each set of tables the other's names; `wait_s` has no use, all others wait."""
