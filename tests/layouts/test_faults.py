@@ -17,8 +17,11 @@ import pytest
 from eventmig import Registry, commands, data_upcaster, split_upcaster
 from eventmig.errors import EventmigError, JobLockedError, StoreError, UpcastError
 from eventmig.project import Project
+from eventmig.stores.layouts.description import Guard
+from eventmig.stores.layouts.guard import Guarding
+from eventmig.stores.layouts.presets import resolve
 from eventmig.stores.open import open_store
-from tests.acceptance.support import project, sql
+from tests.acceptance.support import event, fill, project, sql
 from tests.layouts.library import sqlite, till
 from tests.layouts.test_message_db import STEPS, append, layout, make, messages
 from tests.postgres import Server
@@ -190,6 +193,41 @@ def test_the_safe_head_waits_for_a_lower_position(
     slow.rollback()
     slow.close()
     store.close()
+
+
+NOT_GIVEN = r"the lock that the owner takes .* not given within 100ms: session \d+ \(the shop\)"
+
+
+def test_an_owner_who_keeps_its_lock_is_waited_for_and_named(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """As long as any lock of others is; then the job says what it waited for, and goes on later."""
+    make(postgres_url)
+    with open_store(layout(postgres_url), mode="write") as store, store.begin() as tx:
+        assert tx.connection.exec_driver_sql("SHOW lock_timeout").scalar() == "30s"
+    fill(tmp_path / "source.db", [event("order-1", "Placed", {"customerName": "Ada L"})])
+    impatient = layout(postgres_url, more="&options=-c lock_timeout=100ms")
+    its = project(tmp_path, Registry(STEPS), target=impatient)
+    with psycopg.connect(postgres_url, application_name="the shop") as holder:
+        holder.execute("SELECT message_store.acquire_lock('order')")
+        with pytest.raises(StoreError, match=NOT_GIVEN):
+            commands.upcast(its)
+    assert commands.upcast(its).ready
+    assert len(messages(postgres_url)) == 1
+
+
+def test_an_owner_who_keeps_its_table_is_named_too(postgres_url: str) -> None:
+    make(postgres_url)
+    preset = resolve("message-db", "postgresql")
+    exclusive = preset.model_copy(update={"guard": Guard.EXCLUSIVE, "lock": ""})
+    url = layout(postgres_url, more="&options=-c lock_timeout=100ms")
+    with (
+        psycopg.connect(postgres_url, application_name="the shop") as holder,
+        open_store(url, mode="write") as store,
+    ):
+        holder.execute("LOCK TABLE message_store.messages IN EXCLUSIVE MODE")
+        with pytest.raises(StoreError, match=NOT_GIVEN), store.begin() as tx:
+            Guarding(tx.connection, exclusive, url).lock(["order-1"])
 
 
 def test_no_event_of_a_live_store_is_missed(

@@ -33,6 +33,7 @@ from eventmig.stores.layouts.tables import Tables
 
 _LOCK_WAIT: Final = "5s"
 _DRAWN: Final = 1_000  # positions at a time, once some were too low
+_WRITER_WAITS: Final = "30s"  # for a lock of others, as SQLite's writers do
 # By SQLSTATE (PostgreSQL manual, appendix A): the whole code, or its class.
 _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
     fences.SQLSTATE: (
@@ -73,7 +74,8 @@ _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
     "55P03": (
         StoreError,
         "a lock on the events' table was not given in time",
-        "look for a long transaction on that table, then run it again",
+        "look for a long transaction on that table (`pg_stat_activity`, `pg_blocking_pids`), then "
+        "run it again; `?options=-c lock_timeout=…` changes the limit",
     ),
     "55": (
         StoreError,
@@ -317,6 +319,8 @@ class PostgresDatabase:
                     cursor.execute("SELECT set_config('search_path', %s, false)", path)
                 if read_only:
                     cursor.execute("SET default_transaction_read_only = on")
+                elif "lock_timeout=" not in str(url.query.get("options", "")):
+                    cursor.execute(f"SET lock_timeout = '{_WRITER_WAITS}'")
             connection.commit()
 
         sa_event.listen(engine, "connect", settle)

@@ -59,7 +59,7 @@ class LayoutTransaction:
         self._layout: Layout = place.layout
         self._database = database
         self._tables = tables
-        self._guarding = Guarding(connection, place.layout)
+        self._guarding = Guarding(connection, place.layout, place.url)
 
     # heads
 
