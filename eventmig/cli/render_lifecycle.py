@@ -42,6 +42,10 @@ def crossing(found: commands.CrossingReport) -> RenderableType:
         )
     if found.already:
         parts.append(Text("  it was across already; nothing was left to do", style="dim"))
+    if found.outdated:
+        names = ", ".join(found.outdated)
+        said = f"  made of the tables that had the name before: {names}; rebuild them"
+        parts.append(Text(said, style="yellow"))
     if found.left_behind:
         parts.append(
             Text(f"  {found.left_behind:,} events without a way back stayed", style="yellow")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from eventmig.commands.holding import check_before, checks, held
 from eventmig.commands.keeping import KeptDropped, drop_all_kept
+from eventmig.commands.outdating import mark_outdated
 from eventmig.drafts import Draft
 from eventmig.errors import CrossingError, NotAStoreError, UpcastError, Where
 from eventmig.events import Event
@@ -59,7 +60,8 @@ class CrossingReport:
 
     With `dry_run` nothing was changed; `already` says that the application was across before
     this call, which then only finished what an interrupted one had left. `left_behind` are
-    events without a way back.
+    events without a way back. `outdated` are live read models and snapshots that must be rebuilt:
+    they were made of the tables that had the name before.
     """
 
     crossing: str
@@ -72,6 +74,7 @@ class CrossingReport:
     lag_events: int = 0
     ways: tuple[TypeBack, ...] = ()
     left_behind: int = 0
+    outdated: tuple[str, ...] = ()
 
 
 def cutover(
@@ -95,12 +98,15 @@ def cutover(
     already it stays there: a call that was interrupted, or whose answer was lost, is made again.
     Reads and writes both sides; with `dry_run` it only looks.
     """
+    name = project.release(release).name
+    urls = (project.url("source", source, name), project.url("target", target, name))
     with held(
         project, release=release, source=source, target=target, switch=switch, budget_s=budget_s
     ) as (sides, writer):
         if not dry_run and (crossed := _crossed_before(sides, writer, CUT_OVER)):
+            outdated = _outdate(project, sides, CUT_OVER, urls)
             _tell_across(project, sides, "cutover", crossed.stood_still_s, already=True)
-            return crossed
+            return replace(crossed, outdated=outdated)
         _check_windows(sides, writer)
         sides.check_switch()
         follower = Follower(
@@ -125,10 +131,10 @@ def cutover(
                     where=Where(store=writer.url),
                     remedy="mend the downcaster, or declare it lossy",
                 )
-        lag = _lag_events(sides)
+        lag, outdated = _lag_events(sides), tuple[str, ...]()
         if not dry_run:
             check_before(sides.job, writer, State.READY)
-            _take(project, sides, CUT_OVER, "cutover")
+            outdated = _take(project, sides, CUT_OVER, "cutover", urls)
         return CrossingReport(
             crossing=CUT_OVER.name,
             job=sides.job,
@@ -138,6 +144,7 @@ def cutover(
             stood_still_s=sides.stood_still_s,
             lag_events=lag,
             ways=tuple(ways),
+            outdated=outdated,
         )
 
 
@@ -156,6 +163,8 @@ def reverse(
     without that file nothing is changed, and `CrossingError` counts them. Where the application
     is back already it stays there, as with `cutover`.
     """
+    name = project.release(release).name
+    urls = (project.url("source", source, name), project.url("target", target, name))
     with held(project, release=release, source=source, target=target, budget_s=budget_s) as (
         sides,
         writer,
@@ -164,8 +173,10 @@ def reverse(
             back = sides.copier(Side.NEW)
             if export is not None:
                 _leave_behind(sides, writer, export)
+            outdated = _outdate(project, sides, REVERSE, urls)
             _tell_across(project, sides, "reverse", crossed.stood_still_s, already=True)
-            return replace(crossed, left_behind=back.job.tally.quarantined)
+            left = back.job.tally.quarantined
+            return replace(crossed, left_behind=left, outdated=outdated)
         check_before(sides.job, writer, State.REVERSE_WINDOW)
         sides.check_switch()
         back = sides.copier(Side.NEW)
@@ -174,7 +185,7 @@ def reverse(
         _leave_behind(sides, writer, export)
         seen = back.job.tally.quarantined
         sides.may_leave_behind = export is not None
-        _take(project, sides, REVERSE, "reverse")
+        outdated = _take(project, sides, REVERSE, "reverse", urls)
         left = back.job.tally.quarantined
         if export is not None and left > seen:  # appended while we looked
             _leave_behind(sides, writer, export, held_by=back.job)
@@ -185,6 +196,7 @@ def reverse(
             switch=sides.plan.switch,
             stood_still_s=sides.stood_still_s,
             left_behind=left,
+            outdated=outdated,
         )
 
 
@@ -341,10 +353,26 @@ def _same(sides: Sides, back: list[Draft], source: Event) -> bool:
 # parts ------------------------------------------------------------------------------------------
 
 
-def _take(project: Project, sides: Sides, crossing: Crossing, name: str) -> None:
+def _take(
+    project: Project, sides: Sides, crossing: Crossing, name: str, urls: tuple[str, str]
+) -> tuple[str, ...]:
+    """Take the application across; returns which read models are outdated then."""
     run_hook(project.config, f"before_{name}", _context(sides.job))
     take_steps(cross(sides, crossing))
+    outdated = _outdate(project, sides, crossing, urls)
     _tell_across(project, sides, name, sides.stood_still_s, already=False)
+    return outdated
+
+
+def _outdate(
+    project: Project, sides: Sides, crossing: Crossing, urls: tuple[str, str]
+) -> tuple[str, ...]:
+    """Mark what was made of tables that have other names now; returns whose live rows were."""
+    if sides.plan.switch is not Switch.TABLES or project.config.projections is None:
+        return ()
+    stores = (sides.side(Side.OLD), sides.side(Side.NEW))
+    new = crossing.enters is Side.NEW
+    return tuple(mark_outdated(project, sides.job, stores, urls, new=new))
 
 
 def _tell_across(

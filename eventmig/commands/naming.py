@@ -114,6 +114,13 @@ def _outdated(project: Project) -> Iterator[Finding]:
         for model in models:
             kind, live = bookkeeping.Kind.READ_MODEL, bookkeeping.State.LIVE
             made = bookkeeping.generation(connection, kind, model.name, live)
+            if made is not None and bookkeeping.is_outdated(made.source):
+                yield Finding(
+                    about=f"read model {model.name}",
+                    what="its live rows were made of tables that changed names since: their "
+                    "position counts on the other side",
+                    remedy=f"run `eventmig rebuild {model.name}`",
+                )
             if made is None or made.fingerprint == model.fingerprint:
                 continue
             same = made.version == model.version

@@ -16,7 +16,7 @@ that a process that lost its hold writes nothing more.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    case,
     delete,
     func,
     insert,
@@ -301,6 +302,44 @@ def add(connection: Connection, hold: Hold, made: Generation) -> None:
             tables=_text(made.tables),
         )
     )
+
+
+_OUTDATED = "#outdated: "
+
+
+def outdated_source(identity: str, why: str) -> str:
+    """What stands for a source whose name other tables have now."""
+    return f"{identity}{_OUTDATED}{why}"
+
+
+def is_outdated(made_of: str, identity: str = "") -> bool:
+    """Whether a generation was made of tables that had this source's name before others got it.
+
+    Without `identity`: of any source's.
+    """
+    return f"{identity}{_OUTDATED}" in made_of
+
+
+def rename_sources(connection: Connection, renamed: Mapping[str, str]) -> list[str]:
+    """Say of generations that were made of one source that they were made of another.
+
+    Old identity → new identity, each looked up as it is before. Returns the names of those that
+    are live and outdated now, ordered. For when the tables of a source change names; needs
+    no hold, for it writes what no rebuild does.
+    """
+    where = generations.c.source.in_(renamed)
+    live = select(generations.c.name, generations.c.source).where(
+        where, generations.c.state == State.LIVE.value
+    )
+    found = connection.execute(live).all()
+    changed = case(dict(renamed), value=generations.c.source, else_=generations.c.source)
+    connection.execute(update(generations).where(where).values(source=changed))
+    return sorted({name for name, source in found if is_outdated(renamed[source])})
+
+
+def sources(connection: Connection) -> set[str]:
+    """The identities of all that generations were made of (reads)."""
+    return set(connection.execute(select(generations.c.source)).scalars())
 
 
 def remove(connection: Connection, hold: Hold, number: int) -> None:

@@ -222,6 +222,11 @@ class _Follower:
         connection.rollback()
         if live is None:
             reason = "has no live rows yet"
+        elif bookkeeping.is_outdated(live.source, self._plan.source.identity()):
+            reason = (
+                "has live rows whose position counts in tables that changed names in a cut-over: "
+                "other events stand at it now"
+            )
         elif live.source != self._plan.source.identity():
             reason = "has live rows of another source"
         elif live.fingerprint != model.fingerprint:

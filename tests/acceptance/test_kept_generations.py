@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from eventmig import Registry, commands, ops, upcaster
 from eventmig.cli import render_lifecycle
 from eventmig.cli.jsons import to_json
+from eventmig.commands import crossing
+from eventmig.commands.naming import outdated_read_models
 from eventmig.errors import RebuildError
 from eventmig.migrate import failpoints
 from eventmig.migrate.sides import Switch
@@ -34,6 +38,7 @@ def across(
     *,
     rebuilds: int = 2,
     switch: Switch = Switch.ROUTE,
+    crossing: bool = True,
     **config: Any,
 ) -> Project:
     """An application on the new side, with what so many rebuilds made."""
@@ -47,7 +52,8 @@ def across(
     commands.upcast(made)
     for _ in range(rebuilds):
         commands.rebuild(made, all_=True)
-    commands.cutover(made, switch=switch)
+    if crossing:
+        commands.cutover(made, switch=switch)
     return made
 
 
@@ -72,6 +78,40 @@ def test_all_that_was_kept_goes_and_is_named(tmp_path: Path) -> None:
     assert again.kept is not None
     assert (again.kept.names, again.kept.left) == ((), "")
     assert len(str(render_lifecycle.completed(again)).splitlines()) == 1
+
+
+def test_read_models_of_the_other_tables_are_not_gone_on_with(tmp_path: Path) -> None:
+    """Their positions mean nothing where other events have the name; after `reverse` they do."""
+    how = {"target": "sqlite:///source.db?tables=v2_", "read_models": "sqlite:///views.db"}
+    made = across(tmp_path, rebuilds=0, crossing=False, **how)
+    here = f"sqlite:///{tmp_path}/source.db"
+    commands.rebuild(made, all_=True, source=here)
+    commands.follow(made, ["daily"], source=here)
+    with pytest.MonkeyPatch.context() as killed:  # behind the switch, before anything is marked
+        killed.setattr(crossing, "mark_outdated", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            commands.cutover(made, switch=Switch.TABLES)
+    across_now = commands.cutover(made)
+    assert across_now.already
+    assert across_now.outdated == ("daily", "order")
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(render_lifecycle.crossing(across_now))
+    assert "daily, order; rebuild them" in console.export_text()
+    with pytest.raises(RebuildError, match="tables that changed names") as refused:
+        commands.follow(made, ["daily"], source=here)
+    assert "eventmig rebuild daily" in str(refused.value)
+    (finding,) = [f for f in outdated_read_models(made) if "changed names" in f.what]
+    assert finding.about == "read model daily"
+    assert commands.cutover(made).outdated == ()  # they are marked, and marked once
+
+    assert commands.reverse(made).outdated == ()
+    commands.follow(made, ["daily"], source=here)
+    assert commands.cutover(made).outdated == ("daily", "order")
+    commands.rebuild(made, all_=True, source=here)
+    commands.follow(made, ["daily"], source=here)
+    assert commands.reverse(made).outdated == ("daily", "order")
+    with pytest.raises(RebuildError, match="tables that changed names"):
+        commands.follow(made, ["daily"], source=here)
 
 
 def test_what_the_project_does_not_declare_stays(tmp_path: Path) -> None:
