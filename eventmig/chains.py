@@ -36,20 +36,28 @@ Many = Callable[[Sequence[bytes]], list[bytes]]
 """Several events' data to their new data, validated."""
 
 
+NewModels = Callable[[Sequence[bytes]], "list[Any] | None"]
+"""Up to `codec.AT_ONCE` events' data to instances of a model."""
+
+
 class DataChain(NamedTuple):
     """What upcasts events of one type and version where their data is all that is needed.
 
     `type` is that of the release. `new_data` makes one event's data of the stored data (None:
     it stays); `new_lines` that of up to `codec.AT_ONCE` events as lines, each ended by a newline;
     `new_models` makes instances of `model` of them, which validation makes anyway. Those of
-    several events give None where they have to be taken one by one. They raise anything.
+    several events give None where they have to be taken one by one. `sound_lines` and
+    `sound_models` are the same for data known to be JSON in UTF-8, on one line, with no key twice
+    in an object; its spaces may stay. They raise anything.
     """
 
     type: str
     new_data: Callable[[bytes], bytes] | None = None
     new_lines: RewriteMany | None = None
     model: ModelClass | None = None
-    new_models: Callable[[Sequence[bytes]], list[Any] | None] | None = None
+    new_models: NewModels | None = None
+    sound_lines: RewriteMany | None = None
+    sound_models: NewModels | None = None
 
 
 class Simple(NamedTuple):
@@ -57,8 +65,8 @@ class Simple(NamedTuple):
 
     `new_data` is None where the event stays as it is. `from_data` is the same from the
     data alone, where the chain looks at nothing else, else None; it raises anything. So do
-    `from_many`, which is `from_data` for several events; `from_few` and `from_models`, which
-    are `DataChain`'s `new_lines` and `new_models`;
+    `from_many`, which is `from_data` for several events; `from_few`, `from_models`, `sound_lines`
+    and `sound_models`, which are `DataChain`'s (the first two `new_lines` and `new_models`);
     and `from_sound`, which is `from_many` for data known to be JSON in UTF-8, on one line, with
     no key twice in an object: of such data it may keep the spaces.
     """
@@ -71,7 +79,9 @@ class Simple(NamedTuple):
     from_few: RewriteMany | None = None
     from_sound: Many | None = None
     model: ModelClass | None = None
-    from_models: Callable[[Sequence[bytes]], list[Any] | None] | None = None
+    from_models: NewModels | None = None
+    sound_lines: RewriteMany | None = None
+    sound_models: NewModels | None = None
 
 
 class Chains:
@@ -171,13 +181,20 @@ class Chains:
         validate_lines = schema.parse_lines if schema else _accept
         many = compile_many(ops)
         from_few = _checked(many, validate_lines)
-        sound = _checked(compile_many(ops, sound=True), validate_lines)
+        many_sound = compile_many(ops, sound=True)
+        sound = _checked(many_sound, validate_lines)
         from_many = _at_once(from_few, from_data)
         from_sound = _at_once(sound, lambda data: from_data(codec.compact(data)))
-        made: tuple[Any, ...] = ()
-        if schema is not None and (model := schema.struct) is not None:
-            made = (model, _models(many, model))
-        return Simple(*end, new_data, from_data, from_many, from_few, from_sound, *made)
+        chain = Simple(
+            *end, new_data, from_data, from_many, from_few, from_sound, sound_lines=sound
+        )
+        if schema is None or (model := schema.struct) is None:
+            return chain
+        return chain._replace(
+            model=model,
+            from_models=_models(many, model),
+            sound_models=_models(many_sound, model),
+        )
 
     def _compile_last(self, ops: tuple[Op, ...], version: Version, last: Upcaster) -> Upcast:
         rewrite = compile_ops(ops) if ops else _same
@@ -253,9 +270,7 @@ def _checked(rewrite: RewriteMany, validate: Callable[[bytes], object]) -> Rewri
     return few
 
 
-def _models(
-    rewrite: RewriteMany, model: ModelClass
-) -> Callable[[Sequence[bytes]], list[Any] | None]:
+def _models(rewrite: RewriteMany, model: ModelClass) -> NewModels:
     decode_lines: Callable[[bytes], list[Any]] = msgspec.json.Decoder(model).decode_lines
 
     def models(data: Sequence[bytes]) -> list[Any] | None:

@@ -91,7 +91,13 @@ class Registry:
         if chain.new_data is not None and chain.from_data is None:
             return None
         return DataChain(
-            chain.type, chain.from_data, chain.from_few, chain.model, chain.from_models
+            chain.type,
+            chain.from_data,
+            chain.from_few,
+            chain.model,
+            chain.from_models,
+            chain.sound_lines,
+            chain.sound_models,
         )
 
     def upcast_stream(self, events: Sequence[Event]) -> list[Event]:

@@ -58,33 +58,38 @@ class Plan(NamedTuple):
             return ()
         return zip(positions, [self.handle.call] * len(positions), values, strict=True)
 
-    def decoded(self, data: Sequence[bytes]) -> list[object]:
+    def decoded(self, data: Sequence[bytes], *, sound: bool = False) -> list[object]:
         """What the handler takes of these events' data; raises anything."""
         values: list[object] = []
         for start in range(0, len(data), codec.AT_ONCE):
-            values += self._few(data[start : start + codec.AT_ONCE])
+            values += self._few(data[start : start + codec.AT_ONCE], sound)
         return values
 
-    def decoded_lines(self, lines: bytes, count: int) -> list[object]:
-        """The same of `count` events' data, a line each; raises anything."""
-        if lines.count(b"\n") != count:
+    def decoded_lines(self, found: DataLines) -> list[object]:
+        """The same of data in lines; raises anything."""
+        if found.lines.count(b"\n") != len(found.global_positions):
             raise ValueError("data with newlines of its own")
-        handle = self.handle
-        if self.chain.new_data is None and handle is not None and handle.decode_lines is not None:
-            return handle.decode_lines(lines)
-        return self.decoded(lines.split(b"\n")[:-1])
+        decode = None if self.handle is None else self.handle.decode_lines
+        if decode is not None and self.chain.new_data is None:
+            return decode(found.lines)
+        data = found.lines.split(b"\n")[:-1]
+        if found.sound and decode is None:
+            return self.decoded([*map(codec.compact, data)])
+        return self.decoded(data, sound=found.sound)
 
-    def _few(self, data: Sequence[bytes]) -> Sequence[object]:
+    def _few(self, data: Sequence[bytes], sound: bool) -> Sequence[object]:
         handle, chain = self.handle, self.chain
-        if chain.new_models is not None and handle is not None and handle.takes is chain.model:
-            models = chain.new_models(data)
+        new_models = chain.sound_models if sound else chain.new_models
+        if new_models is not None and handle is not None and handle.takes is chain.model:
+            models = new_models(data)
             if models is not None:
                 return models
-        lines = _as_lines(data) if chain.new_lines is None else chain.new_lines(data)
+        new_lines = chain.sound_lines if sound else chain.new_lines
+        lines = _as_lines(data) if new_lines is None else new_lines(data)
         if handle is not None and handle.decode_lines is not None and lines is not None:
             return handle.decode_lines(lines)
-        if self.chain.new_data is not None:
-            data = [*map(self.chain.new_data, data)] if lines is None else lines.split(b"\n")[:-1]
+        if chain.new_data is not None:
+            data = [*map(chain.new_data, data)] if lines is None else lines.split(b"\n")[:-1]
         return data if handle is None else [*map(handle.decode, data)]
 
 
@@ -149,9 +154,9 @@ class NarrowFold:
         """
         handled: list[Handled] = []
         try:
-            for type_, version, positions, lines in batch:
-                plan = self._plans[type_, version]
-                handled += plan.handled(positions, plan.decoded_lines(lines, len(positions)))
+            for found in batch:
+                plan = self._plans[found.type, found.schema_version]
+                handled += plan.handled(found.global_positions, plan.decoded_lines(found))
         except Exception:  # noqa: BLE001 - event by event it is found out
             return None
         return sum(len(some.global_positions) for some in batch), self._call(handled)

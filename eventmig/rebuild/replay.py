@@ -251,15 +251,14 @@ def _lines(
         members=narrow.members,
         batch_size=plan.read_at_once,
     )
-    with ahead(data, wanted=plan.read_ahead) as batches:
-        for batch in batches:
-            last = max(max(some.global_positions) for some in batch)
-            found = narrow.fold_lines(batch)
-            if found is not None:
-                yield found[0], last, found[1]
-            elif (left := (yield from _rows(narrow, plan, after, last))) is not None:
-                return left
-            after = last
+    for batch in data:
+        last = max(max(some.global_positions) for some in batch)
+        found = narrow.fold_lines(batch)
+        if found is not None:
+            yield found[0], last, found[1]
+        elif (left := (yield from _rows(narrow, plan, after, last))) is not None:
+            return left
+        after = last
     return None
 
 

@@ -72,13 +72,15 @@ class DataLines(NamedTuple):
     """The data of events of one type and schema version, a line each, ended by a newline.
 
     `global_positions` are theirs, line by line. Where data holds newlines of its own there are
-    more lines than positions.
+    more lines than positions. `sound`: it is JSON in UTF-8, with no newlines and with no key
+    twice in an object; there may be spaces between its tokens.
     """
 
     type: str
     schema_version: int
     global_positions: Sequence[int]
     lines: bytes
+    sound: bool = False
 
 
 @runtime_checkable

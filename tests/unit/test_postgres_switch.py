@@ -6,6 +6,7 @@ import itertools
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -194,20 +195,21 @@ def test_a_read_is_of_one_set_whenever_they_change_names(pair: Pair, op: str) ->
     pair.exchange()
     with opened(pair.plain, "read") as store:
         of_new = READS[op](store)
-        asked = store._rows
+        asked, sent = store._rows, store._send
         for statement in range(1, 9):
             left = statement
 
-            def ask(text: str, bound: Any) -> Any:
+            def ask(how: Callable[[str, Any], Any], text: str, bound: Any) -> Any:
                 nonlocal left
                 left -= 1
                 if left == 0:
                     pair.exchange()
-                return asked(text, bound)
+                return how(text, bound)
 
-            store._rows = ask  # type: ignore[method-assign]
+            store._rows = partial(ask, asked)  # type: ignore[method-assign]
+            store._send = partial(ask, sent)  # type: ignore[method-assign]
             found = READS[op](store)
-            store._rows = asked  # type: ignore[method-assign]
+            store._rows, store._send = asked, sent  # type: ignore[method-assign]
             if op not in ("event", "head_position"):  # they ask twice
                 assert found in (of_old, of_new), statement
             assert READS[op](store) == (of_new if pair.held() == pair.new else of_old)

@@ -1,18 +1,20 @@
 """Reading a PostgreSQL store by type and version: the server puts the data together.
 
-A batch's data comes as one value per type and version, not as one row per event; of `jsonb`
-only what somebody looks at. For folds (`read_lines`) and for copies that stay in the database
-(`read_grouped`).
+A page's data comes as one value per type and version, not as one row per event; of `jsonb`
+only what somebody looks at. For folds (`read_lines`), for which the server makes the next page
+while one is folded, and for copies that stay in the database (`read_grouped`), which may be made
+to wait between two batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from eventmig.errors import DataError
 from eventmig.events import Group, Stretch
 from eventmig.stores.base import DataLines, Members
+from eventmig.stores.postgres.sent import Sent
 from eventmig.stores.postgres.session import (
     FETCH_ROWS,
     FIRST_ROWS,
@@ -23,6 +25,27 @@ from eventmig.stores.postgres.session import (
 )
 
 _MOST_LINES: Final = 4_000
+
+_GROWTH: Final = 8  # of a page, at the most: what one is like is known when the next is under way
+
+
+class _Pages(NamedTuple):
+    """Which events are read, and what of them: see `read_lines` and `read_grouped`.
+
+    `members` and `without` are looked at anew for each page. A page has `most` events at the
+    most; a batch ends with the page that brings it to `batch_size` or past 16 MiB of data.
+    `ahead`: a page is asked for before the one before it is used. The server may have to wait
+    then, amid its statement, until that is done.
+    """
+
+    after: int
+    until: int
+    types: Collection[str] | None
+    members: Members
+    without: Collection[tuple[str, int]]
+    batch_size: int
+    most: int
+    ahead: bool
 
 
 class GroupedReader(PostgresSession):
@@ -45,36 +68,15 @@ class GroupedReader(PostgresSession):
 
         def batches() -> Iterator[list[DataLines]]:
             last, alone = self._end(until)
-            compose = self._sql.read_lines if alone else self._sql.read_lines_ours
-            bound = self._span(last, types)
-            fits, read = FIRST_ROWS, after
-            while read < last:
-                known = _of_jsonb(members) if self._found.data == "jsonb" else {}
-                limit = min(batch_size, fits)
-                page = {**bound, "after": read, "limit": limit}
-                try:
-                    rows = self._rows_there(compose(known), page)
-                except DataError:  # together they are more than one value can hold
-                    if limit == 1:
-                        raise
-                    fits = max(1, limit // 8)
-                    continue
-                if not rows:
-                    return
-                batch = [self._spelled_lines(DataLines._make(row), known) for row in rows]
-                yield batch
-                read = max(max(some.global_positions) for some in batch)
-                events = sum(len(some.global_positions) for some in batch)
-                mean = max(1, sum(len(some.lines) for some in batch) // events)
-                fits = max(1, min(_MOST_LINES, PAGE_BYTES // mean // 4))
+            sound = self._found.data == "jsonb"
+            pages = _Pages(after, last, types, members, (), batch_size, _MOST_LINES, ahead=True)
+            for rows, _ in self._grouped_pages(pages, alone=alone):
+                yield [
+                    DataLines(type_, version, positions, lines, sound)
+                    for type_, version, _, _, _, positions, lines in rows
+                ]
 
         return self._steadily(batches)
-
-    def _spelled_lines(self, found: DataLines, known: Members) -> DataLines:
-        if self._found.data != "jsonb" or (found.type, found.schema_version) in known:
-            return found
-        spelled = [*map(self._spelled, found.lines.split(b"\n")[:-1]), b""]
-        return found._replace(lines=b"\n".join(spelled))
 
     def read_grouped(
         self,
@@ -91,46 +93,67 @@ class GroupedReader(PostgresSession):
         """
 
         def batches() -> Iterator[Stretch]:
-            read = after
-            while read < until:
-                rows = self._grouped(read, until, batch_size, tuple(without))
-                if not rows:
-                    return
-                yield _stretch(rows)
-                read = max(row[4] for row in rows)
+            batch: list[Row] = []
+            pages = _Pages(after, until, None, {}, without, batch_size, FETCH_ROWS, ahead=False)
+            for rows, ends in self._grouped_pages(pages, alone=True):
+                batch += rows
+                if ends:
+                    yield _stretch(batch)
+                    batch = []
+            if batch:
+                yield _stretch(batch)
 
         return self._steadily(batches)
 
-    def _grouped(
-        self, after: int, until: int, batch_size: int, without: Sequence[tuple[str, int]]
-    ) -> list[Row]:
-        """The rows of one batch of `read_grouped`, from as many reads as its data needs."""
-        bound = self._span(until, None) | {
-            "types": [type_ for type_, _ in without],
-            "versions": [version for _, version in without],
-        }
-        rows: list[Row] = []
-        count = total = 0
-        while count < batch_size and total <= PAGE_BYTES:
-            wanted = min(batch_size - count, self._rows_that_fit)
-            page = bound | {"after": after, "limit": wanted}
+    def _grouped_pages(self, wanted: _Pages, *, alone: bool) -> Iterator[tuple[list[Row], bool]]:
+        """Pages of rows, one per type and version, and whether a batch ends with a page.
+
+        `alone`: these tables hold this release's streams alone.
+        """
+        after, until, types, members, without, batch_size, most, ahead = wanted
+        compose = self._sql.read_grouped if alone else self._sql.read_grouped_ours
+        bound = self._span(until, types)
+        jsonb = self._found.data == "jsonb"
+        fits, room, size = min(FIRST_ROWS, most), batch_size, 0
+        asked, statement = None, ""
+
+        def send() -> tuple[Sent, int]:
+            nonlocal asked, statement
+            now = (_of_jsonb(members) if jsonb else {}, list(without))
+            if now != asked:
+                asked, statement = now, compose(*now)
+            limit = min(fits, room)
+            return self._send(statement, {**bound, "after": after, "limit": limit}), limit
+
+        limit, sent = 0, None
+        more = after < until
+        while more:
+            if sent is None:
+                sent, limit = send()
             try:
-                found = self._rows_there(self._sql.read_grouped, page)
+                rows = self._rows_of(sent)
             except DataError:  # together they are more than one value can hold
-                if wanted == 1:
+                if limit == 1:
                     raise
-                self._rows_that_fit = max(1, wanted // 8)
+                fits = max(1, limit // 8)
                 continue
-            rows += found
-            read = sum(row[2] for row in found)
-            count += read
-            total += sum(len(row[6] or b"") for row in found)
-            after = max((row[4] for row in found), default=after)
-            if read < wanted:
-                break
-            mean = max(1, total // count)
-            self._rows_that_fit = max(1, min(FETCH_ROWS, PAGE_BYTES // mean // 4))
-        return rows
+            finally:
+                sent = None
+            if not rows:
+                self._check_same(bound)
+                return
+            after = max(row[4] for row in rows)
+            count = sum(row[2] for row in rows)
+            data = sum(len(row[6] or b"") for row in rows)
+            fits = max(1, min(most, fits * _GROWTH, PAGE_BYTES // 4 * count // max(1, data)))
+            room, size = room - count, size + data
+            ends = room <= 0 or size > PAGE_BYTES
+            if ends:
+                room, size = batch_size, 0
+            more = count == limit and after < until
+            if more and ahead:
+                sent, limit = send()
+            yield rows, ends
 
 
 def _of_jsonb(members: Members) -> Members:
@@ -143,10 +166,10 @@ def _of_jsonb(members: Members) -> Members:
 
 
 def _stretch(rows: Sequence[Row]) -> Stretch:
-    """Groups of successive reads as one."""
+    """Groups of successive pages as one."""
     groups: dict[tuple[str, int], Group] = {}
     for type_, version, count, _, _, positions, lines in rows:
-        data = [] if lines is None else lines.split(b"\n")
+        data = [] if lines is None else lines.split(b"\n")[:-1]
         before = groups.get((type_, version))
         if before is not None:
             count += before.events

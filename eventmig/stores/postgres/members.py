@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from typing import TypeAlias
 
 from psycopg import sql
 
 from eventmig.stores.base import Members
 
+Kinds: TypeAlias = Collection[tuple[str, int]]
+"""Types with a schema version."""
 
-def narrowed(content: str, members: Members) -> sql.Composable:
-    """`content`, the data as text, of these types and versions with these members alone.
 
-    For a column `e.data` of `jsonb` where there are members, and names that it can hold. Data
-    that is no object is handed out whole. For a statement with parameters: each % is doubled.
+def narrowed(content: str, members: Members, without: Kinds = ()) -> sql.Composable:
+    """`content`, the data, of these types and versions with these members alone.
+
+    NULL for those in `without`. For a column `e.data` of `jsonb` where there are members, and
+    names that it can hold. Data that is no object is handed out whole. For a statement with
+    parameters: each % is doubled.
     """
-    cases = [
+    versions: dict[int, list[str]] = {}
+    for type_, version in without:
+        versions.setdefault(version, []).append(type_)
+    cases: list[sql.Composable] = [  # one look into a hash table, where there are many types
+        sql.SQL("WHEN e.schema_version = {} AND e.type = ANY ({}::text[]) THEN NULL").format(
+            sql.Literal(version), sql.Literal(types)
+        )
+        for version, types in versions.items()
+    ]
+    cases += [
         sql.SQL(
             "WHEN e.type = {} AND e.schema_version = {} AND jsonb_typeof(e.data) = 'object' THEN {}"
         ).format(sql.Literal(type_), sql.Literal(version), _object(names))
@@ -41,5 +55,7 @@ def _object(names: Collection[str]) -> sql.Composable:
         )
         for name in names
     ]
-    # `concat_ws` leaves out what is NULL: members that are not there.
-    return sql.SQL("'{{' || concat_ws(',', {}) || '}}'").format(sql.SQL(", ").join(found))
+    # `||` is cheaper, and NULL where one is not there; `concat_ws` leaves out what is NULL.
+    return sql.SQL("coalesce('{{' || {} || '}}', '{{' || concat_ws(',', {}) || '}}')").format(
+        sql.SQL(" || ',' || ").join(found), sql.SQL(", ").join(found)
+    )

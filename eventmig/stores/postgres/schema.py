@@ -39,7 +39,7 @@ from sqlalchemy.types import TypeEngine
 
 from eventmig.stores.base import Members
 from eventmig.stores.postgres.location import DataType
-from eventmig.stores.postgres.members import narrowed
+from eventmig.stores.postgres.members import Kinds, narrowed
 
 FORMAT: Final = 1
 """The layout this module writes; a higher number in a database is a newer eventmig's."""
@@ -156,9 +156,8 @@ class Statements:
     read_page_ours: str
     read_data: str
     read_data_ours: str
-    read_lines: Callable[[Members], str]
-    read_lines_ours: Callable[[Members], str]
-    read_grouped: str
+    read_grouped: Callable[[Members, Kinds], str]
+    read_grouped_ours: Callable[[Members, Kinds], str]
     read_stream: str
     read_streams: str
     streams_of_names: str
@@ -257,17 +256,19 @@ def compose(tables: Tables, data: DataType) -> Statements:
     def made(statement: str) -> str:
         return sql.SQL(statement).format(**bound).as_string()
 
-    def lines(condition: str = "") -> Callable[[Members], str]:
+    def grouped(condition: str = "") -> Callable[[Members, Kinds], str]:
         newline = r"'\x0a'::bytea" if data == "bytea" else r"E'\n'"
         whole = "e.data" if data == "bytea" else "e.data::text"
         joined = f"string_agg(content, {newline}) || {newline}"
         as_bytea = joined if data == "bytea" else f"convert_to({joined}, 'UTF8')"
         columns = "e.global_position, e.type, e.schema_version, {content} AS content"
-        statement = f"""SELECT type, schema_version, array_agg(global_position), {as_bytea}
+        statement = f"""SELECT type, schema_version, count(*)::bigint, min(global_position),
+                max(global_position),
+                array_agg(global_position) FILTER (WHERE content IS NOT NULL), {as_bytea}
             FROM ({page(columns, condition)}) e GROUP BY type, schema_version"""
 
-        def composed(members: Members) -> str:
-            content = narrowed(whole, members)
+        def composed(members: Members, without: Kinds) -> str:
+            content = narrowed(whole, members, without)
             return sql.SQL(statement).format(**bound, content=content).as_string()
 
         return composed
@@ -286,23 +287,9 @@ def compose(tables: Tables, data: DataType) -> Statements:
         read_page_ours=made(page(copied, f"AND {ours}")),
         read_data=made(page(narrow)),
         read_data_ours=made(page(narrow, f"AND {ours}")),
-        # The same, the data of each type and version as lines.
-        read_lines=lines(),
-        read_lines_ours=lines(f"AND {ours}"),
-        # Data by type and version; of those that nobody asks for, how many there are.
-        read_grouped=made(f"""SELECT e.type, e.schema_version, count(*)::bigint,
-                min(e.global_position), max(e.global_position),
-                array_agg(e.global_position) FILTER (WHERE e.wanted),
-                convert_to(string_agg(e.data::text, E'\n') FILTER (WHERE e.wanted), 'UTF8')
-            FROM (SELECT e.global_position, e.type, e.schema_version, e.data,
-                    (e.type, e.schema_version) NOT IN (SELECT w.type, w.version
-                        FROM unnest(%(types)s::text[], %(versions)s::int[]) w (type, version))
-                        AS wanted
-                FROM {{events}} e
-                WHERE e.global_position > %(after)s::bigint
-                    AND e.global_position <= %(until)s::bigint AND {same}
-                ORDER BY e.global_position LIMIT %(limit)s::bigint) e
-            GROUP BY e.type, e.schema_version"""),
+        # The same by type and version, the data as lines; of some, only how many there are.
+        read_grouped=grouped(),
+        read_grouped_ours=grouped(f"AND {ours}"),
         # One page of a stream.
         read_stream=made(f"""SELECT {whole} FROM {{events}} e
             WHERE e.stream_id = (SELECT s.stream_id FROM {{streams}} s

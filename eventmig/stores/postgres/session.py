@@ -25,6 +25,7 @@ from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.json_fit import compact
 from eventmig.stores.postgres.location import Location, connect
 from eventmig.stores.postgres.schema import Statements, Tables
+from eventmig.stores.postgres.sent import Sent
 
 LAST: Final = 2**63 - 1
 """No global or stream position is beyond it."""
@@ -52,6 +53,7 @@ class PostgresSession:
         self.location = location
         self._guard = RLock()
         self._reader: psycopg.Connection | None = None
+        self._sent: Sent | None = None
         self._rows_that_fit = FIRST_ROWS
         self._spelled: Callable[[bytes], bytes] = bytes
         self._found: Found
@@ -70,7 +72,7 @@ class PostgresSession:
         with self._guard:
             if self._reader is not None:
                 self._reader.close()
-                self._reader = None
+                self._reader = self._sent = None
 
     # --- below
 
@@ -172,12 +174,29 @@ class PostgresSession:
             self._check_same(bound)
         return rows
 
+    def _send(self, sql: str, bound: Bound) -> Sent:
+        """Have the server begin with a statement, whose rows `_rows_of` takes."""
+        with self._guard, translated(self.location):
+            self._sent = Sent(self._free(), sql, bound)
+            return self._sent
+
+    def _rows_of(self, sent: Sent) -> list[Row]:
+        with self._guard, translated(self.location), _collector_paused():
+            return sent.rows()
+
     @contextmanager
     def _cursor(self) -> Iterator[tail.Cursor]:
+        with self._free().cursor(binary=True) as cursor:
+            yield cursor
+
+    def _free(self) -> psycopg.Connection:
+        """The connection, when it has answered what was sent before."""
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            sent.receive()
         if self._reader is None or self._reader.closed:
             self._reader = connect(self.location, read_only=True)
-        with self._reader.cursor(binary=True) as cursor:
-            yield cursor
+        return self._reader
 
     def _span(self, until: int | None, types: Collection[str] | None) -> dict[str, object]:
         return {
