@@ -35,7 +35,10 @@ from eventmig.transform import Pipeline
 
 
 class Pushdown(StrEnum):
-    """Whether batches run inside the database: where that is faster, wherever possible, never."""
+    """Whether batches run inside the database: where that is faster, wherever possible, never.
+
+    Faster it is in PostgreSQL over two connections; over one, Python is (docs/performance.md).
+    """
 
     AUTO = "auto"
     ALWAYS = "always"
@@ -151,10 +154,12 @@ def pusher_for(
 ) -> Pusher | str:
     """What takes batches over inside the database, or why that is not done.
 
-    `targets` are one target, opened once or several times. Reads both stores. Raises
+    `targets` are one target, opened once for each worker. Reads both stores. Raises
     `JobError` with the reason where `mode` is ALWAYS.
     """
     target = targets[0]
+    if mode is Pushdown.AUTO and len(targets) == 1 and _pushes_faster(target):
+        return "with one worker it is faster through Python"  # docs/performance.md
     reason = next(filter(None, (_why_not(mode, source, t, pipeline) for t in targets)), "")
     if not reason and isinstance(target, PushingTarget):
         pusher = Pusher(pipeline.chains.goal, target, targets)
@@ -178,7 +183,11 @@ def pusher_for(
 
 def may_push(mode: Pushdown, store: EventReader) -> bool:
     """Whether a second connection to this target, or one of its kind, may be of use."""
-    return mode is not Pushdown.NEVER and isinstance(store, PushingTarget) and store.pushes_faster
+    return mode is not Pushdown.NEVER and _pushes_faster(store)
+
+
+def _pushes_faster(store: EventReader) -> bool:
+    return isinstance(store, PushingTarget) and store.pushes_faster
 
 
 def _why_not(mode: Pushdown, source: EventReader, target: JobTarget, pipeline: Pipeline) -> str:

@@ -277,17 +277,27 @@ def in_postgres(folder: Path, url: str, mode: Pushdown, **options: Any) -> JobRe
     return commands.upcast(project(folder, registry(), **urls), pushdown=mode, **options)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("mode", "workers"), [(Pushdown.ALWAYS, 1), (Pushdown.AUTO, 2)])
 def test_in_postgresql_every_batch_runs_inside(
-    tmp_path: Path, postgres_url: str, workers: int
+    tmp_path: Path, postgres_url: str, mode: Pushdown, workers: int
 ) -> None:
     fill_postgres(f"{postgres_url}&schema=old", some(60))
-    report = in_postgres(tmp_path, postgres_url, Pushdown.AUTO, batch_size=5, workers=workers)
+    report = in_postgres(tmp_path, postgres_url, mode, batch_size=5, workers=workers)
     assert report.pushed is not None
     assert (report.pushed.inside, report.pushed.through_python) == (12, 0)
     assert report.ready
     in_postgres(tmp_path, postgres_url, Pushdown.NEVER, batch_size=25)
-    assert held(f"{postgres_url}&schema=auto") == held(f"{postgres_url}&schema=never")
+    assert held(f"{postgres_url}&schema={mode}") == held(f"{postgres_url}&schema=never")
+
+
+def test_in_postgresql_one_worker_goes_through_python_unasked(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    fill_postgres(f"{postgres_url}&schema=old", some(10))
+    report = in_postgres(tmp_path, postgres_url, Pushdown.AUTO, workers=1)
+    assert report.pushed is not None
+    assert (report.pushed.inside, report.pushed.through_python) == (0, 0)
+    assert report.pushed.why_not == "with one worker it is faster through Python"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
