@@ -23,7 +23,7 @@ from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, replay, replay_within
 from eventmig.rebuild.shadow import Shadow
 from eventmig.rebuild.sharing import FoldHelpers, start_helpers
-from eventmig.rebuild.side_by_side import replay_side_by_side
+from eventmig.rebuild.side_by_side import of_use, replay_side_by_side
 from eventmig.rebuild.undeclared import refuse_undeclared
 
 _KIND = Kind.READ_MODEL
@@ -83,6 +83,7 @@ class ModelBuilding:
         """
         if self.model.runs_sql:
             helpers = None
+        helpers = of_use(helpers, self.model, self.plan, self.at.position)
         if helpers is not None:
             start_helpers(helpers, self.at.position, self.plan.upto)
         self.expected = self.plan.expected()

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from eventmig import codec
 from eventmig.events import Event, Page
 from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.ahead import ahead
@@ -156,8 +157,11 @@ def _of_lines(plans: Plans, batch: list[DataLines]) -> tuple[Sequence[int], list
     places = {position: at for at, position in enumerate(positions)}
     groups = []
     for some in batch:
-        plan = plans[some.type, some.schema_version]
+        kind = some.type, some.schema_version
+        plan = plans[kind]
         data = some.lines.split(b"\n")[:-1]
+        if some.sound and kind not in plans.members:
+            data = [*map(codec.compact, data)]
         if len(data) != len(some.global_positions):
             raise ValueError("data with newlines of its own")
         upcast = plan.upcast(data)

@@ -14,6 +14,7 @@ and row.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,10 +33,45 @@ from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Read, Replay, commit, folds_of, reads, replay
 from eventmig.rebuild.rows import Rows
 from eventmig.rebuild.sharing import AT_ONCE, WORTH_IT, FoldHelpers, Ranges, Work, in_order
+from eventmig.stores.base import ReadingLines
 
 _FIRST_EVENTS: Final = 25_000
 _MOST_EVENTS: Final = 150_000
 _FEWEST_GATHERED: Final = 500
+_SAMPLE: Final = 100  # events, the next ones, that tell whether any are upcast
+
+
+def of_use(
+    helpers: FoldHelpers | None, model: ReadModel, plan: Replay, after: int
+) -> FoldHelpers | None:
+    """The helpers; None where they would surely be of no use (reads).
+
+    Of none they are where there is too little to do, and where a server on this machine does as
+    much for each process as that does itself, and there are no cores for all of them.
+    """
+    if helpers is None or plan.upto - after < WORTH_IT:
+        return None
+    crowded = _cores() < 2 * (helpers.count + 1) and _server_works(model, plan, after)
+    return None if crowded else helpers
+
+
+def _server_works(model: ReadModel, plan: Replay, after: int) -> bool:
+    """Whether a server beside this process puts the data together, and nothing is upcast."""
+    source, chain_of = plan.source, plan.data_upcaster
+    if not isinstance(source, ReadingLines) or not source.shares_cores():
+        return False
+    if chain_of is None or data_handlers(model.handlers, "rows") is None:
+        return False
+    rows = source.read_data(after=after, until=plan.upto, types=plan.types, batch_size=_SAMPLE)
+    chains = [chain_of(type_, version) for _, type_, version, _ in next(iter(rows), ())]
+    return all(chain is not None and chain.new_data is None for chain in chains)
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def replay_side_by_side(

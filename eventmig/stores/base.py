@@ -467,6 +467,10 @@ class ReadingLines(Protocol):
         """
         ...
 
+    def shares_cores(self) -> bool:
+        """Whether what puts data together runs on this machine, in a process of its own."""
+        ...
+
 
 @runtime_checkable
 class Subscribing(Protocol):

@@ -17,6 +17,7 @@ from eventmig import commands
 from eventmig.config import Config
 from eventmig.errors import StoreError
 from eventmig.events import NewEvent
+from eventmig.fold_workers import FoldProcesses
 from eventmig.project import Project, opened, sql_engine
 from eventmig.rebuild import Phase, RebuildProgress, following, side_by_side, swapping
 from eventmig.rebuild.interleaving import contents
@@ -102,6 +103,29 @@ def test_rows_are_those_of_one_event_at_a_time(
     report = commands.rebuild(project(source), [NAME], workers=2)
     assert [result.events_read for result in report.results] == [1_500]
     assert live_rows(source) == right_rows(source)
+
+
+@pytest.mark.parametrize(
+    ("upcast", "cores", "helped"), [(True, 2, True), (False, 3, False), (False, 4, True)]
+)
+def test_another_process_is_asked_where_it_is_of_use(
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    upcast: bool,
+    cores: int,
+    helped: bool,
+) -> None:
+    """Not where the server beside it has as much to do, and both share too few cores."""
+    with open_store(postgres_url, mode="create") as store, store.begin() as tx:
+        for batch in history.batches(200, 10):
+            tx.append_copied(batch if upcast else registry.upcast_batch(batch))
+    asked = []
+    monkeypatch.setattr(side_by_side, "WORTH_IT", 1)
+    monkeypatch.setattr(side_by_side, "_cores", lambda: cores)
+    monkeypatch.setattr(FoldProcesses, "ready", lambda _, helper: asked.append(helper))
+    commands.rebuild(project(postgres_url), [NAME], workers=2)
+    assert live_rows(postgres_url) == right_rows(postgres_url)
+    assert bool(asked) == helped
 
 
 def test_no_event_is_lost_or_counted_twice_while_it_is_written_rebuilt_and_followed(

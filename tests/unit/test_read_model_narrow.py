@@ -154,6 +154,9 @@ class InLines(Counting):
     As from `jsonb`, where no data is stored with newlines: sound, with spaces between tokens.
     """
 
+    def shares_cores(self) -> bool:
+        return False
+
     def read_lines(self, *, members: Members, **options: Any) -> Iterator[list[DataLines]]:
         for batch in super().read_data(**options):
             sound = not any(b"\n" in data for *_, data in batch)

@@ -192,6 +192,9 @@ def test_events_of_handlers_that_read_rows_are_gathered_side_by_side(
 class LinesSource(MemorySource):
     """A source that hands data out by type, as PostgreSQL's does."""
 
+    def shares_cores(self) -> bool:
+        return False
+
     def read_lines(
         self,
         *,

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from eventmig.errors import DataError
 from eventmig.events import Group, Stretch
 from eventmig.stores.base import DataLines, Members
+from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.sent import Sent
 from eventmig.stores.postgres.session import (
     FETCH_ROWS,
@@ -77,6 +78,12 @@ class GroupedReader(PostgresSession):
                 ]
 
         return self._steadily(batches)
+
+    def shares_cores(self) -> bool:
+        """Whether the server runs on this machine: it is reached by a socket file or itself."""
+        with self._guard, translated(self.location):
+            info = self._free().info
+            return info.host.startswith(("/", "@")) or info.hostaddr in ("127.0.0.1", "::1")
 
     def read_grouped(
         self,

@@ -54,6 +54,7 @@ class PostgresSession:
         self._guard = RLock()
         self._reader: psycopg.Connection | None = None
         self._sent: Sent | None = None
+        self._closed = False
         self._rows_that_fit = FIRST_ROWS
         self._spelled: Callable[[bytes], bytes] = bytes
         self._found: Found
@@ -73,6 +74,7 @@ class PostgresSession:
             if self._reader is not None:
                 self._reader.close()
                 self._reader = self._sent = None
+            self._closed = True
 
     # --- below
 
@@ -175,8 +177,17 @@ class PostgresSession:
         return rows
 
     def _send(self, sql: str, bound: Bound) -> Sent:
-        """Have the server begin with a statement, whose rows `_rows_of` takes."""
+        """Have the server begin with a statement, whose rows `_rows_of` takes.
+
+        Raises `StoreError` where the session was closed: whoever read is not there any more.
+        """
         with self._guard, translated(self.location):
+            if self._closed:
+                raise StoreError(
+                    "the store was closed while it was read",
+                    where=Where(store=self.url),
+                    remedy="open it again",
+                )
             self._sent = Sent(self._free(), sql, bound)
             return self._sent
 
@@ -196,6 +207,7 @@ class PostgresSession:
             sent.receive()
         if self._reader is None or self._reader.closed:
             self._reader = connect(self.location, read_only=True)
+            self._closed = False
         return self._reader
 
     def _span(self, until: int | None, types: Collection[str] | None) -> dict[str, object]:
