@@ -25,6 +25,7 @@ from eventmig.rebuild.shadow import Shadow
 from eventmig.rebuild.sharing import FoldHelpers, start_helpers
 from eventmig.rebuild.side_by_side import of_use, replay_side_by_side
 from eventmig.rebuild.undeclared import refuse_undeclared
+from eventmig.stores.base import Count
 
 _KIND = Kind.READ_MODEL
 
@@ -75,6 +76,7 @@ class ModelBuilding:
                 swap.drop(connection, tables, self.at.number)
                 self.shadow.create(connection)
         self.expected = 0
+        self._count: Count | None = None
 
     def run(self, helpers: FoldHelpers | None = None) -> None:
         """Replay up to the plan's last position, and check that nothing was left out.
@@ -86,12 +88,16 @@ class ModelBuilding:
         helpers = of_use(helpers, self.model, self.plan, self.at.position)
         if helpers is not None:
             start_helpers(helpers, self.at.position, self.plan.upto)
-        self.expected = self.plan.expected()
-        self.tell(Phase.REPLAYING)
-        if helpers is not None:
-            folded = replay_side_by_side(*self._parts(), self.expected, helpers)
-            self._follow(folded, Phase.REPLAYING)
-        self._replay(Phase.REPLAYING)
+        with self.plan.counting() as self._count:
+            if helpers is not None:
+                self.expected = self._count.wait()
+            self.tell(Phase.REPLAYING)
+            if helpers is not None:
+                folded = replay_side_by_side(*self._parts(), self.expected, helpers)
+                self._follow(folded, Phase.REPLAYING)
+            self._replay(Phase.REPLAYING)
+            self.expected = self._count.wait()
+        self._count = None
         self.tell(Phase.CHECKING)
         if self.at.events_read != self.expected:
             raise RebuildError(
@@ -162,6 +168,9 @@ class ModelBuilding:
 
     def tell(self, phase: Phase) -> None:
         """Report how far it is."""
+        if self._count is not None:
+            at_most = self.at.events_read + self.plan.upto - self.at.position
+            self.expected = self._count.wait() if self._count.there() else at_most
         self._tell(
             RebuildProgress(
                 name=self.model.name,

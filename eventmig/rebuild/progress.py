@@ -37,7 +37,8 @@ class RebuildProgress:
 
     `position` is a global position, `upto` the last one to be read (inclusive).
     `events_read` of `events_expected` counts stored events, also those of earlier
-    runs when this one was `resumed`.
+    runs when this one was `resumed`; while a server still counts them, so many are expected as
+    there can be at the most.
     """
 
     name: str

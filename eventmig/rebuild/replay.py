@@ -9,8 +9,9 @@ and upcasters look at, whole events are not read at all (`narrow`).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.schema import sort_tables_and_constraints
@@ -29,7 +30,7 @@ from eventmig.rebuild.narrow import HandlerFailedError, NarrowFold, data_handler
 from eventmig.rebuild.progress import DataUpcaster, Upcast
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.rows import Rows
-from eventmig.stores.base import EventReader, ReadingLines, all_events
+from eventmig.stores.base import Count, CountingAhead, EventReader, ReadingLines, all_events
 
 READ_AT_ONCE = 500
 """Stored events read and decoded at a time: they fit into a processor's cache."""
@@ -67,6 +68,12 @@ class Replay:
         """How many stored events there are to read, from the start (reads the source)."""
         return self.source.count(until=self.upto, types=self.types)
 
+    def counting(self) -> AbstractContextManager[Count]:
+        """The same, counted beside what is read, where the source can."""
+        if isinstance(self.source, CountingAhead):
+            return self.source.counting(until=self.upto, types=self.types)
+        return nullcontext(_Counted(self.expected()))
+
     @property
     def read_at_once(self) -> int:
         """How many stored events are read at a time."""
@@ -76,6 +83,18 @@ class Replay:
         """The first event of the release that the one at a global position becomes (reads)."""
         batches = self.source.read_all(after=position - 1, until=position, batch_size=1)
         return next(iter(self.upcast(list(all_events(batches)))), None)
+
+
+class _Counted(NamedTuple):
+    """A count that is known (`Count`)."""
+
+    events: int
+
+    def there(self) -> bool:
+        return True
+
+    def wait(self) -> int:
+        return self.events
 
 
 def folds_of(

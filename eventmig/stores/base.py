@@ -445,6 +445,29 @@ class Subscription(Protocol):
         ...
 
 
+class Count(Protocol):
+    """How many events there are, while a server counts them."""
+
+    def there(self) -> bool:
+        """Whether it is known already; does not wait."""
+        ...
+
+    def wait(self) -> int:
+        """How many; waits until it is known. Raises the store's errors."""
+        ...
+
+
+@runtime_checkable
+class CountingAhead(Protocol):
+    """A store that counts its events while it is read."""
+
+    def counting(
+        self, *, until: int, types: Collection[str] | None
+    ) -> AbstractContextManager[Count]:
+        """What `count` counts, begun now; given up at the end of the block."""
+        ...
+
+
 @runtime_checkable
 class ReadingLines(Protocol):
     """A store that can hand out the data of many events at once, put together where it lies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -70,6 +71,29 @@ def test_a_connection_that_is_lost_meanwhile_is_told(
     with pytest.raises(StoreUnavailableError, match="lost"):
         store._rows_of(sent)
     assert store.count() == 900
+
+
+def test_events_are_counted_while_they_are_read(store: PostgresStore) -> None:
+    with store.counting(until=800, types=["T"]) as count:
+        assert len([n for page in positions(store) for n in page]) == 900
+        assert (count.wait(), count.there(), count.wait()) == (800, True, 800)
+    with store.counting(until=900, types=["other"]) as count:
+        assert count.wait() == 0
+
+
+def test_a_count_that_nobody_waits_for_is_given_up(
+    store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "SELECT count(*) FROM generate_series(1, %(until)s::bigint)"
+    monkeypatch.setattr(store, "_counted", lambda *_: slow)
+    with store.counting(until=10**12, types=None) as count:
+        assert not count.there()
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        asked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND state = 'active'"
+        end = time.monotonic() + 20
+        while other.execute(asked, [slow[:40] + "%"]).fetchone() != (0,):
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
 
 def test_a_reading_ends_with_the_store(store: PostgresStore) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Final
+
+import psycopg
 
 from eventmig.errors import StoreDamagedError
 from eventmig.events import (
@@ -26,8 +29,9 @@ from eventmig.stores.postgres.check import MovedError, damages
 from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.grouped import GroupedReader
 from eventmig.stores.postgres.json_fit import fits_jsonb
-from eventmig.stores.postgres.location import Location
+from eventmig.stores.postgres.location import Location, connect
 from eventmig.stores.postgres.schema import FIRST_POSITION, SPELLED
+from eventmig.stores.postgres.sent import Sent
 from eventmig.stores.postgres.session import (
     FETCH_ROWS,
     LAST,
@@ -40,6 +44,22 @@ from eventmig.stores.stream_cache import NAMES_KEPT
 
 _HEADS_PAGE: Final = 10_000
 _STREAM_PAGE: Final = 1_000
+
+
+class _Counting:
+    """A count that is under way (`Count`)."""
+
+    def __init__(self, location: Location, sent: Sent) -> None:
+        self._location = location
+        self._sent = sent
+
+    def there(self) -> bool:
+        with translated(self._location):
+            return self._sent.there()
+
+    def wait(self) -> int:
+        with translated(self._location):
+            return int(self._sent.rows()[0][0])
 
 
 class PostgresReader(GroupedReader):
@@ -243,11 +263,20 @@ class PostgresReader(GroupedReader):
 
     def count(self, *, until: int | None = None, types: Collection[str] | None = None) -> int:
         """How many events (of these types) lie at or before a global position."""
-        bound = self._span(until, types)
-        if until is not None and self._anew(lambda: self._end(until))[1]:
-            return int(self._rows(self._sql.count_all_typed, bound)[0][0])
-        sql = self._sql.count if types is None else self._sql.count_typed
-        return int(self._rows(sql, bound)[0][0])
+        return int(self._rows(self._counted(until, types), self._span(until, types))[0][0])
+
+    @contextmanager
+    def counting(self, *, until: int, types: Collection[str] | None) -> Iterator[_Counting]:
+        """What `count` counts, over a connection of its own; given up at the end of the block."""
+        sql = self._counted(until, types)
+        with closing(connect(self.location, read_only=True)) as connection:
+            with translated(self.location):
+                sent = Sent(connection, sql, self._span(until, types))
+            try:
+                yield _Counting(self.location, sent)
+            finally:
+                with suppress(psycopg.Error):  # where it is lost there is nothing to give up
+                    sent.give_up()
 
     def identity(self) -> str:
         """Equal for two URLs exactly when they name the same events: system, database, schema,
@@ -301,6 +330,11 @@ class PostgresReader(GroupedReader):
             super().find_again()
 
     # --- below
+
+    def _counted(self, until: int | None, types: Collection[str] | None) -> str:
+        if until is not None and self._anew(lambda: self._end(until))[1]:
+            return self._sql.count_all_typed
+        return self._sql.count if types is None else self._sql.count_typed
 
     def _pages(
         self, sql: str, bound: Bound, after: int, last: int, limit: int, size: int

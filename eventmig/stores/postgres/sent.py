@@ -6,12 +6,16 @@ Python's lock. On a connection one can be under way at a time (`session` sees to
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg import generators, pq
 from psycopg.adapt import Transformer
+
+_ASKED: Final = 100  # times to stop, with a pause after each
+_PAUSE_S: Final = 0.02
 
 
 class Sent:
@@ -27,6 +31,23 @@ class Sent:
         self._results: Sequence[pq.abc.PGresult] | None = None
         connection.pgconn.send_query_params(text.encode(), None, result_format=pq.Format.BINARY)
         connection.wait(generators.send(connection.pgconn))
+
+    def there(self) -> bool:
+        """Whether it has ended; does not wait."""
+        if self._results is None:
+            self._connection.pgconn.consume_input()
+        return self._results is not None or not self._connection.pgconn.is_busy()
+
+    def give_up(self) -> None:
+        """Have the server stop working on it; waits until it has, but not for long.
+
+        Raises `psycopg.Error` where the connection is lost.
+        """
+        for _ in range(_ASKED):  # a server that has not begun with it yet takes no notice
+            if self.there():
+                return
+            self._connection.cancel_safe()
+            time.sleep(_PAUSE_S)
 
     def receive(self) -> None:
         """Wait for its end, so that the connection is free for others; harmless twice.
