@@ -79,11 +79,13 @@ def ways(found: tuple[commands.TypeBack, ...]) -> RenderableType:
 
 def completed(found: commands.Completed) -> RenderableType:
     """A job that is completed."""
-    kept = (
-        "the old side was kept, closed"
-        if found.dropped is None
-        else f"the old side's {found.dropped:,} events were dropped"
-    )
+    match found.dropped:
+        case None:
+            kept = "the old side was kept, closed"
+        case 0:
+            kept = "the old side holds no events any more"
+        case count:
+            kept = f"the old side's {count:,} events were dropped"
     lines = [f"job {found.job.job_id[:8]}: {found.job.state.value}; {kept}"]
     rebuilt = found.kept
     if rebuilt is not None and rebuilt.names:

@@ -10,11 +10,10 @@ from eventmig.commands.comparing import (
     check_snapshots,
     diff_read_models,
 )
+from eventmig.commands.completing import Completed, complete
 from eventmig.commands.crossing import (
-    Completed,
     CrossingReport,
     TypeBack,
-    complete,
     cutover,
     reverse,
 )

@@ -5,28 +5,26 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eventmig.commands.holding import check_before, checks, held
-from eventmig.commands.keeping import KeptDropped, drop_all_kept
 from eventmig.commands.outdating import mark_outdated
 from eventmig.drafts import Draft
-from eventmig.errors import CrossingError, NotAStoreError, UpcastError, Where
+from eventmig.errors import CrossingError, UpcastError, Where
 from eventmig.events import Event
 from eventmig.export import export_line
 from eventmig.files import write_atomically
 from eventmig.hooks import run_hook
-from eventmig.migrate import failpoints, ledger
+from eventmig.migrate import ledger
 from eventmig.migrate.crossing import CUT_OVER, REVERSE, Crossing, cross
 from eventmig.migrate.follow import Follower, Stop
 from eventmig.migrate.ledger import Job, Quarantined
 from eventmig.migrate.sides import Sides, Switch, take_steps
 from eventmig.migrate.states import Side, State, live_side
 from eventmig.ops.base import Loss
-from eventmig.project import Project, active_job, opened, public
-from eventmig.stores.base import Carrying, Dropping, JobTarget
+from eventmig.project import Project, public
+from eventmig.stores.base import JobTarget
 from eventmig.ways_back import WayBack
 
 _SAMPLED = 50
@@ -200,101 +198,6 @@ def reverse(
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
-    """A job that is completed; `dropped` events went with the old side (None: it was kept).
-
-    `kept`: what became of the generations that rebuilds kept (None: there can be none).
-    """
-
-    job: Job
-    target: str
-    dropped: int | None = None
-    kept: KeptDropped | None = None
-
-
-def complete(
-    project: Project,
-    *,
-    release: str | None = None,
-    source: str | None = None,
-    target: str | None = None,
-    drop: bool = False,
-) -> Completed:
-    """End the reverse window: from now on there is no way back.
-
-    With `drop` the old side's events are dropped; without, it stays as it is, closed. At the
-    end, the generations that rebuilds kept of the project's read models and snapshots are
-    dropped: `rollback` has no way back then, either. Killed in between, the same call goes on.
-    """
-    ended = _ended_by_tables(project, release, source, target)
-    if ended is not None:
-        run_hook(project.config, "completed", _context(ended[0]))
-        return _without_kept(project, Completed(job=ended[0], target=ended[1]), target)
-    with held(project, release=release, source=source, target=target, may_be_ended=True) as (
-        sides,
-        writer,
-    ):
-        check_before(sides.job, writer, State.REVERSE_WINDOW, State.COMPLETED)
-        run_hook(project.config, "before_complete", _context(sides.job))
-        failpoints.reached("complete: before")
-        job, old = sides.job, sides.side(Side.OLD)
-        if job.state is not State.COMPLETED:  # what is kept is to be whole
-            sides.copier(Side.NEW).follow(sides.side(Side.NEW).head_position())
-            sides.enter(State.COMPLETED, "")
-        sides.publish()
-        if drop and not isinstance(old, Dropping):
-            raise CrossingError(
-                "this kind of store cannot be dropped by eventmig",
-                where=Where(store=old.url),
-                remedy="complete without --drop, and remove it by its own means",
-            )
-        dropped = None
-        with old.begin() as tx:
-            if (back := ledger.back_job(tx.connection, job)) is not None:
-                ledger.enter(tx.connection, back, State.COMPLETED, "the window ended")
-            if drop and isinstance(old, Dropping):
-                dropped = old.drop_all(tx)
-            if sides.plan.switch is Switch.TABLES:  # the job's target bears the plain names now
-                sides.move_ledger(tx)
-        new = sides.side(Side.NEW)
-        if isinstance(new, Carrying) and not sides.plan.forth.routes:
-            new.carry_metadata(old, sides.plan.forth.renamed)
-        failpoints.reached("complete: after")
-        run_hook(project.config, "completed", _context(sides.job))
-        completed = Completed(job=sides.job, target=public(writer.url), dropped=dropped)
-    return _without_kept(project, completed, target)
-
-
-def _without_kept(project: Project, completed: Completed, target: str | None) -> Completed:
-    name = completed.job.release
-    failpoints.reached("drop kept: before")
-    kept = drop_all_kept(project, release=name, target=project.url("target", target, name))
-    failpoints.reached("drop kept: after")
-    return replace(completed, kept=kept)
-
-
-def _ended_by_tables(
-    project: Project, release: str | None, source: str | None, target: str | None
-) -> tuple[Job, str] | None:
-    """The release's job and its place, where an earlier call completed it by the tables' names.
-
-    Those it was begun with are the old side's then, or gone: it stands under the source's.
-    """
-    name = project.release(release).name
-    with suppress(NotAStoreError), opened(project.url("target", target, name)) as store:
-        if active_job(store) is not None:
-            return None
-    with suppress(NotAStoreError), opened(project.url("source", source, name)) as store:
-        job = active_job(store)
-        if job is not None and job.release == name and job.state is State.COMPLETED:
-            with store.reading() as connection:
-                crossed = ledger.journal(connection, job)
-            if crossed and crossed[-1].switch == Switch.TABLES:
-                return job, public(store.url)
-    return None
-
-
 # the ways back ----------------------------------------------------------------------------------
 
 
@@ -357,7 +260,7 @@ def _take(
     project: Project, sides: Sides, crossing: Crossing, name: str, urls: tuple[str, str]
 ) -> tuple[str, ...]:
     """Take the application across; returns which read models are outdated then."""
-    run_hook(project.config, f"before_{name}", _context(sides.job))
+    run_hook(project.config, f"before_{name}", context_of(sides.job))
     take_steps(cross(sides, crossing))
     outdated = _outdate(project, sides, crossing, urls)
     _tell_across(project, sides, name, sides.stood_still_s, already=False)
@@ -379,7 +282,7 @@ def _tell_across(
     project: Project, sides: Sides, name: str, stood_still_s: float, *, already: bool
 ) -> None:
     """Run the after-hook: at least once per crossing, for each call that reports it does."""
-    context = {**_context(sides.job), "stood_still_s": stood_still_s, "already": already}
+    context = {**context_of(sides.job), "stood_still_s": stood_still_s, "already": already}
     run_hook(project.config, f"after_{name}", context)
 
 
@@ -457,7 +360,8 @@ def _leave_behind(
         write_atomically(export, b"".join(export_line(q.event) for q in found).decode())
 
 
-def _context(job: Job) -> dict[str, object]:
+def context_of(job: Job) -> dict[str, object]:
+    """What hooks are told of a job."""
     return {
         "job_id": job.job_id,
         "release": job.release,

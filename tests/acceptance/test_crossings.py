@@ -256,6 +256,41 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
 
 
 @pytest.mark.parametrize("by_tables", ["sqlite", "postgres schemas"], indirect=True)
+def test_complete_again_after_the_tables_changed_names_for_good(by_tables: Project) -> None:
+    its = by_tables
+    commands.upcast(its)
+    commands.cutover(its, switch=Switch.TABLES)
+    first = commands.complete(its)
+    assert first.dropped is None
+    again = commands.complete(its)
+    assert (again.job.job_id, again.dropped) == (first.job.job_id, None)
+    assert commands.complete(its, drop=True).dropped == 12
+    assert commands.complete(its, drop=True).dropped == 0
+    assert len(events(str(its.config.source))) == 12
+    # Whoever has the old name now is no old side.
+    with open_store(its.config.url(str(its.config.target)), mode="create") as other:
+        other.append("cart-1", [OPENED_2], expected=ANY)
+    with pytest.raises(CrossingError, match="not the old side"):
+        commands.complete(its, drop=True)
+    assert len(events(str(its.config.target))) == 1
+
+
+def test_complete_again_after_the_old_side_was_dropped(tmp_path: Path) -> None:
+    its = project(tmp_path, registry())
+    fill(tmp_path / "source.db", history())
+    commands.upcast(its)
+    commands.cutover(its)
+    first = commands.complete(its, drop=True)
+    assert first.dropped == 12
+    again = commands.complete(its, drop=True)
+    assert (again.job.job_id, again.job.state, again.dropped) == (
+        first.job.job_id,
+        State.COMPLETED,
+        0,
+    )
+
+
+@pytest.mark.parametrize("by_tables", ["sqlite", "postgres schemas"], indirect=True)
 def test_a_follower_ends_with_the_job_that_moved_with_its_tables(by_tables: Project) -> None:
     its = by_tables
     commands.upcast(its)
