@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import re
 import sys
 import tomllib
 import traceback
@@ -26,6 +27,7 @@ from eventmig.mapping import Mapping
 from eventmig.stores.kurrent import url as kurrent_url
 
 FILE = "eventmig.toml"
+_FIELD = re.compile(r"\{[^{}]+\}")
 T = TypeVar("T")
 
 
@@ -96,6 +98,12 @@ class Config(pydantic.BaseModel):
                     + (f"; did you mean {close[0]!r}?" if close else ""),
                     remedy=f"map some of: {', '.join(known)}",
                 )
+        for part in ("stream", "id", "type"):
+            if set("{}") & set(_FIELD.sub("", str(parts.get(part, "")))):
+                raise ConfigError(
+                    f"the mapping of {part}: {parts[part]!r} has a brace without its other one",
+                    remedy="write a field as {field}, as in stream='cart-{cart_id}'",
+                )
         content = {name: None if field == "" else field for name, field in parts.items()}
         try:
             return pydantic.TypeAdapter(Mapping).validate_python(content)
@@ -117,6 +125,12 @@ class Config(pydantic.BaseModel):
                     remedy="freeze one with `eventmig release NAME`, or name one: --release NAME",
                 )
             url = url.replace("{release}", release)
+        for field in _FIELD.findall(url):
+            if difflib.get_close_matches(field.lower(), ["{release}"]):
+                raise ConfigError(
+                    f"a store's URL holds {field}, which stands for nothing",
+                    remedy="write {release} where the release's name is to stand",
+                )
         if kurrent_url.is_kurrent(url):
             return kurrent_url.with_ledger(url, self.url)
         try:
@@ -128,7 +142,7 @@ class Config(pydantic.BaseModel):
                     remedy="write it as sqlite:///history.db (escape @ and : in passwords)",
                 ) from error
             raise ConfigError(
-                f"{url!r} is not a URL", remedy=f"did you mean sqlite:///{url}?"
+                f"{url!r} is not a URL", remedy=f"did you mean sqlite:///{url or 'history.db'}?"
             ) from error
         database = parsed.database
         if parsed.get_backend_name() == "sqlite" and database and not Path(database).is_absolute():
@@ -137,7 +151,13 @@ class Config(pydantic.BaseModel):
         if isinstance(name, str) and name in self.layouts:
             description = json.dumps({**self.layouts[name], "name": name})
             parsed = parsed.update_query_dict({"layout": description})
-        return parsed.render_as_string(hide_password=False)
+        try:
+            return parsed.render_as_string(hide_password=False)
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"the path {database!r} is no UTF-8, and cannot stand in a URL",
+                remedy="rename that file or folder",
+            ) from error
 
 
 def find_config(path: Path | None, folder: Path) -> Config:
@@ -190,7 +210,10 @@ def _finding(place: tuple[int | str, ...], kind: str, message: str) -> str:
     key = ".".join(map(str, place))
     if kind != "extra_forbidden":
         return f"{key}: {message}"
-    known = [f.alias or name for name, f in Config.model_fields.items() if name != "folder"]
+    if place == ("tool",):
+        return f"unknown key tool: in {FILE} the keys stand by themselves, without [tool.eventmig]"
+    model = ThrottleConfig if place[0] == "throttle" and len(place) > 1 else Config
+    known = [f.alias or name for name, f in model.model_fields.items() if name != "folder"]
     close = difflib.get_close_matches(str(place[-1]), known, n=1)
     hint = f"; did you mean {close[0]}?" if close else f" (there are: {', '.join(known)})"
     return f"unknown key {key}{hint}"
@@ -255,7 +278,7 @@ def load_object(config: Config, name: str | None, *, key: str, kind: type[T]) ->
         ) from error
     if not isinstance(found, kind):
         raise ConfigError(
-            f"{name} is a {type(found).__name__}, and {key} must be a {kind.__name__}",
+            f"{name} must be a {kind.__name__} for {key}, and it is a {type(found).__name__}",
             where=Where(file=getattr(module, "__file__", None)),
             remedy=f"mend {key} in the configuration",
         )

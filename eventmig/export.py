@@ -59,7 +59,13 @@ def export_jsonl(
     that is there is replaced. Raises `StoreError` where it cannot be written.
     Reads the store only.
     """
-    target = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreError(
+            f"{path} is not a file",
+            where=Where(file=path),
+            remedy="name a file, or - for standard output",
+        )
+    target = Path(path).resolve()  # a link goes on leading there
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     count = 0
     try:

@@ -99,7 +99,7 @@ class Project:
 
     def url(self, kind: str, given: str | None, release: str | None = None) -> str:
         """The URL of "source", "target" or "read_models": the one given, else the configured."""
-        url = given or getattr(self.config, kind)
+        url = getattr(self.config, kind) if given is None else given
         if url is None:
             raise ConfigError(
                 f"there is no {kind.replace('_', ' ')} URL",
@@ -147,6 +147,12 @@ class Project:
         return tuple(sorted({*job.steps_done, *self.lock.get(job.release).steps}))
 
 
+_NO_JOB = (
+    "begin one with `eventmig upcast`, or name the release or the target of the job you mean "
+    "(--release, --target)"
+)
+
+
 def finished_job(store: EventReader) -> Job | None:
     """The last job that made this store's events ready, or None."""
     job = active_job(store)
@@ -171,9 +177,20 @@ def job_of(target: JobTarget) -> Job:
         raise JobError(
             "no job has this target",
             where=Where(store=target.url),
-            remedy="begin one with `eventmig upcast`",
+            remedy=_NO_JOB,
         )
     return job
+
+
+def check_sides(source: EventReader, target: EventReader) -> None:
+    """Raise `JobError` where they are the same store."""
+    if target.identity() == source.identity():
+        raise JobError(
+            "the target is the source",
+            where=Where(store=target.url),
+            remedy="name another file, another set of tables (?tables=…), or new streams "
+            "in the same tables (?release=… with a naming such as {stream}-{release})",
+        )
 
 
 @contextmanager
@@ -195,7 +212,7 @@ def opened_target(url: str, mode: str = "read") -> Iterator[JobTarget]:
         raise JobError(
             f"no job has this target yet ({error.what})",
             where=Where(store=public(url)),
-            remedy="begin one with `eventmig upcast`",
+            remedy=_NO_JOB,
         ) from error
     try:
         yield store
@@ -247,10 +264,13 @@ def _of_database(error: DBAPIError, url: str) -> StoreError | None:
             remedy="see which process holds it, then run the same command again",
         )
     if error.statement is None or error.connection_invalidated or code[:3] in ("57P", "080"):
+        check = "host, port and that the server runs"
+        if name.startswith("SQLITE"):
+            check = "that its folder is there, and may be written"
         return StoreError(
             f"the read models' database cannot be reached: {said}",
             where=where,
-            remedy="check host, port and that the server runs, then run the same command again",
+            remedy=f"check {check}, then run the same command again",
         )
     return None
 

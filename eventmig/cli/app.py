@@ -25,7 +25,7 @@ from eventmig.cli import (
     session,
     transfer,
 )
-from eventmig.cli.exits import MEANING, ExitCode, exit_code
+from eventmig.cli.exits import INTERRUPTED, MEANING, ExitCode, exit_code
 from eventmig.cli.jsons import error_json, usage_json
 from eventmig.errors import EventmigError
 
@@ -110,10 +110,7 @@ def _options(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (`ExitCode`). Prints, and nothing else does.
-
-    `argv` is without the program's name; None takes the process's own.
-    """
+    """`eventmig.cli.main`, once everything is imported."""
     run = session.start()
     given = sys.argv[1:] if argv is None else list(argv)
     given.sort(key=lambda word: word not in _ANYWHERE)
@@ -122,25 +119,46 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = app(args=given, prog_name="eventmig", standalone_mode=False)
     except _WrongArguments as wrong:
         if "--json" in given:
-            run.out.out(usage_json(wrong.format_message()), highlight=False)
+            run.out_json(usage_json(wrong.format_message()))
         wrong.show(sys.stderr)
         return ExitCode.USAGE
     except EventmigError as error:
-        if run.json:
-            run.out.out(error_json(error), highlight=False)
-        run.err.print(render.error(error), soft_wrap=True)
-        return exit_code(error)
+        return _failed(run, error)
     except (KeyboardInterrupt, typer.Abort):
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has enough: no error, and no more output
-        code = ExitCode.DONE
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    except (OSError, SystemExit) as error:
+        # typer makes an exit of a closed pipe.
+        refused = error.__context__ if isinstance(error, SystemExit) else error
+        if not isinstance(refused, OSError):
+            raise
+        return _refused(run, refused)
     if code == ExitCode.INTERRUPTED:
-        run.err.print(
-            "\ninterrupted; everything up to the last batch is kept, and the same command resumes",
-            style="yellow",
-        )
+        run.err.print(f"\n{INTERRUPTED}", style="yellow", soft_wrap=True)
     return int(code or ExitCode.DONE)
+
+
+def _failed(run: session.Session, error: EventmigError) -> ExitCode:
+    if run.json:
+        run.out_json(error_json(error))
+    run.err.print(render.error(error), soft_wrap=True)
+    return exit_code(error)
+
+
+def _refused(run: session.Session, error: OSError) -> ExitCode:
+    """The end of a run to which the system refused a file, or did not take its output."""
+    if error.filename is None and sys.__stdout__ is not None:  # what has no name is an output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    if isinstance(error, BrokenPipeError):  # whoever read our output has enough: no error
+        return ExitCode.DONE
+    place = str(error.filename or "the output")
+    return _failed(
+        run,
+        EventmigError(
+            f"the system refused to go on with {place}: {error.strerror or error}",
+            remedy="look at permissions, the room on the disk and where the output goes; then run "
+            "the same command again",
+        ),
+    )
 
 
 _ANYWHERE = ("-q", "--quiet")

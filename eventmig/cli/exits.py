@@ -32,6 +32,8 @@ MEANING = {
     ExitCode.INTERRUPTED: "stopped by Ctrl-C; the same command resumes",
 }
 
+INTERRUPTED = "interrupted; everything up to the last batch is kept, and the same command resumes"
+
 
 def exit_code(error: errors.EventmigError) -> ExitCode:
     """The exit code that an error ends a command with."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -18,6 +19,11 @@ from eventmig.events import Event
 def to_json(result: object) -> str:
     """A command's result as one line of JSON."""
     return msgspec.json.encode(_plain(result)).decode()
+
+
+def in_ascii(line: str) -> str:
+    """JSON with every character beyond ASCII escaped."""
+    return "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in line)
 
 
 def error_json(error: EventmigError) -> str:
@@ -43,6 +49,8 @@ def _plain(value: object) -> object:
             return value.value
         case str() | Decimal() | Path():
             return str(value)
+        case datetime():
+            return value.isoformat()
         case bytes():
             return _data(value)
         case Where():

@@ -18,6 +18,8 @@ _SHOWN = 10
 
 def rebuilt(found: commands.RebuildReport) -> RenderableType:
     """What a rebuild made."""
+    if not found.results and found.owners is None:
+        return Text("nothing of what the project declares is to be rebuilt", style="yellow")
     made = table("name", "events", "rows", "generation", numbers=("events", "rows", "generation"))
     parts: list[RenderableType] = [made]
     for result in found.results:
@@ -167,6 +169,8 @@ def compared(found: commands.SnapshotReport) -> RenderableType:
                     (f"{wrong.stream} at {wrong.stream_position}: ", "bold"), (wrong.reason, "red")
                 )
             )
+    if not named:
+        return Text("the project declares no aggregates: there are no snapshots", style="yellow")
     if found.stale:
         parts.append(Text("stale snapshots are not used; rebuild to have new ones", style="yellow"))
     return Group(made, *parts)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 from rich.console import Console, RenderableType
 
-from eventmig.cli.jsons import to_json
+from eventmig.cli.jsons import in_ascii, to_json
 from eventmig.cli.progress import Report, progress_on
 from eventmig.migrate.job import OnProgress, Progress
 from eventmig.project import Project
@@ -24,8 +26,8 @@ class Session:
         self.config: Path | None = None
         self.quiet = False
         self.json = False
-        self.out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-        self.err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.out = _console(sys.stdout)
+        self.err = _console(sys.stderr, stderr=True)
         self.opened = contextlib.ExitStack()
 
     def project(self) -> Project:
@@ -40,9 +42,14 @@ class Session:
     def show(self, result: object, text: Callable[[], RenderableType]) -> None:
         """Print a result on standard output: as text, or as JSON where that was asked for."""
         if self.json:
-            self.out.out(to_json(result), highlight=False)
+            self.out_json(to_json(result))
         else:
             self.out.print(text())
+
+    def out_json(self, line: str) -> None:
+        """Print a line of JSON on standard output, whatever characters that can hold."""
+        unicode = self.out.encoding.startswith("utf")
+        self.out.out(line if unicode else in_ascii(line), highlight=False)
 
     @contextmanager
     def reporting(self) -> Iterator[Report]:
@@ -60,6 +67,21 @@ class Session:
 
             yield on_progress
 
+
+def _console(stream: TextIO | None, *, stderr: bool = False) -> Console:
+    """A console that breaks lines on a terminal alone, and for which no character is too much."""
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    console = Console(
+        file=None if stderr else stream, stderr=stderr, highlight=False, markup=False, emoji=False
+    )
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _UNBROKEN
+    return console
+
+
+_UNBROKEN = 10_000
+"""Columns: what no line of text reaches."""
 
 _current = Session()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from eventmig.migrate.follow import HAND_OVER_S
 from eventmig.migrate.job import Setting, UpcastJob
 from eventmig.migrate.ledger import Controls, Job
 from eventmig.migrate.sides import Plan, Sides, Switch, take_steps
-from eventmig.migrate.states import CROSSED
+from eventmig.migrate.states import CROSSED, ENDED, State
 from eventmig.migrate.throttle import Check, above, outside_hours, while_file
 from eventmig.project import Project, job_of, opened_target, public, sql_engine
 from eventmig.release import Release
@@ -230,5 +230,13 @@ def check_before(job: Job, store: JobTarget, *states: str) -> None:
         raise JobError(
             f"the job is {job.state.value}, and this takes one that is {' or '.join(states)}",
             where=Where(store=store.url),
-            remedy="look at it with `eventmig status`",
+            remedy=_remedy(job.state, states),
         )
+
+
+def _remedy(state: State, wanted: Sequence[str]) -> str:
+    if state in ENDED:
+        return "the next release has a job of its own: name it (--release)"
+    if State.REVERSE_WINDOW in wanted:
+        return "take the application across first: `eventmig cutover`"
+    return "look at it with `eventmig status`"

@@ -38,6 +38,7 @@ from eventmig.processes import CALM, TURN_S, Child
 from eventmig.project import (
     Project,
     active_job,
+    check_sides,
     job_of,
     opened,
     opened_target,
@@ -241,13 +242,7 @@ def _has_job(url: str, source: EventReader) -> bool:
     """Whether a job is recorded for this target. Raises `JobError` for the source itself."""
     try:
         with opened(url) as store:
-            if store.identity() == source.identity():
-                raise JobError(
-                    "the target is the source",
-                    where=Where(store=public(url)),
-                    remedy="name another file, another set of tables (?tables=…), or new streams "
-                    "in the same tables (?release=… with a naming such as {stream}-{release})",
-                )
+            check_sides(source, store)
             return active_job(store) is not None
     except NotAStoreError:
         return False
@@ -322,7 +317,7 @@ def verify(
     source_url = project.url("source", source, frozen.name)
     with (
         opened(source_url) as reader,
-        opened(target_url, "write") as writer,
+        opened_target(target_url, "write") as writer,
         writer.lock(),
         tuned(),
     ):

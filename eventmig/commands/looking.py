@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from eventmig import plan as planning
 from eventmig.drafts import Draft
 from eventmig.errors import (
     JobError,
+    StoreError,
     UpcastError,
     Where,
 )
 from eventmig.events import Event
 from eventmig.project import (
     Project,
+    check_sides,
     finished_job,
     opened,
     public,
@@ -40,6 +43,8 @@ def plan(
     frozen = project.release(release)
     target_url = project.url("target", target, frozen.name)
     with opened(project.url("source", source, frozen.name)) as store:
+        with suppress(StoreError), opened(target_url) as there:
+            check_sides(store, there)
         pipeline = project.pipeline(frozen, store, naming)
         counts = store.type_counts()
         chosen: list[Event] = []
@@ -112,6 +117,12 @@ def show(
                 events.append(event)
                 if len(events) == limit:
                     break
+        if not events and first is not None and any(True for _ in reader.read_stream(what)):
+            raise JobError(
+                f"the stream {what!r} has no event at {first} or behind it",
+                where=Where(store=public(url)),
+                remedy="begin further in front, or leave --from out",
+            )
     if not events:
         raise JobError(
             f"there is no stream and no event named {what!r}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ def named(project: Project, names: Sequence[str], all_: bool) -> list[ReadModel 
     known = {p.name: p for p in project.projections}
     unknown = [n for n in names if n not in known]
     if unknown or not (names or all_):
-        what = f"there is no projection {unknown[0]!r}" if unknown else "nothing is named"
+        what = "nothing is named"
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            what = f"there is no projection {unknown[0]!r}{hint}"
         raise RebuildError(
             f"{what} (there are: {', '.join(known) or 'none'})",
             remedy="name some of those, or all of them: --all",

@@ -77,11 +77,19 @@ def live_side(state: State) -> Side | None:
     return Side.NEW if state in CROSSED else Side.OLD
 
 
+_INSTEAD = {
+    (_S.REVERSE_WINDOW, _S.CANCELLED): "go back first (`eventmig reverse`), then cancel it",
+    (_S.COMPLETED, _S.CANCELLED): "there is no way back from there; the next release has a job of "
+    "its own, from this one's target",
+}
+"""What to do where it is known why somebody asks for what cannot be."""
+
+
 def check_transition(old: State, new: State) -> None:
     """Raise `JobError` where `new` may not follow `old`."""
     if new is not old and new not in FOLLOWS[old]:
         allowed = ", ".join(sorted(s.value for s in FOLLOWS[old])) or "nothing"
         raise JobError(
             f"a job that is {old.value} cannot become {new.value} (it can: {allowed})",
-            remedy="look at it with `eventmig status`",
+            remedy=_INSTEAD.get((old, new), "look at it with `eventmig status`"),
         )

@@ -209,7 +209,9 @@ def imported(path: Path) -> Any:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    """That of a process in a terminal of 80 columns."""
+    given = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
+    return {**os.environ, **given}
 
 
 def cli(folder: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,10 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -204,6 +207,9 @@ def test_help_is_printed_and_fits(run: Run) -> None:
         ("quarantine show no-such-id", "no event no-such-id is in quarantine"),
         ("show order-1 order-2", "order-2"),
         ("status 2", "2"),
+        ("show order-1 --store=", "--store"),
+        ("cancel --target=", "--target"),
+        ("status --release=", "--release"),
     ],
 )
 def test_a_wrong_argument_is_told_with_a_hint(folder: Path, run: Run, line: str, hint: str) -> None:
@@ -234,9 +240,18 @@ def test_a_wrong_argument_is_told_with_a_hint(folder: Path, run: Run, line: str,
         ("upcast --target oracle://x", ExitCode.INPUT, "ConfigError", "oracle"),
         ("upcast --source sqlite:///no.db", ExitCode.STOPPED, "NotAStoreError", "no.db"),
         ("upcast --target sqlite:///history.db", ExitCode.STOPPED, "JobError", "is the source"),
+        ("plan --target sqlite:///history.db", ExitCode.STOPPED, "JobError", "is the source"),
+        ("upcast --target sqlite:///{relase}.db", ExitCode.INPUT, "ConfigError", "{release}"),
+        ("verify --target sqlite:///no.db", ExitCode.STOPPED, "JobError", "--target"),
+        ("reverse --target sqlite:///no.db", ExitCode.STOPPED, "JobError", "--release"),
         ("show order-99", ExitCode.STOPPED, "JobError", "order-99"),
+        ("show order-1 --from 9", ExitCode.STOPPED, "JobError", "no event at 9"),
         ("rebuild sales", ExitCode.STOPPED, "RebuildError", "sales_per_day"),
         ("rebuild", ExitCode.STOPPED, "RebuildError", "--all"),
+        ("rebuild salesperday", ExitCode.STOPPED, "RebuildError", "did you mean 'sales_per_day'"),
+        ("rebuild --all --read-models sqlite:///no/x.db", ExitCode.STOPPED, "StoreError", "folder"),
+        ("export .", ExitCode.STOPPED, "StoreError", "not a file"),
+        ("import sample.jsonl --map stream={order", ExitCode.INPUT, "ConfigError", "brace"),
         ("rebuild --all --read-models no://x", ExitCode.INPUT, "ConfigError", "database"),
         ("import missing.jsonl", ExitCode.INPUT, "DataError", "missing.jsonl"),
         ("import sample.jsonl --map strem=x", ExitCode.INPUT, "ConfigError", "stream"),
@@ -311,6 +326,69 @@ def test_what_user_code_prints_does_not_mix_with_the_result(tmp_path: Path) -> N
         assert "upcast" in done.stderr
 
 
+@pytest.fixture
+def outside(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command as a process of its own, in the folder of `init`."""
+
+    def outside(
+        *arguments: str, env: dict[str, str] | None = None, stdout: Any = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[str]:
+        clean = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "TERM")}
+        return subprocess.run(
+            [sys.executable, "-m", "eventmig", *arguments],
+            cwd=folder,
+            env={**clean, **(env or {})},
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+    return outside
+
+
+def test_no_line_is_broken_in_a_pipe_and_no_character_is_too_much(
+    outside: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    longer = "sqlite:///" + "../a%20[bold]%20folder/" * 10 + "history.db"
+    done = outside("current", "--store", longer)
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert "history.db: 12 events; no job made it: it is as applications wrote it\n" in done.stdout
+    done = outside("check", "--examples", "0", env=ascii_only)
+    assert (done.returncode, done.stdout[:6]) == (ExitCode.DONE, "\\u2713"), done.stderr
+    done = outside("show", "order-5", "--json", env=ascii_only)
+    assert value(done.stdout)[0]["event"]["data"]["mail"] == "łukasz@example.org", done.stderr
+
+
+def test_a_result_that_cannot_be_written_is_told(
+    outside: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        for arguments in (["current"], ["current", "--json"]):
+            done = outside(*arguments, stdout=full)
+            assert done.returncode == ExitCode.STOPPED
+            assert done.stderr.startswith("error: the system refused to go on with the output")
+            assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_the_program_still_loads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(MetaPathFinder):
+        def find_spec(self, name: str, *rest: object) -> None:
+            if name == "eventmig.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "eventmig.cli.app", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert main(["current"]) == ExitCode.INTERRUPTED
+    assert "the same command resumes" in capsys.readouterr().err
+
+
 def test_a_closed_pipe_is_no_fault(tmp_path: Path) -> None:
     folder = project_in_files(tmp_path / "pipe")
     fill(folder / "source.db", [event("s-1", "Plain", {"x": "y" * 500}) for _ in range(500)])
@@ -323,10 +401,11 @@ def test_a_closed_pipe_is_no_fault(tmp_path: Path) -> None:
         first.stdout.read(100)
         first.stdout.close()
         print(first.stderr.read().decode(), file=sys.stderr)
-        first.wait()
+        print(first.wait())
         """,
     )
     assert "Traceback" not in done.stderr
+    assert done.stdout == f"{ExitCode.DONE}\n"
 
 
 @pytest.fixture

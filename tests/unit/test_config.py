@@ -58,6 +58,12 @@ def test_every_wrong_key_is_told(tmp_path: Path) -> None:
     assert "batch_size: Input should be greater than 0" in what
     assert "xyz" in what
     assert str(path) in str(caught.value.where)
+    path = written(tmp_path, "[throttle]\nshre = 0.5")
+    with pytest.raises(ConfigError, match=r"unknown key throttle\.shre; did you mean share\?"):
+        find_config(path, tmp_path)
+    path = written(tmp_path, "[tool.eventmig]\nsource = 'x'")
+    with pytest.raises(ConfigError, match=r"without \[tool\.eventmig\]"):
+        find_config(path, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a = ", b"a = 1\na = 2"])
@@ -87,6 +93,11 @@ def test_an_unreadable_url_is_not_repeated(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(folder=tmp_path).url(url)
     assert "geheim" not in str(caught.value)
+
+
+def test_a_path_that_is_no_utf8_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no UTF-8"):
+        Config(folder=tmp_path).url("sqlite:///\udcff.db")
 
 
 def test_passwords_are_hidden() -> None:

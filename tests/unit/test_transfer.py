@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,23 @@ def test_an_export_replaces_whole_or_not_at_all(
         assert list(out.parent.iterdir()) == [out]
         with pytest.raises(StoreError, match="cannot be written"):
             export_jsonl(store, str(tmp_path / "no" / "x.jsonl"))
+
+
+def test_an_export_goes_where_a_link_leads_and_takes_no_place_of_what_is_no_file(
+    tmp_path: Path,
+) -> None:
+    link, real, pipe = tmp_path / "link.jsonl", tmp_path / "real.jsonl", tmp_path / "pipe"
+    link.symlink_to(real)
+    os.mkfifo(pipe)
+    with new_store(tmp_path) as store:
+        store.append("s", [NewEvent("T", b"{}")], expected=None)
+        assert export_jsonl(store, str(link)) == 1
+        for other in (pipe, tmp_path):
+            with pytest.raises(StoreError, match="not a file"):
+                export_jsonl(store, str(other))
+    assert link.is_symlink()
+    assert real.read_bytes().count(b"\n") == 1
+    assert pipe.is_fifo()
 
 
 # --- foreign records
