@@ -59,6 +59,14 @@ class Event(NamedTuple):
         """`recorded_at` as an aware UTC datetime."""
         return EPOCH + timedelta(microseconds=self.recorded_at)
 
+    @property
+    def recorded_text(self) -> str:
+        """`recorded_time` in ISO 8601; `recorded_at` as it is beyond the years 1 to 9999."""
+        try:
+            return self.recorded_time.isoformat()
+        except OverflowError:
+            return str(self.recorded_at)
+
 
 class Page(NamedTuple):
     """Stored events column by column, as a copy reads them: without the origins they have.

@@ -43,7 +43,7 @@ def text(found: commands.Inspection) -> RenderableType:
         parts += [
             "",
             Text("no preset fits; a description to begin with, for the configuration:"),
-            Padding(Text(found.description.rstrip(), style="cyan"), (0, 0, 0, 2)),
+            Padding(Text(found.description.rstrip(), style="cyan"), (0, 0, 0, 2), expand=False),
         ]
     parts += ["", *_verdict(found)]
     return Group(*parts)
@@ -78,7 +78,7 @@ def _types(found: commands.Inspection) -> RenderableType:
 
 
 def _event(event: Event) -> list[RenderableType]:
-    time = event.recorded_time.strftime("%Y-%m-%d %H:%M:%S")
+    time = event.recorded_text.partition("+")[0].partition(".")[0].replace("T", " ")
     head = Text(overflow="fold")
     head.append(f"{event.type} v{event.schema_version}", "bold")
     head.append(f", {event.stream} at {event.stream_position}, {time}")
@@ -91,7 +91,7 @@ def _verdict(found: commands.Inspection) -> list[RenderableType]:
     lines: list[RenderableType] = []
     if found.refused:
         lines.append(Text("a job would refuse:", style="bold red"))
-        lines += [Padding(Text(why), (0, 0, 0, 2)) for why in found.refused]
+        lines += [Padding(Text(why), (0, 0, 0, 2), expand=False) for why in found.refused]
     else:
         lines.append(Text(f"nothing in the first {commands.EVENTS_TRIED:,} events is refused"))
     if found.writable:

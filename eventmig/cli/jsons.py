@@ -78,7 +78,7 @@ def _event(event: Event) -> dict[str, object]:
         "schema_version": event.schema_version,
         "data": _data(event.data),
         "metadata": None if event.metadata is None else _data(event.metadata),
-        "recorded_at": event.recorded_time.isoformat(),
+        "recorded_at": event.recorded_text,
         "origins": [origin._asdict() for origin in event.origins],
     }
 

@@ -78,7 +78,7 @@ def plan(found: Plan, *, samples: int | None = None) -> RenderableType:
             "",
             Text(f"{some(len(found.problems), 'problem')} would stop the job:", style="bold red"),
         ]
-        parts += [Padding(Text(problem), (0, 0, 0, 2)) for problem in found.problems]
+        parts += [Padding(Text(problem), (0, 0, 0, 2), expand=False) for problem in found.problems]
     parts += [Text(f"{one} stay behind") for one in found.left_behind]
     counts = ", ".join(f"{found.count(o):,} {o}" for o in ("copy", "upcast", "split", "drop"))
     parts += ["", Text(f"{counts}; nothing was written", style="dim")]
@@ -258,15 +258,14 @@ def shown(found: Sequence[commands.Shown]) -> RenderableType:
         event = it.event
         parts.append(
             Text(
-                f"{event.stream} at {event.stream_position} "
-                f"({event.id}, {event.recorded_time.isoformat()})",
+                f"{event.stream} at {event.stream_position} ({event.id}, {event.recorded_text})",
                 style="bold",
             )
         )
-        parts.append(Padding(Text(it.before), (0, 0, 0, 2)))
+        parts.append(Padding(Text(it.before), (0, 0, 0, 2), expand=False))
         for name, texts in it.after:
             parts.append(Text(f"  after {name}:", style="cyan"))
-            parts += [Padding(Text(text), (0, 0, 0, 2)) for text in texts]
+            parts += [Padding(Text(text), (0, 0, 0, 2), expand=False) for text in texts]
             if not texts:
                 parts.append(Text("  (nothing is left of it)", style="yellow"))
         if it.error:
@@ -296,7 +295,8 @@ def quarantine(found: Sequence[Quarantined], *, whole: bool) -> RenderableType:
         reason = Text.assemble((q.what, "red"), f"\n  where:  {q.where}", ("\n  remedy: ", ""))
         reason.append(q.remedy, style="green")
         parts += [head, reason]
-        parts.append(Padding(Text(q.event.data.decode("utf-8", "backslashreplace")), (0, 0, 1, 2)))
+        data = Text(q.event.data.decode("utf-8", "backslashreplace"))
+        parts.append(Padding(data, (0, 0, 1, 2), expand=False))
     return Group(*parts)
 
 

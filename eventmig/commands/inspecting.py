@@ -134,7 +134,8 @@ def _recognised(url: str) -> Inspection:
             f"(there are: {', '.join(sorted(t.name for t in seen)) or 'none'})",
             where=Where(store=public(url)),
             remedy="describe the table in [layouts.NAME] of the configuration, and inspect with "
-            "--layout NAME; the reference of layouts lists every key",
+            "--layout NAME; the reference of layouts lists every key. A store that eventmig made "
+            "needs its ?schema=… or ?tables=… in the URL",
         )
     readable = [match for match in found if _reads(url, match)]
     match, *rest = readable or found

@@ -11,6 +11,8 @@ from sqlalchemy import make_url
 
 from eventmig.check import Finding
 from eventmig.errors import ConfigError, NotAStoreError, RebuildError, StoreError
+from eventmig.migrate import ledger
+from eventmig.migrate.sides import exchanged
 from eventmig.project import Project, finished_job, opened, sql_engine
 from eventmig.rebuild import Aggregate, ReadModel, bookkeeping
 from eventmig.release import Release
@@ -23,14 +25,21 @@ def release_mark(project: Project) -> str:
 
 
 def source_of_rebuild(project: Project, given: str | None) -> str:
-    """The store a rebuild reads: the one given, else a ready target, else the source."""
+    """The store a rebuild reads: the one given, else a ready target, else the source.
+
+    The target's events bear the source's name where the tables changed names.
+    """
     latest = project.lock.latest
     if given is None and latest is not None and project.config.target is not None:
         url = project.url("target", None, latest.name)
         try:
             with opened(url) as store:
-                if finished_job(store) is not None:
-                    return url
+                job = finished_job(store)
+                if job is not None:
+                    with store.reading() as connection:
+                        crossed = ledger.journal(connection, job)
+                    if not exchanged(job, crossed):
+                        return url
         except NotAStoreError:
             pass
     return project.url("source", given, latest.name if latest else None)

@@ -356,10 +356,34 @@ def test_no_line_is_broken_in_a_pipe_and_no_character_is_too_much(
     done = outside("current", "--store", longer)
     assert done.returncode == ExitCode.DONE, done.stderr
     assert "history.db: 12 events; no job made it: it is as applications wrote it\n" in done.stdout
+    done = outside("show", "order-1")
+    assert '\n    "order_id": "1",' in done.stdout, done.stderr
+    assert max(map(len, done.stdout.splitlines())) < 200
     done = outside("check", "--examples", "0", env=ascii_only)
     assert (done.returncode, done.stdout[:6]) == (ExitCode.DONE, "\\u2713"), done.stderr
     done = outside("show", "order-5", "--json", env=ascii_only)
     assert value(done.stdout)[0]["event"]["data"]["mail"] == "łukasz@example.org", done.stderr
+
+
+def test_inspect_takes_no_table_of_a_store_that_eventmig_made(folder: Path, run: Run) -> None:
+    assert run("import", "sample.jsonl", "--store", "sqlite:///two.db?tables=v2_")[0] == 0
+    code, out, err = run("inspect", "sqlite:///two.db")
+    assert (code, out) == (ExitCode.STOPPED, "")
+    assert "?tables=" in err
+    assert "12 events" in run("inspect", "sqlite:///two.db?tables=v2_")[1]
+
+
+def test_a_time_beyond_all_calendars_is_shown_as_a_number(folder: Path, run: Run) -> None:
+    line = {"stream": "s-1", "type": "T", "data": {}, "recorded_at": 10**18, "id": "x"}
+    (folder / "far.jsonl").write_text(json.dumps(line))
+    assert run("import", "far.jsonl", "--store", "sqlite:///far.db")[0] == 0
+    for arguments in (
+        ["show", "s-1", "--store", "sqlite:///far.db"],
+        ["show", "s-1", "--store", "sqlite:///far.db", "--json"],
+        ["inspect", "sqlite:///far.db"],
+    ):
+        code, out, err = run(*arguments)
+        assert (code, str(10**18) in out) == (ExitCode.DONE, True), (out, err)
 
 
 def test_a_result_that_cannot_be_written_is_told(

@@ -211,6 +211,7 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
             ("Opened", 1, {"name": "t"}),
         ]
         assert commands.measure(its).lag_events == 2
+        assert commands.source_of_rebuild(its, None) == its.config.url(str(its.config.source))
         commands.keep_up_once(its)
         assert commands.measure(its).lag_events == 0
         assert said(events(beside))[-2:] == [
@@ -220,6 +221,7 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
         with pytest.raises(CrossingError, match="crosses by tables"):
             commands.cutover(its, switch=Switch.ROUTE)
         commands.reverse(its)
+        assert commands.source_of_rebuild(its, None) == its.config.url(str(its.config.source))
         with pytest.raises(FencedError):
             append_to(beside, "cart-1", OPENED_2)
         add(OPENED_1)

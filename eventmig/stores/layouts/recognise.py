@@ -19,6 +19,9 @@ from eventmig.stores.layouts.presets import presets
 
 _SYSTEM_SCHEMAS: Final = ("information_schema", "pg_catalog", "pg_toast")
 _OWN: Final = "eventmig_"
+_MARK: Final = "eventmig_store"
+_OF_A_STORE: Final = ("events", "streams", "origins", "origin_streams", _MARK)
+"""What stands behind the same prefix in a store that eventmig made itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +56,11 @@ def seen_in(connection: Connection, schema: str | None) -> list[Seen]:
         schemas = [schema] if schema else every
     found = []
     for name in schemas:
-        for table in inspector.get_table_names(schema=name):
-            if not table.startswith(_OWN):
+        names = inspector.get_table_names(schema=name)
+        stores = [table.removesuffix(_MARK) for table in names if table.endswith(_MARK)]
+        own = {prefix + table for prefix in stores for table in _OF_A_STORE}
+        for table in names:
+            if table not in own and not table.startswith(_OWN):
                 columns = columns_of(connection, table, name)
                 found.append(Seen(schema=name, name=table, columns=columns))
     return found
