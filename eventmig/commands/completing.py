@@ -66,6 +66,8 @@ def _complete(
         writer,
     ):
         check_before(sides.job, writer, State.REVERSE_WINDOW, State.COMPLETED)
+        if drop:
+            _check_droppable(sides.side(Side.OLD))
         run_hook(project.config, "before_complete", context_of(sides.job))
         failpoints.reached("complete: before")
         job, old = sides.job, sides.side(Side.OLD)
@@ -73,12 +75,6 @@ def _complete(
             sides.copier(Side.NEW).follow(sides.side(Side.NEW).head_position())
             sides.enter(State.COMPLETED, "")
         sides.publish()
-        if drop and not isinstance(old, Dropping):
-            raise CrossingError(
-                "this kind of store cannot be dropped by eventmig",
-                where=Where(store=old.url),
-                remedy="complete without --drop, and remove it by its own means",
-            )
         dropped = None
         with old.begin() as tx:
             if (back := ledger.back_job(tx.connection, job)) is not None:
@@ -146,6 +142,15 @@ def _drop_closed(old: JobTarget, job: Job) -> int:
             where=Where(store=old.url),
             remedy="name the store that holds the old side's events (--target)",
         )
-    assert isinstance(old, Dropping)  # its tables could change names
     with old.begin() as tx:
-        return old.drop_all(tx)
+        return _check_droppable(old).drop_all(tx)
+
+
+def _check_droppable(old: JobTarget) -> Dropping:
+    if not isinstance(old, Dropping):
+        raise CrossingError(
+            "this kind of store cannot be dropped by eventmig",
+            where=Where(store=old.url),
+            remedy="complete without --drop, and remove it by its own means",
+        )
+    return old

@@ -106,6 +106,9 @@ def test_the_library_is_shut_out_taken_across_and_taken_back(its: Tills, tmp_pat
     checked = commands.verify(moved).verification
     assert checked is not None
     assert checked.right, checked.shown
+    with pytest.raises(CrossingError, match="cannot be dropped"):
+        commands.complete(moved, drop=True)
+    assert commands.status(moved).job.state is State.REVERSE_WINDOW  # nothing was ended
     assert commands.complete(moved).job.state is State.COMPLETED
     with pytest.raises(CrossingError, match="cannot be dropped by eventmig"):
         commands.complete(moved, drop=True)

@@ -67,8 +67,7 @@ class Tables:
                 f"the table {layout.table!r} has no column {', '.join(map(repr, missing))}, "
                 f"which the layout {layout.name!r} reads",
                 where=Where(store=url),
-                remedy="`eventmig inspect` shows what is there; describe it in "
-                "[tool.eventmig.layouts]",
+                remedy="`eventmig inspect` shows what is there; describe it in [layouts]",
             )
         self._check_payloads(url)
         names = [name for name in self._found if name.startswith(f"{layout.table}.")]

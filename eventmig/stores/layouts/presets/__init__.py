@@ -55,7 +55,7 @@ def described(name: str, description: Mapping[str, object], dialect: Dialect) ->
         )
         raise ConfigError(
             f"the description of the layout {name!r} is not right:\n  " + "\n  ".join(lines),
-            remedy="mend [tool.eventmig.layouts] in the configuration; the reference of layouts "
+            remedy="mend [layouts] in the configuration; the reference of layouts "
             "lists every key, and `eventmig inspect URL` proposes a description",
         ) from error
 
@@ -98,6 +98,6 @@ def _table(name: str, dialect: Dialect) -> Mapping[str, object]:
             + (", only for another kind of database" if elsewhere else "")
             + (f"; did you mean {close[0]!r}?" if close and not elsewhere else ""),
             remedy=f"presets for {dialect}: {', '.join(here)}; describe your own as "
-            f"[tool.eventmig.layouts.{name if name.isidentifier() else 'NAME'}]",
+            f"[layouts.{name if name.isidentifier() else 'NAME'}]",
         )
     return tomllib.loads(files(__name__).joinpath(f"{name}.{dialect}.toml").read_text("utf-8"))
