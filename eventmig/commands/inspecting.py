@@ -19,6 +19,7 @@ from eventmig.errors import (
 from eventmig.events import Event
 from eventmig.project import Project, opened, public
 from eventmig.stores.base import EventReader, LeftBehind
+from eventmig.stores.kurrent import url as kurrent_url
 from eventmig.stores.layouts import (
     OPTION,
     LayoutStore,
@@ -104,7 +105,9 @@ def _native(url: str) -> Inspection | None:
                 refused=tuple(found.what for found in islice(store.preflight(), FINDINGS)),
                 writable=True,
                 why_not="",
-                side_by_side="a new file, other tables (?tables=…) or new streams (?release=…)",
+                side_by_side="new streams in the same server (?prefix=…)"
+                if kurrent_url.is_kurrent(url)
+                else "a new file, other tables (?tables=…) or new streams (?release=…)",
                 proof="",
             )
     except NotAStoreError:

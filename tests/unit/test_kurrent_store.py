@@ -13,6 +13,7 @@ from eventmig.events import Event, NewEvent, Origin
 from eventmig.stores.kurrent.envelope import Envelope, seal, unseal
 from eventmig.stores.kurrent.store import KurrentStore
 from eventmig.stores.kurrent.url import locate, public, with_ledger
+from eventmig.stores.open import open_store
 from tests.kurrent_server.log import Proposal, State
 from tests.kurrent_server.server import Node, running
 
@@ -270,6 +271,12 @@ def test_a_url_never_shows_a_password() -> None:
 def test_a_url_that_says_nonsense_is_refused(query: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         locate(f"esdb://localhost?{query}")
+
+
+def test_an_option_that_nobody_knows_is_told_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="RELEASE") as caught:
+        open_store("esdb://127.0.0.1:1?Tls=false&release=2")
+    assert "prefix, category, without, ledger, order, fence" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import grpc
 from eventmig.errors import ConfigError, StoreError, StoreUnavailableError, Where
 from eventmig.stores.kurrent.exchange import Exchange, begun
 from eventmig.stores.kurrent.gather import Gather
-from eventmig.stores.kurrent.url import Location
+from eventmig.stores.kurrent.url import OPTIONS, Location
 
 Message: TypeAlias = Any
 """A protobuf message; the generated classes have no types that both clients share."""
@@ -102,7 +102,8 @@ class Connection:
                 f"the client cannot use this URL: {_without_secrets(str(error), location)}",
                 where=Where(store=location.url),
                 remedy="write it as the client takes it: esdb://user:password@host:2113, with "
-                "?Tls=false for a server without certificates",
+                "?Tls=false for a server without certificates; eventmig adds the options "
+                f"{', '.join(OPTIONS)}",
             ) from None
         except _LIBRARY.error as error:
             raise unreachable(location, str(error)) from error

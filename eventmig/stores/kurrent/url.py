@@ -28,7 +28,8 @@ ROUTE_STREAM: Final = "eventmig-route"
 _OWN: Final = (LEDGER_STREAM, FENCE_STREAM, ROUTE_STREAM)
 """The beginnings of the names of streams that are eventmig's own; never source or target."""
 
-_OURS: Final = ("prefix", "category", "without", "ledger", "order", "fence")
+OPTIONS: Final = ("prefix", "category", "without", "ledger", "order", "fence")
+"""What a URL may say for eventmig; the client never sees it."""
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _CATEGORY: Final = re.compile(r"[^$\s,-][^\s,-]*")
 
@@ -140,8 +141,8 @@ def locate(url: str) -> Location:
 
     parts = urlsplit(url)
     pairs = parse_qsl(parts.query, keep_blank_values=True)
-    ours = {name: value for name, value in pairs if name in _OURS}
-    if len(ours) < sum(name in _OURS for name, _ in pairs):
+    ours = {name: value for name, value in pairs if name in OPTIONS}
+    if len(ours) < sum(name in OPTIONS for name, _ in pairs):
         raise wrong("an option stands twice in the URL", "name it once")
     prefix, ledger = ours.get("prefix", ""), ours.get("ledger")
     categories, without = (
@@ -164,7 +165,7 @@ def locate(url: str) -> Location:
     servers = _servers(parts.netloc)
     if not servers:
         raise wrong("the URL names no server", "write esdb://HOST:2113")
-    client = urlencode([(n, v) for n, v in pairs if n not in _OURS])
+    client = urlencode([(n, v) for n, v in pairs if n not in OPTIONS])
     return Location(
         uri=f"{parts.scheme}://{parts.netloc}" + (f"?{client}" if client else ""),
         url=shown,
