@@ -146,7 +146,8 @@ def steer(
 ) -> Controls:
     """Change what is asked of a job, whoever runs it; it sees that before its next batch.
 
-    None leaves a setting as it is. Writes the ledger alone. Returns all settings.
+    None leaves a setting as it is. Writes the ledger alone. Returns all settings. Raises
+    `JobError` for a job that has ended, unless a pause is to end.
     """
     given = {
         "paused": paused,
@@ -156,7 +157,14 @@ def steer(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     with opened_target(project.url("target", target, _name(project, release)), "write") as store:
-        return set_controls(store, job_of(store), **changes)
+        job = job_of(store)
+        if job.state in ENDED and paused is not False:
+            raise JobError(
+                f"the job is {job.state.value}: there is nothing to steer any more",
+                where=Where(store=store.url),
+                remedy="name the job you mean (--release, --target)",
+            )
+        return set_controls(store, job, **changes)
 
 
 def resume(

@@ -284,6 +284,9 @@ def test_complete_again_after_the_old_side_was_dropped(tmp_path: Path) -> None:
     commands.cutover(its)
     first = commands.complete(its, drop=True)
     assert first.dropped == 12
+    with pytest.raises(JobError, match="nothing to steer"):
+        commands.steer(its, paused=True)
+    assert commands.resume(its).state is State.COMPLETED
     again = commands.complete(its, drop=True)
     assert (again.job.job_id, again.job.state, again.dropped) == (
         first.job.job_id,
