@@ -70,8 +70,8 @@ def test_it_says_what_it_is(wheel: Path) -> None:
 
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"postgres", "kurrent"}
-    drivers = {"psycopg", "esdbclient"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"postgres", "kurrent", "metrics"}
+    drivers = {"psycopg", "esdbclient", "prometheus"}
     required = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
     assert not [r for r in required if any(r.startswith(d) for d in drivers)]
 
