@@ -17,7 +17,8 @@ from eventmig.events import Event, NewEvent
 from eventmig.migrate import ledger
 from eventmig.migrate.states import Side, State, live_side
 from eventmig.project import active_job
-from eventmig.stores.base import EventAppender, Expected, Fencing, JobTarget
+from eventmig.stores.base import EventAppender, Expected, JobTarget
+from eventmig.stores.crossing import Fencing
 from eventmig.stores.open import open_store
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from eventmig.stores.base import LeftBehind
+from eventmig.stores.owned import LeftBehind
 
 
 def left_behind(found: Sequence[LeftBehind], form: str) -> list[Text]:

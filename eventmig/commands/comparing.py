@@ -19,7 +19,7 @@ from eventmig.rebuild import (
 from eventmig.rebuild.comparing import ModelDifference
 from eventmig.rebuild.handing_over import compare_handed_over
 from eventmig.rebuild.rebuild_read_models import compare_read_models
-from eventmig.stores.base import OwnerSnapshots
+from eventmig.stores.owned import OwnerSnapshots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

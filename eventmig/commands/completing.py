@@ -15,7 +15,8 @@ from eventmig.migrate.ledger import Job
 from eventmig.migrate.sides import Switch
 from eventmig.migrate.states import Side, State
 from eventmig.project import Project, active_job, opened, public
-from eventmig.stores.base import Carrying, Dropping, Fencing, JobTarget
+from eventmig.stores.base import JobTarget
+from eventmig.stores.crossing import Carrying, Dropping, Fencing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from eventmig.project import finished_job, opened, public
 from eventmig.rebuild import Aggregate
 from eventmig.rebuild.handing_over import HandedOver, hand_over
 from eventmig.rebuild.owners import EventsourcingAggregate
-from eventmig.stores.base import EventReader, OwnerSnapshots
+from eventmig.stores.base import EventReader
+from eventmig.stores.owned import OwnerSnapshots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from eventmig.migrate.states import CROSSED, ENDED, State
 from eventmig.migrate.throttle import Check, above, outside_hours, while_file
 from eventmig.project import Project, job_of, opened_target, public, sql_engine
 from eventmig.release import Release
-from eventmig.stores.base import Exchanging, JobTarget
+from eventmig.stores.base import JobTarget
+from eventmig.stores.crossing import Exchanging
 from eventmig.stores.open import open_store
 from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline

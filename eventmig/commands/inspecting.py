@@ -18,7 +18,7 @@ from eventmig.errors import (
 )
 from eventmig.events import Event
 from eventmig.project import Project, opened, public
-from eventmig.stores.base import EventReader, LeftBehind
+from eventmig.stores.base import EventReader
 from eventmig.stores.kurrent import url as kurrent_url
 from eventmig.stores.layouts import (
     OPTION,
@@ -33,6 +33,7 @@ from eventmig.stores.layouts import (
     seen_in,
     toml,
 )
+from eventmig.stores.owned import LeftBehind
 
 EVENTS_SHOWN = 10
 EVENTS_TRIED = 1_000

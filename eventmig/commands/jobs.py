@@ -45,8 +45,9 @@ from eventmig.project import (
     public,
 )
 from eventmig.release import Release
-from eventmig.stores.base import EventReader, JobTarget, LeftBehind, OwnerSnapshots
+from eventmig.stores.base import EventReader, JobTarget
 from eventmig.stores.open import open_store
+from eventmig.stores.owned import LeftBehind, OwnerSnapshots
 from eventmig.transform import Pipeline
 from eventmig.workers import transform_in, transforming_process, verify_in_process
 

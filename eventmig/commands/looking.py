@@ -22,7 +22,7 @@ from eventmig.project import (
     opened,
     public,
 )
-from eventmig.stores.base import OwnerSnapshots
+from eventmig.stores.owned import OwnerSnapshots
 
 SAMPLES_EACH = 1
 

@@ -25,7 +25,8 @@ from eventmig.events import (
 from eventmig.goal import place_of
 from eventmig.migrate.ahead import one_ahead
 from eventmig.migrate.tally import Fate, Tally
-from eventmig.stores.base import Capability, DataRow, EventReader, GroupingReader
+from eventmig.stores.base import Capability, DataRow, EventReader
+from eventmig.stores.faster import GroupingReader
 from eventmig.transform import Pipeline, StreamCache
 
 

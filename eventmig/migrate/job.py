@@ -28,16 +28,9 @@ from eventmig.migrate.lanes import Turn, side_by_side
 from eventmig.migrate.ledger import Job, Quarantined
 from eventmig.migrate.pushdown import Pusher
 from eventmig.migrate.states import State
-from eventmig.stores.base import (
-    Capability,
-    EventReader,
-    Fencing,
-    JobTarget,
-    KeepingTarget,
-    KeepingTransaction,
-    SharingTarget,
-    TargetTransaction,
-)
+from eventmig.stores.base import Capability, EventReader, JobTarget, TargetTransaction
+from eventmig.stores.crossing import Fencing
+from eventmig.stores.faster import KeepingTarget, KeepingTransaction, SharingTarget
 from eventmig.stores.pushing import NotPushedError, PushingTransaction
 from eventmig.transform import Pipeline
 

@@ -25,15 +25,8 @@ from eventmig.migrate.job import Setting, UpcastJob
 from eventmig.migrate.ledger import Crossed, Job
 from eventmig.migrate.states import CROSSED, Side, State
 from eventmig.migrate.verify import Verification, verify_tail
-from eventmig.stores.base import (
-    Exchanging,
-    Fencing,
-    JobTarget,
-    PublishedRoute,
-    Publishing,
-    Settling,
-    TargetTransaction,
-)
+from eventmig.stores.base import JobTarget, TargetTransaction
+from eventmig.stores.crossing import Exchanging, Fencing, PublishedRoute, Publishing, Settling
 from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline
 

@@ -25,7 +25,7 @@ from eventmig.rebuild.shadow import Shadow
 from eventmig.rebuild.sharing import FoldHelpers, start_helpers
 from eventmig.rebuild.side_by_side import of_use, replay_side_by_side
 from eventmig.rebuild.undeclared import refuse_undeclared
-from eventmig.stores.base import Count
+from eventmig.stores.faster import Count
 
 _KIND = Kind.READ_MODEL
 

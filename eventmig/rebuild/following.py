@@ -24,7 +24,8 @@ from eventmig.rebuild.hold import held
 from eventmig.rebuild.progress import DataUpcaster, SourceTypes, Upcast
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, replay
-from eventmig.stores.base import EventReader, Subscribing, Subscription
+from eventmig.stores.base import EventReader
+from eventmig.stores.faster import Subscribing, Subscription
 
 _KIND = Kind.READ_MODEL
 _TASK = "kept up to date"

@@ -23,7 +23,8 @@ from eventmig.rebuild.ahead import ahead
 from eventmig.rebuild.handlers import Call, OnData
 from eventmig.rebuild.narrow import NeedsEventError, Plans, data_handlers
 from eventmig.rebuild.replay import Replay
-from eventmig.stores.base import DataLines, DataRow, ReadingLines
+from eventmig.stores.base import DataRow
+from eventmig.stores.faster import DataLines, ReadingLines
 
 _MOST_BYTES: Final = 32 * 1024 * 1024
 """Of data, in a range that is gathered as a whole."""

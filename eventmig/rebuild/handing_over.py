@@ -23,7 +23,8 @@ from eventmig.rebuild.bookkeeping import Kind, State
 from eventmig.rebuild.loading import SnapshotComparison, SnapshotMismatch
 from eventmig.rebuild.owners import EventsourcingAggregate
 from eventmig.rebuild.progress import Upcast
-from eventmig.stores.base import EventReader, OwnerSnapshot, OwnerSnapshots
+from eventmig.stores.base import EventReader
+from eventmig.stores.owned import OwnerSnapshot, OwnerSnapshots
 
 _STREAMS_AT_ONCE = 500
 

@@ -21,7 +21,8 @@ from eventmig.chains import DataChain
 from eventmig.rebuild.handlers import Call, Handler, OnData, call_with_data
 from eventmig.rebuild.progress import DataUpcaster
 from eventmig.rebuild.rows import Rows
-from eventmig.stores.base import DataLines, DataRow, Members
+from eventmig.stores.base import DataRow
+from eventmig.stores.faster import DataLines, Members
 
 Handled: TypeAlias = tuple[int, Call, object]
 """An event's global position, its handler's function, and what that takes of its data."""

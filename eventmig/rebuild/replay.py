@@ -30,7 +30,8 @@ from eventmig.rebuild.narrow import HandlerFailedError, NarrowFold, data_handler
 from eventmig.rebuild.progress import DataUpcaster, Upcast
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.rows import Rows
-from eventmig.stores.base import Count, CountingAhead, EventReader, ReadingLines, all_events
+from eventmig.stores.base import EventReader, all_events
+from eventmig.stores.faster import Count, CountingAhead, ReadingLines
 
 READ_AT_ONCE = 500
 """Stored events read and decoded at a time: they fit into a processor's cache."""

@@ -33,7 +33,7 @@ from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Read, Replay, commit, folds_of, reads, replay
 from eventmig.rebuild.rows import Rows
 from eventmig.rebuild.sharing import AT_ONCE, WORTH_IT, FoldHelpers, Ranges, Work, in_order
-from eventmig.stores.base import ReadingLines
+from eventmig.stores.faster import ReadingLines
 
 _FIRST_EVENTS: Final = 25_000
 _MOST_EVENTS: Final = 150_000

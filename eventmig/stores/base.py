@@ -1,16 +1,16 @@
 """What the engine asks of a store: narrow Protocols, one per use.
 
 A store adapter (`stores.sqlite`, …) implements those it can; what it cannot do
-is a missing `Capability`, never an `if` on the kind of store.
+is a missing `Capability`, never an `if` on the kind of store. What only some offer is beside:
+`faster`, `crossing`, `owned`, `pushing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from sqlalchemy import Connection
 
@@ -19,12 +19,9 @@ from eventmig.events import (
     CategoryCount,
     Columns,
     Event,
-    Held,
-    Kept,
     NewEvent,
     Page,
     StreamHead,
-    Stretch,
     TypeCount,
 )
 
@@ -63,24 +60,6 @@ Expected = int | None | _Any
 
 DataRow: TypeAlias = tuple[int, str, int, bytes]
 """The parts of an event a fold over data needs: global position, type, schema version, data."""
-
-Members: TypeAlias = Mapping[tuple[str, int], Collection[str]]
-"""Of the data of a type and schema version, the top-level members that somebody looks at."""
-
-
-class DataLines(NamedTuple):
-    """The data of events of one type and schema version, a line each, ended by a newline.
-
-    `global_positions` are theirs, line by line. Where data holds newlines of its own there are
-    more lines than positions. `sound`: it is JSON in UTF-8, with no newlines and with no key
-    twice in an object; there may be spaces between its tokens.
-    """
-
-    type: str
-    schema_version: int
-    global_positions: Sequence[int]
-    lines: bytes
-    sound: bool = False
 
 
 @runtime_checkable
@@ -195,18 +174,6 @@ class EventReader(Protocol):
 
 
 @runtime_checkable
-class HeldReader(Protocol):
-    """A store that hands out whole events column by column, without making them."""
-
-    def read_held(self, *, after: int, until: int, batch_size: int = 5_000) -> Iterator[Held]:
-        """The batches of `read_all`, by the same statements: all of each event, its origins too.
-
-        The columns' `origin_globals` are 0.
-        """
-        ...
-
-
-@runtime_checkable
 class EventAppender(Protocol):
     """What an application needs to append."""
 
@@ -286,377 +253,6 @@ class JobTarget(EventReader, Protocol):
 
     def held(self) -> bool:
         """Whether a process holds this target now; changes nothing."""
-        ...
-
-
-class KeepingTransaction(TargetTransaction, Protocol):
-    """A write transaction of a `KeepingTarget`."""
-
-    def append_kept(self, kept: Kept) -> int:
-        """`append_columns` for events that keep their places; returns the last global position.
-
-        What does not change of them is copied from the source inside the database.
-        """
-        ...
-
-
-@runtime_checkable
-class KeepingTarget(Protocol):
-    """A target that can look into some sources while it writes."""
-
-    def keeps(self, source: EventReader) -> bool:
-        """Whether `append_kept` works with this source from now on. Changes nothing stored.
-
-        Call it between transactions.
-        """
-        ...
-
-
-@runtime_checkable
-class GroupingReader(Protocol):
-    """A store that hands out data by type and version, grouped where it is stored."""
-
-    def read_grouped(
-        self,
-        *,
-        after: int,
-        until: int,
-        batch_size: int,
-        without: Collection[tuple[str, int]],
-    ) -> Iterator[Stretch]:
-        """The events that `read_data` reads, batch by batch, those of one type together.
-
-        Of the types and versions in `without`, looked at anew for each batch, events are only
-        counted. For a source that a `KeepingTarget` keeps from.
-        """
-        ...
-
-
-@runtime_checkable
-class SharingTarget(Protocol):
-    """A target whose URL may name streams that another URL names as well."""
-
-    def shares_streams(self, source: EventReader) -> bool:
-        """Whether a stream can belong to both. Reads nothing."""
-        ...
-
-
-@runtime_checkable
-class SpellingTarget(Protocol):
-    """A target whose tables hold the same values in another spelling.
-
-    The schema version may be inside of data or metadata, and a `jsonb` column writes JSON
-    its own way.
-    """
-
-    def as_held(self, events: Sequence[Event]) -> list[Event]:
-        """What the target hands back for these events. Reads only.
-
-        Where that would be another value, the event stays as it is: a verification finds it.
-        """
-        ...
-
-
-@runtime_checkable
-class TracingTarget(Protocol):
-    """A target whose events name where in the source's global order they came from."""
-
-    def read_traced(self, *, after: int, until: int) -> Iterator[tuple[Event, int]]:
-        """The events of `read_all`, one by one, each with its last origin's global position.
-
-        `after` exclusive, `until` inclusive; 0 where an event names none.
-        """
-        ...
-
-
-class Fence(NamedTuple):
-    """What a store's fence says: whether applications are shut out, by which job, since when.
-
-    `epoch` is that of the job's last holder who opened or closed it; `at` is in
-    microseconds since the Unix epoch (UTC).
-    """
-
-    closed: bool
-    job_id: str
-    epoch: int
-    at: int
-
-
-@runtime_checkable
-class Fencing(Protocol):
-    """A store that can shut its applications out.
-
-    The fence lasts until it is opened, whatever dies. It is the store's own: also who
-    appends by SQL of their own stands before it.
-    """
-
-    def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
-        """Close or open the fence, in one transaction; harmless where it is so already.
-
-        Once it is closed no append is under way: open transactions are waited out, at most
-        `wait_s` seconds. Raises `JobLostError` where a later holder of this job has set it,
-        `CrossingError` where another job closed it or the wait was too long.
-        """
-        ...
-
-    def fence(self) -> Fence | None:
-        """The fence as it is now; None where there never was one. Reads only."""
-        ...
-
-    def last_position(self) -> int:
-        """The last global position there is; 0 for an empty store. Reads only.
-
-        Exact where nobody appends but the caller; elsewhere a lower one may still appear.
-        """
-        ...
-
-    def check_fence(self, tx: TargetTransaction, *, job_id: str, epoch: int) -> None:
-        """Raise `JobLostError` unless this holder closed the fence last; within `tx`."""
-        ...
-
-    def pass_fence(self, tx: TargetTransaction) -> None:
-        """Let this transaction append though the fence is closed: it is a job's own."""
-        ...
-
-
-@runtime_checkable
-class Settling(Protocol):
-    """A store where somebody may still append before its last event when its fence is closed, or
-    opened again: a transaction that is open, and has not appended yet.
-    """
-
-    def settled(self) -> bool:
-        """Whether nobody can append before the last event any more. Reads only."""
-        ...
-
-
-class Subscription(Protocol):
-    """How far a store's events are, told by the store instead of asked for."""
-
-    def position(self) -> int:
-        """The last event's global position, as far as it was told; at first where it began.
-
-        Raises the store's errors once it cannot go on.
-        """
-        ...
-
-    def wait(self, *, after: int, timeout_s: float) -> None:
-        """Return once there is an event after a position, or after so many seconds."""
-        ...
-
-
-class Count(Protocol):
-    """How many events there are, while a server counts them."""
-
-    def there(self) -> bool:
-        """Whether it is known already; does not wait."""
-        ...
-
-    def wait(self) -> int:
-        """How many; waits until it is known. Raises the store's errors."""
-        ...
-
-
-@runtime_checkable
-class CountingAhead(Protocol):
-    """A store that counts its events while it is read."""
-
-    def counting(
-        self, *, until: int, types: Collection[str] | None
-    ) -> AbstractContextManager[Count]:
-        """What `count` counts, begun now; given up at the end of the block."""
-        ...
-
-
-@runtime_checkable
-class ReadingLines(Protocol):
-    """A store that can hand out the data of many events at once, put together where it lies."""
-
-    def read_lines(
-        self,
-        *,
-        after: int,
-        until: int,
-        types: Collection[str] | None,
-        members: Members,
-        batch_size: int,
-    ) -> Iterator[list[DataLines]]:
-        """What `read_data` reads, a batch's events of one type and version together.
-
-        The batches follow each other in global order; within one, positions of types and
-        versions lie between each other's, in any order. Where data is an object, and `members`
-        has its type and version, the store may leave the other members out of it. `members`
-        may grow while it is read.
-        """
-        ...
-
-    def shares_cores(self) -> bool:
-        """Whether what puts data together runs on this machine, in a process of its own."""
-        ...
-
-
-@runtime_checkable
-class Subscribing(Protocol):
-    """A store that tells who follows it of its new events."""
-
-    def subscribed(self, *, after: int) -> AbstractContextManager[Subscription]:
-        """A subscription to the events after a global position (exclusive). Reads only."""
-        ...
-
-
-class PublishedRoute(NamedTuple):
-    """Where the applications of a job belong, for those that do not ask the ledger.
-
-    `epoch` is the number of crossings so far, `final` whether there can be no other. `side`
-    is `old` or `new`; `release` the job's. `naming` has the place `{stream}` for a stream's
-    name in the application, and is what clients of the live store itself call it; `store` is
-    that store's identity.
-    """
-
-    job_id: str
-    epoch: int
-    final: bool
-    side: str
-    release: str
-    naming: str
-    store: str
-
-
-@runtime_checkable
-class Publishing(Protocol):
-    """A store with a place for the route that applications can read and subscribe to."""
-
-    def publish(self, route: PublishedRoute) -> None:
-        """Publish a route, once: not where it, or a later one of its job, was published."""
-        ...
-
-    def stored_name(self, stream: str) -> str:
-        """What clients of the store itself call a stream (or a template of names). Pure."""
-        ...
-
-
-@runtime_checkable
-class Exchanging(Protocol):
-    """A store whose tables can change names with others of the same database.
-
-    Who has either of them open finds the other's events from then on, without opening it anew.
-    """
-
-    @property
-    def schema(self) -> str | None:
-        """Where in the database the tables are, and the ledger beside them; None: there is one."""
-        ...
-
-    def can_exchange(self, other: EventReader) -> bool:
-        """Whether `other` is another set of tables in the same database."""
-        ...
-
-    def check_exchange(self, other: EventReader) -> None:
-        """Raise `CrossingError` for what would not follow the names. Reads only."""
-        ...
-
-    def exchange(self, tx: TargetTransaction, other: EventReader, *, wait_s: float) -> None:
-        """Give each set of tables the other's names, fences included, within `tx`.
-
-        Nothing is copied or rebuilt. Who uses the tables is waited for, at most `wait_s`
-        seconds; then `CrossingError` is raised, and nothing was changed.
-        """
-        ...
-
-
-@runtime_checkable
-class Carrying(Protocol):
-    """A store whose streams have metadata of their own, which a copy of events leaves behind."""
-
-    def carry_metadata(self, source: EventReader, named: Callable[[str], str]) -> int:
-        """Give this store's streams the metadata of the source's; returns how many got some.
-
-        `named` is a stream's name here. What a stream has here already stays.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftBehind:
-    """Something of the owner's that stands beside the events, and that a job does not copy.
-
-    So many snapshots in a `table`, or events of `streams` that are left out (a LIKE pattern).
-    """
-
-    number: int
-    table: str = ""
-    streams: str = ""
-
-    def __str__(self) -> str:
-        if self.table:
-            return f"{self.number:,} snapshots in {self.table}"
-        return f"{self.number:,} events of streams like {self.streams}"
-
-
-class OwnerSnapshot(NamedTuple):
-    """A snapshot for the library that owns a store's tables.
-
-    It stands at the event `event_id`. `topic` and `class_version` are those of the aggregate's
-    class, `kind` the topic of the snapshot's own class. `state`: what the class holds, by
-    attribute; Decimals, UUIDs and times are written as the library does, `msgspec.Raw` is
-    JSON already.
-    """
-
-    stream: str
-    stream_position: int
-    event_id: str
-    topic: str
-    class_version: int
-    kind: str
-    state: Mapping[str, object]
-
-
-@runtime_checkable
-class OwnerSnapshots(Protocol):
-    """A store beside whose events their owner keeps snapshots.
-
-    `snapshot_form` is the library whose snapshots can be written; empty where none can.
-    """
-
-    snapshot_form: str
-
-    def left_behind(self) -> list[LeftBehind]:
-        """What a copy of the events leaves behind, where there is some. Reads only."""
-        ...
-
-    def replace_snapshots(
-        self, streams: Collection[str], snapshots: Sequence[OwnerSnapshot]
-    ) -> tuple[str, int]:
-        """Give these streams these snapshots and no others, in one transaction.
-
-        Returns the table, and how many older ones went. Raises `StoreDamagedError` where a
-        snapshot's event is not where it was folded, `DataError` for a state that the owner's
-        form cannot hold.
-        """
-        ...
-
-    def snapshot_places(self, streams: Collection[str]) -> list[tuple[str, int]]:
-        """Stream and position of each of the owner's snapshots of these streams. Reads only."""
-        ...
-
-    def unlike_snapshots(self, snapshots: Sequence[OwnerSnapshot]) -> list[tuple[str, int, str]]:
-        """Stream, position and what is wrong, of those that are not stored so. Reads only."""
-        ...
-
-    def drop_astray(self) -> int:
-        """Delete snapshots that stand where no event is; returns how many."""
-        ...
-
-
-@runtime_checkable
-class Dropping(Protocol):
-    """A store that can be dropped."""
-
-    def drop_all(self, tx: TargetTransaction) -> int:
-        """Drop what belongs to this store alone, within `tx`; returns how many events it held.
-
-        Streams of a release in shared tables go; the tables stay.
-        """
         ...
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from eventmig.errors import CrossingError, JobLostError, Where
-from eventmig.stores.base import Fence
+from eventmig.stores.crossing import Fence
 
 REFUSAL: Final = "eventmig: applications may not append here now"
 """What the database says to who appends before a closed fence."""

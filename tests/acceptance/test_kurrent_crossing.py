@@ -19,7 +19,7 @@ from eventmig.live import look_up
 from eventmig.migrate import failpoints
 from eventmig.migrate.states import State
 from eventmig.project import Project
-from eventmig.stores.base import PublishedRoute
+from eventmig.stores.crossing import PublishedRoute
 from eventmig.stores.kurrent.store import KurrentStore
 from eventmig.stores.kurrent.url import locate
 from tests import kurrent

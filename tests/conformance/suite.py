@@ -25,11 +25,11 @@ from eventmig.stores.base import (
     Capability,
     DataRow,
     EventAppender,
-    HeldReader,
     JobTarget,
     TargetTransaction,
     all_events,
 )
+from eventmig.stores.faster import HeldReader
 from tests.conformance.values import moments, texts, utf8
 
 

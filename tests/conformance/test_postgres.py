@@ -13,7 +13,8 @@ from sqlalchemy import make_url
 
 from eventmig import codec
 from eventmig.events import Event
-from eventmig.stores.base import SpellingTarget, all_events
+from eventmig.stores.base import all_events
+from eventmig.stores.faster import SpellingTarget
 from eventmig.stores.open import open_store
 from tests.conformance.suite import Make, Store, StoreConformance
 from tests.conformance.values import moments, texts

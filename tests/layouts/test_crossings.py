@@ -24,7 +24,7 @@ from eventmig.migrate.crossing import CUT_OVER, Step, cross
 from eventmig.migrate.states import Side, State
 from eventmig.project import Project
 from eventmig.routes import rename_streams
-from eventmig.stores.base import Fencing
+from eventmig.stores.crossing import Fencing
 from eventmig.stores.layouts import LayoutStore
 from eventmig.stores.open import open_store
 from tests.acceptance.support import event, project, sql

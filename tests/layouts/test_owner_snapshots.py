@@ -29,8 +29,8 @@ from eventmig.cli import render, render_rebuilds
 from eventmig.errors import DataError, JobLockedError, RebuildError, StoreDamagedError
 from eventmig.project import Project, opened
 from eventmig.rebuild import Aggregate, EventsourcingAggregate, handing_over, snapshot_rows
-from eventmig.stores.base import OwnerSnapshot
 from eventmig.stores.layouts import LayoutStore, owner_states
+from eventmig.stores.owned import OwnerSnapshot
 from tests.acceptance.support import event, fill, project
 from tests.layouts import dumps, shop_steps
 from tests.layouts.library import postgres, sqlite

@@ -16,7 +16,8 @@ from sqlalchemy import make_url
 
 from eventmig.errors import ConflictError, CrossingError, FencedError, StoreError
 from eventmig.events import Event, NewEvent, Origin
-from eventmig.stores.base import ANY, Exchanging, Fencing
+from eventmig.stores.base import ANY
+from eventmig.stores.crossing import Exchanging, Fencing
 from eventmig.stores.open import open_store
 from eventmig.stores.postgres.store import PostgresStore
 from tests.acceptance.support import event

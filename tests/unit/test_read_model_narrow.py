@@ -25,7 +25,7 @@ from eventmig.rebuild.handlers import call_with_data, handler_of
 from eventmig.registry import Registry
 from eventmig.schemas import schema
 from eventmig.steps import data_upcaster, drop_event, part, rename_type, split_event, upcaster
-from eventmig.stores.base import DataLines, Members
+from eventmig.stores.faster import DataLines, Members
 from tests.unit.rebuild_helpers import MemorySource, history, rows_of
 
 totals = Table(

@@ -55,7 +55,7 @@ from eventmig.rebuild.narrow import data_handlers
 from eventmig.rebuild.ranges import NeedsRowsError, fold_range, packed, unpacked
 from eventmig.rebuild.replay import Replay
 from eventmig.rebuild.sharing import Work
-from eventmig.stores.base import DataLines, Members
+from eventmig.stores.faster import DataLines, Members
 from eventmig.stores.open import open_store
 from tests.unit.rebuild_helpers import (
     Helpers,

@@ -10,7 +10,8 @@ import pytest
 
 from eventmig.errors import ConflictError, CrossingError, FencedError, JobLostError
 from eventmig.events import NewEvent
-from eventmig.stores.base import ANY, Exchanging, Fencing
+from eventmig.stores.base import ANY
+from eventmig.stores.crossing import Exchanging, Fencing
 from eventmig.stores.open import open_store
 from eventmig.stores.sqlite.store import SqliteStore
 from tests.acceptance.support import event, fill, read, sql

@@ -18,14 +18,8 @@ from eventmig.migrate.verify.comparison import (
     misplaced,
 )
 from eventmig.migrate.verify.findings import Mismatch, Verification
-from eventmig.stores.base import (
-    Capability,
-    EventReader,
-    HeldReader,
-    JobTarget,
-    SpellingTarget,
-    TracingTarget,
-)
+from eventmig.stores.base import Capability, EventReader, JobTarget
+from eventmig.stores.faster import HeldReader, SpellingTarget, TracingTarget
 from eventmig.transform import Pipeline, StreamCache
 from eventmig.walk import Straight
 

@@ -22,7 +22,7 @@ from contextlib import closing
 from typing import Final
 
 from eventmig.errors import ConflictError, CrossingError, FencedError, JobLostError, Where
-from eventmig.stores.base import Fence
+from eventmig.stores.crossing import Fence
 from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.log import Log
 from eventmig.stores.kurrent.rules import MOVED

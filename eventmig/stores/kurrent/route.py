@@ -15,7 +15,7 @@ from contextlib import closing
 from typing import Final
 
 from eventmig.errors import ConflictError
-from eventmig.stores.base import PublishedRoute
+from eventmig.stores.crossing import PublishedRoute
 from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.client import Message
 from eventmig.stores.kurrent.log import Log

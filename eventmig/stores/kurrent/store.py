@@ -30,15 +30,8 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import (
-    ANY,
-    EventReader,
-    Expected,
-    Fence,
-    Mode,
-    PublishedRoute,
-    TargetTransaction,
-)
+from eventmig.stores.base import ANY, EventReader, Expected, Mode, TargetTransaction
+from eventmig.stores.crossing import Fence, PublishedRoute
 from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.client import PATIENCE, Connection
 from eventmig.stores.kurrent.fence import FenceStream, is_shut, opened, shut

@@ -22,7 +22,8 @@ from sqlalchemy.sql.util import ClauseAdapter
 
 from eventmig.errors import CrossingError, Where
 from eventmig.stores import fences
-from eventmig.stores.base import Fence, TargetTransaction
+from eventmig.stores.base import TargetTransaction
+from eventmig.stores.crossing import Fence
 from eventmig.stores.layouts.checks import lost_rows
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.place import locate

@@ -29,12 +29,12 @@ from sqlalchemy import (
 from sqlalchemy import column as sa_column
 
 from eventmig.errors import NotAStoreError, OpaqueError, StoreDamagedError, Where
-from eventmig.stores.base import LeftBehind, OwnerSnapshot
 from eventmig.stores.layouts import owner_states, values
 from eventmig.stores.layouts.bulk import copies, copy_rows, insert_rows
 from eventmig.stores.layouts.columns import Expression, Kind, columns_of, parameter
 from eventmig.stores.layouts.rows import Rows
 from eventmig.stores.layouts.tables import Tables
+from eventmig.stores.owned import LeftBehind, OwnerSnapshot
 
 _AT_ONCE: Final = 200  # streams in one statement
 

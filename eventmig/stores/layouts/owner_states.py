@@ -15,8 +15,8 @@ from uuid import UUID
 import msgspec
 
 from eventmig.errors import DataError, Where
-from eventmig.stores.base import OwnerSnapshot
 from eventmig.stores.layouts import members
+from eventmig.stores.owned import OwnerSnapshot
 
 _TIME: Final = "timestamp"
 _OWN: Final = frozenset(

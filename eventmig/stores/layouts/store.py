@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select, table
 
 from eventmig.errors import NotAStoreError, ReadOnlyError, StoreError, Where
 from eventmig.events import Event
-from eventmig.stores.base import Capability, LeftBehind, OwnerSnapshot
+from eventmig.stores.base import Capability
 from eventmig.stores.layouts import lineage, links, owner_snapshots, values
 from eventmig.stores.layouts.columns import Kind
 from eventmig.stores.layouts.encode import elsewhere_as_read, time_writer
@@ -26,6 +26,7 @@ from eventmig.stores.layouts.read import LayoutReader
 from eventmig.stores.layouts.spelling import respelled
 from eventmig.stores.layouts.sqlite import SqliteDatabase
 from eventmig.stores.layouts.write import LayoutTransaction
+from eventmig.stores.owned import LeftBehind, OwnerSnapshot
 
 
 class LayoutStore(LayoutReader):

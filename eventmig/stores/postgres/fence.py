@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from eventmig.errors import CrossingError, Where
 from eventmig.stores import fences
-from eventmig.stores.base import Fence
+from eventmig.stores.crossing import Fence
 from eventmig.stores.postgres.location import Location
 from eventmig.stores.postgres.schema import Tables
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from eventmig.errors import DataError
 from eventmig.events import Group, Stretch
-from eventmig.stores.base import DataLines, Members
+from eventmig.stores.faster import DataLines, Members
 from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.sent import Sent
 from eventmig.stores.postgres.session import (

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from psycopg import sql
 
-from eventmig.stores.base import Members
+from eventmig.stores.faster import Members
 
 Kinds: TypeAlias = Collection[tuple[str, int]]
 """Types with a schema version."""

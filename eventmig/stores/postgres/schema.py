@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.types import TypeEngine
 
-from eventmig.stores.base import Members
+from eventmig.stores.faster import Members
 from eventmig.stores.postgres.location import DataType
 from eventmig.stores.postgres.members import Kinds, narrowed
 

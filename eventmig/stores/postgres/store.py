@@ -33,7 +33,8 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
-from eventmig.stores.base import EventReader, Expected, Fence, Mode, TargetTransaction
+from eventmig.stores.base import EventReader, Expected, Mode, TargetTransaction
+from eventmig.stores.crossing import Fence
 from eventmig.stores.postgres import fence, switch
 from eventmig.stores.postgres.check import current_schema
 from eventmig.stores.postgres.failures import translated

@@ -35,7 +35,8 @@ from eventmig.errors import (
 )
 from eventmig.events import Event, NewEvent
 from eventmig.stores import fences
-from eventmig.stores.base import EventReader, Expected, Fence, Mode, TargetTransaction
+from eventmig.stores.base import EventReader, Expected, Mode, TargetTransaction
+from eventmig.stores.crossing import Fence
 from eventmig.stores.sqlite.errors import translated
 from eventmig.stores.sqlite.fence import set_fence
 from eventmig.stores.sqlite.file import (
