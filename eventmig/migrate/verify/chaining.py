@@ -18,9 +18,7 @@ from eventmig.migrate.verify.findings import Mismatch, Verification
 STREAMS_KEPT = 100_000
 """Of so many streams the hashes are kept in memory (about 300 bytes each) while batches come in."""
 
-_EVENTS_WAITING = (
-    300_000  # events whose digests (about 150 bytes each) wait for batches before them
-)
+_EVENTS_WAITING = 300_000  # whose digests (about 150 bytes each) wait for batches before them
 _SIZE = 32  # bytes of a SHA-256
 _MARK = b"\x02"  # before a recorded hash of this form; the first form has none
 
