@@ -225,9 +225,8 @@ def test_a_damaged_source_leaves_no_tables_in_its_file(its: Project) -> None:
 
 NOBODY = """
 import os, sys
-from eventmig import commands
+import eventmig.cli.app
 from eventmig.cli import main
-from eventmig.project import Project
 import tests.acceptance.support
 if os.geteuid() == 0:
     os.setgid(65534); os.setuid(65534)
