@@ -27,7 +27,9 @@ setup: $(READY) ## make the virtual environment (the other targets do it themsel
 demo: $(READY) ## watch a stored history of one release become the next one
 	@$(BIN)/eventmig demo $(ARGS)
 
+# Many tests start processes; each finds its modules compiled, also where Python may write none.
 test: $(READY) ## run all tests, on all cores
+	@$(BIN)/python -m compileall -q eventmig upcasters projections examples bench tests docs
 	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, and the check of the import table

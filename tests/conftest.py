@@ -55,12 +55,6 @@ def _history(name: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores: a test waits for processes, servers and disks half of its time."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_configure(config: pytest.Config) -> None:
     _shared()
     config.stash[_not_run] = []

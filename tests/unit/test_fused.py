@@ -18,7 +18,7 @@ from tests.unit.json_and_ops import EVENT, Program, with_data
 
 
 @given(with_data(most=4))
-@settings(max_examples=1500)
+@settings(max_examples=700)
 def test_a_program_for_one_shape_means_what_the_reference_means(
     example: tuple[Program, Value],
 ) -> None:
@@ -58,7 +58,7 @@ def test_many_at_once_mean_what_one_by_one_means(
 @given(
     with_data(most=3), st.lists(st.sampled_from([b"1.10", b'"\xc3\xa9"', b"[1,{}]"]), min_size=1)
 )
-@settings(max_examples=500)
+@settings(max_examples=300)
 def test_sound_data_may_have_spaces(example: tuple[Program, Value], others: list[bytes]) -> None:
     """As `jsonb` spells it; then the result may have some, too."""
     program, before = example
