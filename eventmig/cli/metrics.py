@@ -86,12 +86,10 @@ def _meter(
 
 
 def _serve(session: Session, meter: Meter, host: str, port: int) -> None:
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import start_http_server
 
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(meter)
     try:
-        server, _ = start_http_server(port, host, registry)
+        server, _ = start_http_server(port, host, meter.registry())
     except OSError as error:
         raise ConfigError(
             f"cannot listen at {host}:{port}: {error.strerror}",

@@ -17,7 +17,7 @@ from eventmig.commands.naming import (
 )
 from eventmig.project import Project, opened, public, sql_engine
 from eventmig.rebuild import Aggregate, ReadModel, bookkeeping
-from eventmig.rebuild.bookkeeping import Generation, Hold, Kind, State
+from eventmig.rebuild.bookkeeping import Generation, Kind, State
 from eventmig.stores.base import EventReader
 
 
@@ -107,8 +107,7 @@ def _set_aside(
 ) -> int:
     if live is None:
         return 0
-    hold = Hold(kind=_kind(of), name=of.name, epoch=0)
-    return len(bookkeeping.quarantined(connection, hold, live.number))
+    return bookkeeping.count_quarantined(connection, _kind(of), of.name, live.number)
 
 
 def _status(
@@ -130,11 +129,12 @@ def _status(
     if live is None:
         return replace(begun, stale="it was never rebuilt")
     stale, lag = "", None
-    if live.source != store.identity():
+    same_store = live.source == store.identity()
+    if not same_store:
         stale = "its rows are of another store"
     elif live.fingerprint.partition("/")[0] != _fingerprint(project, of):
         stale = "other code, another version or release made its rows"
-    if live.source == store.identity() and isinstance(of, ReadModel):
+    if same_store and isinstance(of, ReadModel):
         types = project.registry.sources_of(of.types)
         lag = store.count(types=types) - store.count(types=types, until=live.position)
     return replace(

@@ -29,7 +29,7 @@ class Asked:
 
 
 class Meter(Collector):
-    """Looks at the stores of a project, and never fails: what it cannot see has `eventmig_up` 0.
+    """Looks at the stores of a project: a part that it cannot look at has `eventmig_up` 0.
 
     `tell` is told why. A target that no job has been begun with is no failure.
     """
@@ -50,11 +50,15 @@ class Meter(Collector):
             self._looked_at = time.monotonic()
         return self._seen
 
+    def registry(self) -> CollectorRegistry:
+        """A registry of these metrics alone, without those of this process."""
+        made = CollectorRegistry(auto_describe=False)
+        made.register(self)
+        return made
+
     def text(self) -> str:
-        """All metrics in Prometheus' text format, without names that other clients add."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry).decode()
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry()).decode()
 
     def _look(self) -> Iterator[Metric]:
         parts = {"job": self._job}

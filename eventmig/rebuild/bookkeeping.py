@@ -363,6 +363,13 @@ def set_aside(connection: Connection, hold: Writing, number: int, event: SetAsid
     connection.execute(insert(quarantine).values(row))
 
 
+def count_quarantined(connection: Connection, kind: Kind, name: str, number: int) -> int:
+    """How many events are in the quarantine of a generation (reads)."""
+    theirs = (*_at(quarantine, kind, name), quarantine.c.generation == number)
+    query = select(func.count()).select_from(quarantine).where(*theirs)
+    return int(connection.execute(query).scalar_one())
+
+
 def quarantined(connection: Connection, hold: Hold, number: int) -> list[SetAside]:
     """The events in the quarantine of a generation, in global order (reads)."""
     names = [field.name for field in fields(SetAside)]

@@ -34,6 +34,9 @@ REFUSAL: Final = "eventmig: applications may not append here now"
 SQLSTATE: Final = "EVM01"
 """The SQLSTATE of that in PostgreSQL."""
 
+WHAT: Final = "applications may not append here: a cut-over is under way, or took them elsewhere"
+"""What a `FencedError` says of it."""
+
 
 @cache
 def fences(schema: str | None = None) -> Table:
@@ -121,6 +124,20 @@ def lift(connection: Connection, namespace: str, *, closed: bool) -> None:
     """Change only whether the row says closed: for the inserts of one transaction."""
     table = fences()
     connection.execute(update(table).where(table.c.namespace == namespace).values(closed=closed))
+
+
+def let_through(connection: Connection) -> None:
+    """PostgreSQL: let this transaction append though the fence is closed."""
+    connection.exec_driver_sql("SELECT set_config('eventmig.passes', 'on', true)")
+
+
+def still_open(url: str, wait_s: float) -> CrossingError:
+    """What there is to say where who appends was not waited out."""
+    return CrossingError(
+        f"transactions that append were still open after {wait_s:g} s",
+        where=Where(store=url),
+        remedy="end what keeps them open (pg_stat_activity shows it), then run it again",
+    )
 
 
 def _lost(url: str) -> JobLostError:

@@ -44,6 +44,8 @@ from eventmig.project import Project
 from eventmig.stores.sqlite import store as sqlite
 
 connect = sqlite.connect_writer
+from tests.forks import forked
+
 its = Project.open()
 its.registry
 
@@ -64,27 +66,17 @@ def run(target, workers, kind, kill_at):
                              on_progress=point if kind == "progress" else None)
     os._exit(0 if report.ready else 9)
 
-def forked(*arguments):
-    child = os.fork()
-    if child == 0:
-        try:
-            run(*arguments)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-        os._exit(8)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 if not Path("undisturbed.db").exists():
-    assert forked("sqlite:///undisturbed.db", 1, "never", 0) == 0
+    assert forked(run, "sqlite:///undisturbed.db", 1, "never", 0) == 0
 
 workers, kind, first, step = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 kill_at, code = first, -9
 while code == -9:
     target = f"sqlite:///killed-{kind}-{kill_at}.db"
-    code = forked(target, workers, kind, kill_at)
+    code = forked(run, target, workers, kind, kill_at)
     assert code in (0, -9), code
     if code == -9:
-        assert forked(target, workers, "never", 0) == 0
+        assert forked(run, target, workers, "never", 0) == 0
     kill_at += step
 print(kill_at)
 """
@@ -128,12 +120,12 @@ def test_killed_with_a_second_worker(folder: Path, monkeypatch: pytest.MonkeyPat
 
 def test_killed_again_and_again_it_still_arrives(folder: Path) -> None:
     again = DRIVER.replace(
-        'assert forked(target, workers, "never", 0) == 0',
+        'assert forked(run, target, workers, "never", 0) == 0',
         """
         times = 0
         while code == -9:
             times += 1
-            code = forked(target, workers, kind, kill_at + times)
+            code = forked(run, target, workers, kind, kill_at + times)
         assert code == 0, code
         assert times > 4
         break""",

@@ -28,6 +28,7 @@ import os, signal, sys
 import psycopg
 from eventmig import commands
 from eventmig.project import Project
+from tests.forks import forked
 
 its = Project.open()
 its.registry
@@ -48,24 +49,14 @@ def run(target, kind, kill_at):
     report = commands.upcast(its, target=target, on_progress=point if kind == "progress" else None)
     os._exit(0 if report.ready else 9)
 
-def forked(*arguments):
-    child = os.fork()
-    if child == 0:
-        try:
-            run(*arguments)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-        os._exit(8)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 target, kind, first, step = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 kill_at, code = first, -9
 while code == -9:
     url = f"{target}&schema={kind}_{kill_at}"
-    code = forked(url, kind, kill_at)
+    code = forked(run, url, kind, kill_at)
     assert code in (0, -9), code
     if code == -9:
-        assert forked(url, "never", 0) == 0
+        assert forked(run, url, "never", 0) == 0
         print(url)
     kill_at += step
 """

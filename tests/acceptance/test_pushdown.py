@@ -376,6 +376,7 @@ import os, signal, sys
 import psycopg
 from eventmig import commands
 from eventmig.project import Project
+from tests.forks import forked
 
 its = Project.open()
 its.registry
@@ -393,22 +394,12 @@ def run(target, kill_at):
     report = commands.upcast(its, target=target, pushdown=commands.Pushdown(mode), workers=workers)
     os._exit(0 if report.ready and not report.pushed.through_python else 9)
 
-def forked(*arguments):
-    child = os.fork()
-    if child == 0:
-        try:
-            run(*arguments)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-        os._exit(8)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 target, mode, workers, kill_at, code = *sys.argv[1:3], int(sys.argv[3]), 60, -9
 while code == -9:
     url = f"{target}&schema=at_{kill_at}"
-    code = forked(url, kill_at)
+    code = forked(run, url, kill_at)
     assert code in (0, -9), code
-    assert code == 0 or forked(url, 0) == 0
+    assert code == 0 or forked(run, url, 0) == 0
     print(url)
     kill_at += 67
 """

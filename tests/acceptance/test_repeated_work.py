@@ -37,6 +37,7 @@ from eventmig import commands
 from eventmig.migrate import failpoints
 from eventmig.project import Project
 from eventmig.stores.sqlite import store as sqlite
+from tests.forks import forked
 
 its = Project.open()
 its.registry
@@ -63,20 +64,10 @@ def run(name, kind, kill_at):
                     batch_size=int(size), verify=False)
     os._exit(0)
 
-def forked(*arguments):
-    child = os.fork()
-    if child == 0:
-        try:
-            run(*arguments)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-        os._exit(8)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 for kill in kills:
     kind, _, kill_at = kill.partition("_")
-    assert forked(f"{kill}.killed", kind, int(kill_at)) == -9, kill
-    assert forked(f"{kill}.resumed", "", 0) == 0, kill
+    assert forked(run, f"{kill}.killed", kind, int(kill_at)) == -9, kill
+    assert forked(run, f"{kill}.resumed", "", 0) == 0, kill
 """
 
 

@@ -29,6 +29,7 @@ import psycopg
 from eventmig import commands
 from eventmig.project import Project
 from eventmig.stores.layouts import sqlite
+from tests.forks import forked
 
 its = Project.open()
 its.registry
@@ -51,24 +52,14 @@ def run(target, kill_at):
     sqlite.connect_writer, psycopg.Connection.wait = traced, waited
     os._exit(0 if commands.upcast(its, target=target).ready else 9)
 
-def forked(*arguments):
-    child = os.fork()
-    if child == 0:
-        try:
-            run(*arguments)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-        os._exit(8)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 target, first, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 kill_at, code = first, -9
 while code == -9:
     name = target.replace("NUMBER", str(kill_at))
-    code = forked(name, kill_at)
+    code = forked(run, name, kill_at)
     assert code in (0, -9), code
     if code == -9:
-        assert forked(name, 0) == 0
+        assert forked(run, name, 0) == 0
         print(kill_at)
     kill_at += step
 """

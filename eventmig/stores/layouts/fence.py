@@ -20,7 +20,7 @@ from sqlalchemy import URL, Connection, String, and_, inspect, literal, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.util import ClauseAdapter
 
-from eventmig.errors import CrossingError, Where
+from eventmig.errors import CrossingError
 from eventmig.stores import fences
 from eventmig.stores.base import TargetTransaction
 from eventmig.stores.crossing import Fence
@@ -97,7 +97,7 @@ class FencedLayoutStore(LayoutStore):
     def pass_fence(self, tx: TargetTransaction) -> None:
         """Let this transaction append though the fence is closed."""
         if not self._tables.sqlite:
-            tx.connection.exec_driver_sql("SELECT set_config('eventmig.passes', 'on', true)")
+            fences.let_through(tx.connection)
             return
         fence = fences.read(tx.connection, self.namespace)
         if fence is not None and fence.closed:
@@ -114,11 +114,7 @@ class FencedLayoutStore(LayoutStore):
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
                 raise
-            raise CrossingError(
-                f"transactions that append were still open after {wait_s:g} s",
-                where=Where(store=self.url),
-                remedy="end what keeps them open (pg_stat_activity shows it), then run it again",
-            ) from error
+            raise fences.still_open(self.url, wait_s) from error
 
 
 def open_layout(url: URL, *, mode: Literal["read", "write", "create"]) -> LayoutStore:

@@ -38,7 +38,7 @@ _WRITER_WAITS: Final = "30s"  # for a lock of others, as SQLite's writers do
 _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
     fences.SQLSTATE: (
         FencedError,
-        "applications may not append here: a cut-over is under way, or took them elsewhere",
+        fences.WHAT,
         "look which side is live (`eventmig status`), and write there",
     ),
     "22": (

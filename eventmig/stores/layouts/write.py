@@ -288,9 +288,9 @@ class LayoutTransaction:
         """What a refused insert means. SQLite can still be asked; PostgreSQL's words are used."""
         words = str(error.orig).splitlines()[0]
         where = Where(store=self._place.url)
-        if fences.REFUSAL in words:  # SQLite has no code of its own for a trigger's
+        if fences.REFUSAL in words:  # the owner may have triggers of its own
             return FencedError(
-                "applications may not append here: a cut-over is under way, or took them elsewhere",
+                fences.WHAT,
                 where=where,
                 remedy="look which side is live (`eventmig status`), and write there",
             )

@@ -25,6 +25,7 @@ from eventmig.errors import (
     StoreUnavailableError,
     Where,
 )
+from eventmig.stores import fences
 from eventmig.stores.postgres.location import Location
 
 _Rule = tuple[type[EventmigError], str, str]
@@ -89,9 +90,9 @@ _RULES: Final[dict[str, _Rule]] = {
     "42846": _OTHER_TABLES,
     "42883": _OTHER_TABLES,
     "3F000": _OTHER_TABLES,
-    "EVM01": (  # `fence`'s own
+    fences.SQLSTATE: (
         FencedError,
-        "applications may not append here: a cut-over is under way, or took them elsewhere",
+        fences.WHAT,
         "ask again which side is live (`eventmig.live`), and append there",
     ),
     "XX001": (

@@ -13,7 +13,6 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Connection, delete, func, select
 
-from eventmig.errors import CrossingError, Where
 from eventmig.stores import fences
 from eventmig.stores.crossing import Fence
 from eventmig.stores.postgres.location import Location
@@ -63,11 +62,7 @@ def set_fence(
         events = sql.Identifier(*_names(tables.events.schema, str(tables.events.name)))
         driver.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(events))
     except psycopg.errors.LockNotAvailable as error:
-        raise CrossingError(
-            f"transactions that append were still open after {wait_s:g} s",
-            where=Where(store=location.url),
-            remedy="end what keeps them open (pg_stat_activity shows it), then run it again",
-        ) from error
+        raise fences.still_open(location.url, wait_s) from error
     fences.note(
         connection, *_row(place), url=location.url, closed=closed, job_id=job_id, epoch=epoch
     )
@@ -79,11 +74,6 @@ def set_fence(
 def check_fence(connection: Connection, place: Place, *, job_id: str, epoch: int) -> None:
     """`Fencing.check_fence`."""
     fences.check(connection, *_row(place), url=place[0].url, job_id=job_id, epoch=epoch)
-
-
-def pass_fence(connection: Connection) -> None:
-    """Let this transaction append though the fence is closed."""
-    connection.exec_driver_sql("SELECT set_config('eventmig.passes', 'on', true)")
 
 
 def move_fences(connection: Connection, first: Place, second: Place) -> None:

@@ -33,6 +33,7 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event, NewEvent
+from eventmig.stores import fences
 from eventmig.stores.base import EventReader, Expected, Mode, TargetTransaction
 from eventmig.stores.crossing import Fence
 from eventmig.stores.postgres import fence, switch
@@ -252,7 +253,7 @@ class PostgresStore(PostgresReader):
 
     def pass_fence(self, tx: TargetTransaction) -> None:
         """Let this transaction append though the fence is closed."""
-        fence.pass_fence(tx.connection)
+        fences.let_through(tx.connection)
 
     def last_position(self) -> int:
         """The last global position there is; not the safe head, which an idle writer holds back."""

@@ -22,6 +22,7 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event
+from eventmig.stores import fences
 from eventmig.stores.sqlite.schema import Statements
 
 T = TypeVar("T", bound=Hashable)
@@ -38,7 +39,7 @@ def refused_batch(
     """The event a unique index refused; `before` is the last global position without the batch."""
     if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
         return FencedError(
-            "applications may not append here: a cut-over is under way, or took them elsewhere",
+            fences.WHAT,
             where=Where(store=url),
             remedy="ask again which side is live (`eventmig.live`), and append there",
         )
