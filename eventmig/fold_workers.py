@@ -12,6 +12,7 @@ import contextlib
 import gc
 import json
 import queue
+import struct
 import subprocess
 import sys
 import threading
@@ -37,9 +38,10 @@ from eventmig.stores.base import EventReader
 
 _CHILD = "from eventmig.fold_workers import child_main; child_main()"
 _READY, _DONE, _CANNOT = 0, 1, 2
+_HEAD = struct.Struct(">4q")  # kind, ticket, last global position, length of the message
 
-Working = Callable[[int, int], "bytes | None"]
-"""What makes an answer of a range (after, until), or None where it cannot."""
+Working = Callable[[int, int], "tuple[int, bytes] | None"]
+"""What makes an answer of a range (after, until), and up to where; None where it cannot."""
 
 
 @contextlib.contextmanager
@@ -150,15 +152,16 @@ class FoldProcesses:
     def _receive(self, helper: int, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None
         with child.stdout as pipe:
-            while (head := pipe.read(24)) and len(head) == 24:
-                kind, ticket, size = (int.from_bytes(head[n : n + 8], "big") for n in (0, 8, 16))
+            while len(head := pipe.read(_HEAD.size)) == _HEAD.size:
+                kind, ticket, reached, size = _HEAD.unpack(head)
                 message = pipe.read(size)
                 if len(message) < size:
                     break
                 if kind == _READY:
                     self._ready[helper] = True
                 else:
-                    self._received.put(Answer(helper, ticket, message if kind == _DONE else None))
+                    made = message if kind == _DONE else None
+                    self._received.put(Answer(helper, ticket, reached, made))
         self._received.put(helper)
 
 
@@ -201,15 +204,15 @@ def child_main() -> None:
         works: dict[tuple[str, str], Working] = {}
         for kind, name, mark in wanted:
             works |= _works(known[kind, name, mark], source, registry, order)
-        _send(out, _READY, 0, b"")
+        _send(out, _READY, 0, 0, b"")
         for line in sys.stdin:
             ticket, work, name, after, until = json.loads(line)
-            message = works[work, name](after, until)
-            if message is None:
-                _send(out, _CANNOT, ticket, b"")
+            made = works[work, name](after, until)
+            if made is None:
+                _send(out, _CANNOT, ticket, until, b"")
             else:
-                _send(out, _DONE, ticket, message)
-            del message  # it is large, and the next is made beside it
+                _send(out, _DONE, ticket, *made)
+            del made  # it is large, and the next is made beside it
 
 
 def _works(
@@ -227,32 +230,33 @@ def _works(
         read_ahead=behind_server(order["source"]),
     )
 
-    def gathered(pages: Iterator[gathering.Gathered]) -> bytes | None:
-        found = gathering.gather_range(pages)
-        return None if found is None else gathering.packed(found)
+    def gathered(pages: Iterator[gathering.Gathered], until: int) -> tuple[int, bytes] | None:
+        found = gathering.gather_range(pages, until)
+        return None if found is None else (found[0], gathering.packed(found[1]))
 
     if isinstance(one, Aggregate):
 
-        def by_stream(after: int, until: int) -> bytes | None:
-            return gathered(gathering.gather(one, plan, after, until))
+        def by_stream(after: int, until: int) -> tuple[int, bytes] | None:
+            return gathered(gathering.gather(one, plan, after, until), until)
 
         return {(Work.GATHER_STREAMS, one.name): by_stream}
     handlers = data_handlers(one.handlers, "rows")
 
-    def fold(after: int, until: int) -> bytes | None:
+    def fold(after: int, until: int) -> tuple[int, bytes] | None:
         try:
-            return ranges.packed(ranges.fold_range(one, plan, after, until))
+            found = ranges.fold_range(one, plan, after, until)
+            return found.until, ranges.packed(found)
         except (EventmigError, ranges.NeedsRowsError, ValueError):
             return None
 
-    def gather(after: int, until: int) -> bytes | None:
+    def gather(after: int, until: int) -> tuple[int, bytes] | None:
         assert handlers is not None
-        return gathered(gathering.gather_data(handlers, plan, after, until))
+        return gathered(gathering.gather_data(handlers, plan, after, until), until)
 
     return {(Work.FOLD, one.name): fold, (Work.GATHER, one.name): gather}
 
 
-def _send(out: BinaryIO, kind: int, ticket: int, message: bytes) -> None:
-    out.write(b"".join(n.to_bytes(8, "big") for n in (kind, ticket, len(message))))
+def _send(out: BinaryIO, kind: int, ticket: int, reached: int, message: bytes) -> None:
+    out.write(_HEAD.pack(kind, ticket, reached, len(message)))
     out.write(message)
     out.flush()

@@ -18,7 +18,13 @@ from eventmig.rebuild import bookkeeping, swap
 from eventmig.rebuild.bookkeeping import Generation, Hold, KeptTable, Kind, SetAside, State
 from eventmig.rebuild.careful import BATCH, OF_ONE_EVENT, one_by_one, one_by_one_within
 from eventmig.rebuild.planning import plan_generation
-from eventmig.rebuild.progress import Phase, Progress, RebuildProgress, RebuildResult
+from eventmig.rebuild.progress import (
+    Phase,
+    Progress,
+    RebuildProgress,
+    RebuildResult,
+    events_expected,
+)
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, replay, replay_within
 from eventmig.rebuild.shadow import Shadow
@@ -89,11 +95,9 @@ class ModelBuilding:
         if helpers is not None:
             start_helpers(helpers, self.at.position, self.plan.upto)
         with self.plan.counting() as self._count:
-            if helpers is not None:
-                self.expected = self._count.wait()
             self.tell(Phase.REPLAYING)
             if helpers is not None:
-                folded = replay_side_by_side(*self._parts(), self.expected, helpers)
+                folded = replay_side_by_side(*self._parts(), helpers)
                 self._follow(folded, Phase.REPLAYING)
             self._replay(Phase.REPLAYING)
             self.expected = self._count.wait()
@@ -169,8 +173,7 @@ class ModelBuilding:
     def tell(self, phase: Phase) -> None:
         """Report how far it is."""
         if self._count is not None:
-            at_most = self.at.events_read + self.plan.upto - self.at.position
-            self.expected = self._count.wait() if self._count.there() else at_most
+            self.expected = events_expected(self._count, self.at, self.plan.upto)
         self._tell(
             RebuildProgress(
                 name=self.model.name,

@@ -9,7 +9,8 @@ its steps read metadata), it is. Pure, but for the reading of the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, compress
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -23,8 +24,12 @@ from eventmig.rebuild.ahead import ahead
 from eventmig.rebuild.handlers import Call, OnData
 from eventmig.rebuild.narrow import NeedsEventError, Plans, data_handlers
 from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.sharing import FoldHelpers, Made, Ranges, Work, in_order, worth_sharing
 from eventmig.stores.base import DataRow
 from eventmig.stores.faster import DataLines, ReadingLines
+
+_AT_ONCE: Final = 5_000
+"""Events in a range that is gathered: its data is kept until it is its turn."""
 
 _MOST_BYTES: Final = 32 * 1024 * 1024
 """Of data, in a range that is gathered as a whole."""
@@ -172,8 +177,12 @@ def _of_lines(plans: Plans, batch: list[DataLines]) -> tuple[Sequence[int], list
     return positions, groups
 
 
-def gather_range(pages: Iterator[Gathered]) -> list[Gathered] | None:
-    """These pages at once; None where that fails, or is too much to be kept in memory."""
+def gather_range(pages: Iterator[Gathered], until: int) -> tuple[int, list[Gathered]] | None:
+    """The pages of a range at once, and the global position they reach; None where that fails.
+
+    They end before `until`, the range's last position, where they are too much to be kept in
+    memory.
+    """
     found: list[Gathered] = []
     size = 0
     try:
@@ -182,10 +191,43 @@ def gather_range(pages: Iterator[Gathered]) -> list[Gathered] | None:
             size += sum(len(data) for group in page.groups for data in group.data)
             size += sum(len(event.data) for event in page.whole or ())
             if size > _MOST_BYTES:
-                return None
+                return page.until, found
     except Exception:  # noqa: BLE001 - in its turn, it is found out
         return None
-    return found
+    return until, found
+
+
+def gather_together(
+    work: Work,
+    name: str,
+    pages: Callable[[int, int], Iterator[Gathered]],
+    plan: Replay,
+    after: int,
+    helpers: FoldHelpers,
+) -> Iterator[Made[list[Gathered]]] | None:
+    """Every range after a position in order, gathered by helpers, and by this process (`pages`).
+
+    None where that is of no use. Reads the source; raises `JobError` where a helper is gone.
+    """
+    spacing = worth_sharing(plan, after)
+    if spacing is None:
+        return None
+    most = math.ceil(_AT_ONCE * spacing)
+    ranges = Ranges(after, plan.upto, helpers.count + 1, fewest=most, most=most)
+
+    def here(
+        after: int, until: int, _meanwhile: Callable[[], None]
+    ) -> tuple[int, list[Gathered]] | None:
+        return gather_range(pages(after, until), until)
+
+    def found() -> Iterator[Made[list[Gathered]]]:
+        for made in in_order(work, name, ranges, helpers, here, unpacked, queued=2):
+            yield made
+            if events := sum(page.events_read for page in made.found or ()):
+                spacing = (made.until - made.after) / events
+                ranges.most = min(2 * ranges.most, math.ceil(_AT_ONCE * spacing))
+
+    return found()
 
 
 def _own(aggregate: Aggregate[Any], streams: Sequence[str]) -> list[bool] | None:

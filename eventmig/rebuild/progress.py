@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from eventmig.chains import DataChain
 from eventmig.events import Event
-from eventmig.rebuild.bookkeeping import SetAside
+from eventmig.rebuild.bookkeeping import Generation, SetAside
+from eventmig.stores.faster import Count
 
 Upcast: TypeAlias = Callable[[Sequence[Event]], list[Event]]
 """Stored events to events of the release, in order; `list` where none is needed."""
@@ -37,7 +38,7 @@ class RebuildProgress:
 
     `position` is a global position, `upto` the last one to be read (inclusive).
     `events_read` of `events_expected` counts stored events, also those of earlier
-    runs when this one was `resumed`; while a server still counts them, so many are expected as
+    runs when this one was `resumed`; while the store still counts them, so many are expected as
     there can be at the most.
     """
 
@@ -49,6 +50,11 @@ class RebuildProgress:
     events_read: int
     events_expected: int
     resumed: bool = False
+
+
+def events_expected(count: Count, at: Generation, upto: int) -> int:
+    """How many events there are in all, of which a generation has the first (see above)."""
+    return count.wait() if count.there() else at.events_read + upto - at.position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

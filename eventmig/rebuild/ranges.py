@@ -77,21 +77,31 @@ def _nothing(key: object) -> None:
     raise NeedsRowsError
 
 
-def fold_range(model: ReadModel, plan: Replay, after: int, until: int) -> FoldedRange:
+def fold_range(
+    model: ReadModel,
+    plan: Replay,
+    after: int,
+    until: int,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> FoldedRange:
     """Fold the events after one global position and up to another (reads the source).
 
-    Raises `RebuildError` or `NeedsRowsError`: these events must be folded in order.
+    It ends earlier when half the rows that the plan lets be kept in memory have changed.
+    `meanwhile` is called time and again. Raises `RebuildError` or `NeedsRowsError`: these
+    events must be folded in order.
     """
     folds = [_Apart(shape) for shape in model.shapes]
     rows = Rows({fold.shape.table: fold for fold in folds})
     names = {type_: handler.name for type_, handler in model.handlers.items()}
     events_read = events_folded = 0
     try:
-        for count, _, folded in reads(model, rows, names, after, replace(plan, upto=until)):
+        for count, position, folded in reads(model, rows, names, after, replace(plan, upto=until)):
             events_read += count
             events_folded += folded
-            if sum(map(len, folds)) > plan.max_rows:
-                raise NeedsRowsError
+            if sum(map(len, folds)) > plan.max_rows // 2:
+                until = position
+                break
+            meanwhile()
     except EventmigError as error:
         if any(fold.asked for fold in folds):
             raise NeedsRowsError from error
@@ -109,6 +119,12 @@ def add_fold(fold: TableFold, later: TableFold) -> None:
     `later` is used up. Raises `RebuildError` where the later events cannot come after the
     earlier ones (an insert of a row that is there); `fold` is then no use any more.
     """
+    if not fold:
+        fold.sums, fold.effects, fold.signatures = later.sums, later.effects, later.signatures
+        return
+    if len(fold.signatures | later.signatures) == 1 and not fold.effects:
+        _add_sums(fold.sums, later.sums)
+        later.sums = {}
     for key, adds in later.sums.items():
         sums = fold.sums.get(key)
         if sums is not None:
@@ -126,6 +142,17 @@ def add_fold(fold: TableFold, later: TableFold) -> None:
             fold.effects[key] = effect
         else:
             _compose(fold, key, effect)
+
+
+def _add_sums(sums: dict[object, dict[str, Any]], later: dict[object, dict[str, Any]]) -> None:
+    """`add_fold` in its most frequent case, in half the time: rows of the same columns."""
+    for key, adds in later.items():
+        before = sums.get(key)
+        if before is None:
+            sums[key] = adds
+        else:
+            for name, amount in adds.items():
+                before[name] += amount
 
 
 def _compose(fold: TableFold, key: object, later: Effect) -> None:

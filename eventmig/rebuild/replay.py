@@ -39,6 +39,8 @@ READ_AT_ONCE = 500
 READ_AHEAD_AT_ONCE = 8000
 """The same where they are read ahead, from a server that is asked for each page."""
 
+_SAMPLE = 100  # events that tell how far apart those after them are
+
 Read: TypeAlias = tuple[int, int, int]
 """Stored events read and folded: how many, the last one's global position, how many folded."""
 
@@ -79,6 +81,17 @@ class Replay:
     def read_at_once(self) -> int:
         """How many stored events are read at a time."""
         return min(self.batch_size, READ_AHEAD_AT_ONCE if self.read_ahead else READ_AT_ONCE)
+
+    def spacing(self, after: int) -> float | None:
+        """How many global positions there are to an event, by the next ones (reads).
+
+        None: there is none to be read after `after`.
+        """
+        rows = self.source.read_data(
+            after=after, until=self.upto, types=self.types, batch_size=_SAMPLE
+        )
+        some = next(iter(rows), ())
+        return (some[-1][0] - after) / len(some) if some else None
 
     def event_at(self, position: int) -> Event | None:
         """The first event of the release that the one at a global position becomes (reads)."""

@@ -6,27 +6,24 @@ events gathered, and `snapshot_building` has events gathered.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import partial
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from eventmig.rebuild.replay import Replay
 
 T = TypeVar("T")
 
 WORTH_IT: Final = 50_000
 """Fewer events are folded alone in less time than a process takes to start."""
 
-_AHEAD: Final = 2
-"""Ranges that a helper has been given and not answered: it must never wait for the next."""
-
 _KEPT: Final = 3
 """Ranges per process that may be answered and not taken, or under way."""
 
-AT_ONCE: Final = 5_000
-"""Events in a range that is gathered: its data is kept until it is its turn."""
-
-FEWEST_EVENTS: Final = 5_000
-_RANGES_LEFT: Final = 2  # per process: ranges get shorter, so that all end at about the same time
+_SHARE: Final = 1.5
+"""A range is so much less than its process's part of what is left: no two are as quick."""
 
 
 class Work(StrEnum):
@@ -38,10 +35,14 @@ class Work(StrEnum):
 
 
 class Answer(NamedTuple):
-    """What a helper says of a range: what it made of it as bytes, or None where it could not."""
+    """What a helper says of a range: what it made of it as bytes, or None where it could not.
+
+    `reached` is the last global position it worked on: it may end before the range does.
+    """
 
     helper: int
     ticket: int
+    reached: int
     message: bytes | None
 
 
@@ -72,44 +73,65 @@ class FoldHelpers(Protocol):
         ...
 
 
+def is_little(after: int, until: int) -> bool:
+    """Whether there are surely too few events between two global positions to share them."""
+    return until - after < WORTH_IT
+
+
 def start_helpers(helpers: FoldHelpers, after: int, until: int) -> None:
     """Have the helpers start already, unless there is surely too little for them."""
-    if until - after >= WORTH_IT:
+    if not is_little(after, until):
         for helper in range(helpers.count):
             helpers.ready(helper)
 
 
-class Ranges:
-    """The ranges of global positions that are left; cut as they are given out.
+def worth_sharing(plan: Replay, after: int) -> float | None:
+    """How many global positions there are to an event, where there are enough (reads).
 
-    Of `most` events (which may be changed while they are given out), and shorter towards the
-    end. `left` events are after the global position `after` and up to `until` (inclusive).
+    None: what is left after `after` is done by this process in less time than it takes another
+    to begin.
+    """
+    spacing = plan.spacing(after)
+    left = 0 if spacing is None else (plan.upto - after) / spacing
+    return spacing if left >= WORTH_IT else None
+
+
+class Ranges:
+    """The ranges of global positions that are left: those after `after` up to `until` (inclusive).
+
+    Each that is given out is a share of what is left, so that all processes end at about the
+    same time; of `fewest` to `most` positions. `most` may be changed at any time.
     """
 
-    def __init__(self, after: int, until: int, left: int, processes: int, most: int) -> None:
-        self.given = 0
+    def __init__(self, after: int, until: int, processes: int, *, fewest: int, most: int) -> None:
         self.most = most
-        self._after = after
-        self._until = until
-        self._span = (until - after) / left  # global positions per event
-        self._shares = processes * _RANGES_LEFT
+        self._fewest = fewest
+        self._shares = processes * _SHARE
+        self._left = [(after, until)] if after < until else []  # ascending, and apart
 
     @property
     def left(self) -> bool:
         """Whether there is one more."""
-        return self._after < self._until
+        return bool(self._left)
 
-    def were_too_long(self) -> None:
-        """Make those to come half as long."""
-        self.most = max(1, self.most // 2)
+    @property
+    def first(self) -> int | None:
+        """The position after which the first that is left begins."""
+        return self._left[0][0] if self._left else None
 
     def give(self) -> tuple[int, int]:
         """The next range: after a global position, and until one (inclusive)."""
-        left = (self._until - self._after) / self._span
-        events = min(self.most, max(FEWEST_EVENTS, left / self._shares))
-        after, self.given = self._after, self.given + 1
-        self._after = min(self._until, after + max(1, int(events * self._span)))
-        return after, self._after
+        left = sum(until - after for after, until in self._left)
+        size = max(1, min(self.most, max(self._fewest, int(left / self._shares))))
+        (after, until), *rest = self._left
+        end = min(until, after + size)
+        self._left = [(end, until), *rest] if end < until else rest
+        return after, end
+
+    def put_back(self, after: int, reached: int, until: int) -> None:
+        """What is left of a range that ended early; those to come are no longer than it was."""
+        self.most = reached - after
+        insort(self._left, (reached, until))
 
 
 class Made(NamedTuple, Generic[T]):
@@ -120,50 +142,71 @@ class Made(NamedTuple, Generic[T]):
     found: T | None
 
 
+Here: TypeAlias = "Callable[[int, int, Callable[[], None]], tuple[int, T] | None]"
+"""Work on a range: how far it came, and what it made; None where it could not.
+
+It may call its last argument as often as it likes: that keeps the helpers busy meanwhile.
+"""
+
+
 def in_order(
     work: Work,
     name: str,
     ranges: Ranges,
     helpers: FoldHelpers,
-    here: Callable[[int, int], T | None],
+    here: Here[T],
     unpack: Callable[[bytes], T],
+    *,
+    queued: int = 1,
 ) -> Iterator[Made[T]]:
-    """Every range in order, made by the helpers, and by this process (`here`) when it is free."""
-    taken = 0
-    spans: dict[int, tuple[int, int]] = {}
-    tickets: dict[int, int] = {}
-    under_way = [0] * helpers.count
-    done: dict[int, Callable[[], T | None]] = {}  # what others made stays packed until its turn
+    """Every range in order, made by the helpers, and by this process (`here`) when it is free.
+
+    Up to `queued` ranges are with a helper at a time: two, where it would often have to wait
+    for the next. Raises `JobError` where a helper is gone.
+    """
+    at = ranges.first
+    asked: dict[int, tuple[int, int]] = {}
+    with_helper = [0] * helpers.count
+    done: dict[int, tuple[int, Callable[[], T | None]]] = {}  # stays packed until its turn
     most = _KEPT * (helpers.count + 1)
 
-    def give() -> tuple[int, int]:
-        number = ranges.given
-        spans[number] = ranges.give()
-        return spans[number]
+    def keep(after: int, until: int, reached: int, found: Callable[[], T | None]) -> None:
+        if reached < until:
+            ranges.put_back(after, reached, until)
+        done[after] = reached, found
 
-    while ranges.left or taken < ranges.given:
-        for helper in filter(helpers.ready, range(helpers.count)):
-            while under_way[helper] < _AHEAD and ranges.left and ranges.given - taken < most:
-                number = ranges.given
-                tickets[helpers.ask(helper, work, name, *give())] = number
-                under_way[helper] += 1
-        if taken in done:
-            yield Made(*spans.pop(taken), done.pop(taken)())
-            taken += 1
-            continue
-        mine = ranges.left and len(done) <= helpers.count
-        if mine:
-            number = ranges.given
-            done[number] = partial(_same, here(*give()))
-        wait = taken not in done and not mine
+    def collect(*, wait: bool) -> None:
         while (answer := helpers.answer(wait=wait)) is not None:
-            if answer.ticket not in tickets:  # of an earlier call
-                continue
-            under_way[answer.helper] -= 1
-            message = answer.message
-            found = partial(_same, None) if message is None else partial(unpack, message)
-            done[tickets.pop(answer.ticket)] = found
-            wait = wait and taken not in done
+            if answer.ticket in asked:  # else of an earlier call
+                after, until = asked.pop(answer.ticket)
+                with_helper[answer.helper] -= 1
+                message = answer.message
+                found = partial(_same, None) if message is None else partial(unpack, message)
+                keep(after, until, until if message is None else answer.reached, found)
+                wait = False
+
+    def meanwhile() -> None:
+        if asked:
+            collect(wait=False)
+        for helper in filter(helpers.ready, range(helpers.count)):
+            while ranges.left and with_helper[helper] < queued and len(asked) + len(done) < most:
+                after, until = ranges.give()
+                asked[helpers.ask(helper, work, name, after, until)] = after, until
+                with_helper[helper] += 1
+
+    while at is not None:
+        meanwhile()
+        if at in done:
+            until, found = done.pop(at)
+            yield Made(at, until, found())
+            at = until if done or asked or ranges.left else None
+        elif ranges.first == at or (ranges.left and len(done) <= helpers.count):
+            after, until = ranges.give()
+            made = here(after, until, meanwhile)
+            reached = until if made is None else made[0]
+            keep(after, until, reached, partial(_same, None if made is None else made[1]))
+        else:
+            collect(wait=True)
 
 
 def _same(found: T) -> T:

@@ -15,7 +15,7 @@ and row.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -32,12 +32,17 @@ from eventmig.rebuild.ranges import FoldedRange, NeedsRowsError, add_fold, fold_
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Read, Replay, commit, folds_of, reads, replay
 from eventmig.rebuild.rows import Rows
-from eventmig.rebuild.sharing import AT_ONCE, WORTH_IT, FoldHelpers, Ranges, Work, in_order
+from eventmig.rebuild.sharing import (
+    FoldHelpers,
+    Ranges,
+    Work,
+    in_order,
+    is_little,
+    worth_sharing,
+)
 from eventmig.stores.faster import ReadingLines
 
-_FIRST_EVENTS: Final = 25_000
-_MOST_EVENTS: Final = 150_000
-_FEWEST_GATHERED: Final = 500
+_FEWEST_FOLDED: Final = 20_000
 _SAMPLE: Final = 100  # events, the next ones, that tell whether any are upcast
 
 
@@ -49,7 +54,7 @@ def of_use(
     Of none they are where there is too little to do, and where a server on this machine does as
     much for each process as that does itself, and there are no cores for all of them.
     """
-    if helpers is None or plan.upto - after < WORTH_IT:
+    if helpers is None or is_little(after, plan.upto):
         return None
     crowded = _cores() < 2 * (helpers.count + 1) and _server_works(model, plan, after)
     return None if crowded else helpers
@@ -81,24 +86,19 @@ def replay_side_by_side(
     hold: Writing,
     start: Generation,
     plan: Replay,
-    expected: int,
     helpers: FoldHelpers,
 ) -> Iterator[Generation]:
     """Fold events after the checkpoint into `targets`; yields after each commit.
 
-    `expected` counts the stored events from the first to the plan's last. What is left when
-    it ends (all, where there is little) is for `replay`. Raises `JobLostError` when another
-    process took over, and what the database raises.
+    What is left when it ends (all, where there is little) is for `replay`. Raises `JobLostError`
+    when another process took over, and what the database raises.
     """
-    left = expected - start.events_read
-    if left < WORTH_IT:
-        return
     folds, writers = folds_of(model, targets, connection)
     at = committed = start
     pending = 0
     try:
         with collector_paused() as let_run:
-            for found in _in_order(model, plan, start.position, left, helpers):
+            for found in _in_order(model, plan, start.position, helpers):
                 for shape, later in zip(model.shapes, found.tables, strict=True):
                     add_fold(folds[shape.table], later)
                 at = replace(
@@ -108,11 +108,9 @@ def replay_side_by_side(
                     events_folded=at.events_folded + found.events_folded,
                 )
                 pending += found.events_read
-                if (
-                    found.until < plan.upto
-                    and pending < plan.batch_size
-                    and sum(map(len, folds.values())) <= plan.max_rows
-                ):
+                left = plan.upto - found.until
+                enough = pending >= plan.batch_size <= left  # less is written with the last ones
+                if left and not enough and sum(map(len, folds.values())) <= plan.max_rows:
                     continue
                 commit(connection, hold, at, writers, plan.max_rows)
                 pending = 0
@@ -127,7 +125,7 @@ def replay_side_by_side(
         return
     except NeedsRowsError:
         connection.rollback()
-    reading = partial(_gathered, helpers, expected - committed.events_read)
+    reading = partial(_gathered, helpers)
     try:
         yield from replay(model, targets, connection, hold, committed, plan, reading)
     except JobLostError:
@@ -137,18 +135,22 @@ def replay_side_by_side(
 
 
 def _in_order(
-    model: ReadModel, plan: Replay, after: int, left: int, helpers: FoldHelpers
+    model: ReadModel, plan: Replay, after: int, helpers: FoldHelpers
 ) -> Iterator[FoldedRange]:
     """Every range's fold, in order; raises where one must be folded after those before it.
 
     Ranges are long, since what each comes to has to be put together with what the others come
-    to; no longer than that half the rows that may be kept in memory change, as far as the
-    ranges before can tell.
+    to: that costs as much as folding a quarter of the rows.
     """
-    ranges = Ranges(after, plan.upto, left, helpers.count + 1, _FIRST_EVENTS)
+    spacing = worth_sharing(plan, after)
+    if spacing is None:
+        return
+    fewest, most = (int(events * spacing) for events in (_FEWEST_FOLDED, plan.batch_size))
+    ranges = Ranges(after, plan.upto, helpers.count + 1, fewest=fewest, most=most)
 
-    def here(after: int, until: int) -> FoldedRange:
-        return fold_range(model, plan, after, until)
+    def here(after: int, until: int, meanwhile: Callable[[], None]) -> tuple[int, FoldedRange]:
+        found = fold_range(model, plan, after, until, meanwhile)
+        return found.until, found
 
     def unpack(message: bytes) -> FoldedRange:
         return unpacked(model, message)
@@ -156,8 +158,6 @@ def _in_order(
     for made in in_order(Work.FOLD, model.name, ranges, helpers, here, unpack):
         if made.found is None:
             raise NeedsRowsError
-        rows = max(1, sum(map(len, made.found.tables)))
-        ranges.most = min(_MOST_EVENTS, plan.max_rows * made.found.events_read // (2 * rows))
         yield made.found
 
 
@@ -167,7 +167,6 @@ class _AloneError(Exception):
 
 def _gathered(
     helpers: FoldHelpers,
-    left: int,
     model: ReadModel,
     rows: Rows,
     names: Mapping[str, str],
@@ -176,23 +175,18 @@ def _gathered(
 ) -> Iterator[Read]:
     """`replay.reads`, where helpers read and upcast, too; raises where that is of no use."""
     handlers = data_handlers(model.handlers, "rows")
-    if handlers is None or plan.data_upcaster is None or left < WORTH_IT:
+    if handlers is None or plan.data_upcaster is None:
         raise _AloneError
-    ranges = Ranges(after, plan.upto, left, helpers.count + 1, AT_ONCE)
-
-    def here(after: int, until: int) -> list[gathering.Gathered] | None:
-        return gathering.gather_range(gathering.gather_data(handlers, plan, after, until))
-
-    for made in in_order(Work.GATHER, model.name, ranges, helpers, here, gathering.unpacked):
+    pages = partial(gathering.gather_data, handlers, plan)
+    gathered = gathering.gather_together(Work.GATHER, model.name, pages, plan, after, helpers)
+    if gathered is None:
+        raise _AloneError
+    for made in gathered:
         if made.found is None:
-            if ranges.most < _FEWEST_GATHERED:
-                raise _AloneError
-            ranges.were_too_long()
-            part = replace(plan, upto=made.until)
-            yield from reads(model, rows, names, made.after, part)
-            continue
-        for page in made.found:
-            yield page.events_read, page.until, _folded(handlers, page, rows)
+            yield from reads(model, rows, names, made.after, replace(plan, upto=made.until))
+        else:
+            for page in made.found:
+                yield page.events_read, page.until, _folded(handlers, page, rows)
 
 
 def _folded(handlers: Mapping[str, OnData], page: gathering.Gathered, rows: Rows) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -20,22 +21,21 @@ from eventmig.rebuild import bookkeeping, snapshot_rows
 from eventmig.rebuild.aggregate import Aggregate
 from eventmig.rebuild.bookkeeping import Kind, State
 from eventmig.rebuild.collector import collector_paused
-from eventmig.rebuild.gathering import Gathered, gather, gather_range, unpacked
+from eventmig.rebuild.gathering import Gathered, gather, gather_together
 from eventmig.rebuild.loading import compare_generation
 from eventmig.rebuild.planning import plan_generation
-from eventmig.rebuild.progress import Phase, Progress, RebuildProgress, RebuildResult
-from eventmig.rebuild.replay import Replay
-from eventmig.rebuild.sharing import (
-    AT_ONCE,
-    WORTH_IT,
-    FoldHelpers,
-    Ranges,
-    Work,
-    in_order,
-    start_helpers,
+from eventmig.rebuild.progress import (
+    Phase,
+    Progress,
+    RebuildProgress,
+    RebuildResult,
+    events_expected,
 )
+from eventmig.rebuild.replay import Replay
+from eventmig.rebuild.sharing import FoldHelpers, Work, start_helpers
 from eventmig.rebuild.snapshot_rows import HEAD, SnapshotWriter
 from eventmig.rebuild.states import States
+from eventmig.stores.faster import Count
 
 _KIND = Kind.AGGREGATE
 
@@ -74,7 +74,8 @@ class SnapshotBuilding:
             self.at = self.planned.generation
         if helpers is not None:
             start_helpers(helpers, self.at.position, plan.upto)
-        self.expected = plan.expected()
+        self.expected = 0
+        self._count: Count | None = None
         self.writer = SnapshotWriter(
             aggregate.name, self.at.number, self.fingerprint, connection.dialect
         )
@@ -90,8 +91,11 @@ class SnapshotBuilding:
 
     def run(self, sample: int | None) -> RebuildResult:
         """Fold, compare `sample` streams (None: all) with full replays, and go live."""
-        self._tell(Phase.REPLAYING)
-        self._replay(self._pages(self.helpers))
+        with self.plan.counting() as self._count:
+            self._tell(Phase.REPLAYING)
+            self._replay(self._pages(self.helpers))
+            self.expected = self._count.wait()
+        self._count = None
         self._tell(Phase.CHECKING)
         self._check(sample)
         result = self._go_live()
@@ -123,27 +127,17 @@ class SnapshotBuilding:
     def _pages(self, helpers: FoldHelpers | None) -> Iterator[Gathered]:
         """What is left to be folded, in order: gathered here, and by helpers if it is much."""
         aggregate, plan, after = self.aggregate, self.plan, self.at.position
-        left = self.expected - self.at.events_read
-        if helpers is None or left < WORTH_IT:
-            yield from gather(aggregate, plan, after, plan.upto)
-            return
-        ranges = Ranges(after, plan.upto, left, helpers.count + 1, AT_ONCE)
-
-        def here(after: int, until: int) -> list[Gathered] | None:
-            return gather_range(gather(aggregate, plan, after, until))
-
-        try:
-            for made in in_order(
-                Work.GATHER_STREAMS, aggregate.name, ranges, helpers, here, unpacked
-            ):
-                if made.found is None:  # page by page, then; and errors are raised here
-                    ranges.were_too_long()
-                    yield from gather(aggregate, plan, made.after, made.until)
-                else:
-                    yield from made.found
-                after = made.until
-        except JobError:  # a helper is gone
-            yield from gather(aggregate, plan, after, plan.upto)
+        pages = partial(gather, aggregate, plan)
+        if helpers is not None:
+            of = (Work.GATHER_STREAMS, aggregate.name, pages, plan, after, helpers)
+            try:
+                for made in gather_together(*of) or ():
+                    # Page by page where they could not be gathered: errors are raised here.
+                    yield from pages(made.after, made.until) if made.found is None else made.found
+                    after = made.until
+            except JobError:  # a helper is gone
+                pass
+        yield from pages(after, plan.upto)
 
     def _commit(self) -> None:
         rows = self.states.rows()
@@ -212,6 +206,8 @@ class SnapshotBuilding:
         )
 
     def _tell(self, phase: Phase) -> None:
+        if self._count is not None:
+            self.expected = events_expected(self._count, self.at, self.plan.upto)
         self.tell(
             RebuildProgress(
                 name=self.aggregate.name,

@@ -19,7 +19,7 @@ from eventmig.errors import StoreError
 from eventmig.events import NewEvent
 from eventmig.fold_workers import FoldProcesses
 from eventmig.project import Project, opened, sql_engine
-from eventmig.rebuild import Phase, RebuildProgress, following, side_by_side, swapping
+from eventmig.rebuild import Phase, RebuildProgress, following, sharing, side_by_side, swapping
 from eventmig.rebuild.interleaving import contents
 from eventmig.release import Lock
 from eventmig.stores.base import ANY, all_events
@@ -99,7 +99,7 @@ class Writers:
 def test_rows_are_those_of_one_event_at_a_time(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_by_side, "WORTH_IT", 1)
+    monkeypatch.setattr(sharing, "WORTH_IT", 1)
     report = commands.rebuild(project(source), [NAME], workers=2)
     assert [result.events_read for result in report.results] == [1_500]
     assert live_rows(source) == right_rows(source)
@@ -120,7 +120,7 @@ def test_another_process_is_asked_where_it_is_of_use(
         for batch in history.batches(200, 10):
             tx.append_copied(batch if upcast else registry.upcast_batch(batch))
     asked = []
-    monkeypatch.setattr(side_by_side, "WORTH_IT", 1)
+    monkeypatch.setattr(sharing, "WORTH_IT", 1)
     monkeypatch.setattr(side_by_side, "_cores", lambda: cores)
     monkeypatch.setattr(FoldProcesses, "ready", lambda _, helper: asked.append(helper))
     commands.rebuild(project(postgres_url), [NAME], workers=2)

@@ -115,7 +115,10 @@ class Helpers:
     """Helpers in this process, which do these works, and answer when chance says so."""
 
     def __init__(
-        self, works: Mapping[Work, Callable[[int, int], bytes | None]], count: int, seed: int
+        self,
+        works: Mapping[Work, Callable[[int, int], tuple[int, bytes] | None]],
+        count: int,
+        seed: int,
     ) -> None:
         self.count = count
         self.works = works
@@ -131,7 +134,8 @@ class Helpers:
     def ask(self, helper: int, work: Work, name: str, after: int, until: int) -> int:
         self.asked += 1
         self.kinds[work] += 1
-        self.answers.append(Answer(helper, self.asked, self.works[work](after, until)))
+        reached, message = self.works[work](after, until) or (until, None)
+        self.answers.append(Answer(helper, self.asked, reached, message))
         return self.asked
 
     def answer(self, *, wait: bool) -> Answer | None:

@@ -47,7 +47,6 @@ from eventmig.rebuild import (
     rebuild_read_models,
     sharing,
     side_by_side,
-    snapshot_building,
 )
 from eventmig.rebuild.fold import Effect, Needs, Outcome
 from eventmig.rebuild.gathering import gather_data, gather_range
@@ -77,18 +76,19 @@ from tests.unit.test_read_model_fold import (
 
 
 def helpers(made: ReadModel, source: MemorySource, count: int, seed: int) -> Helpers:
-    def work(after: int, until: int) -> bytes | None:
+    def work(after: int, until: int) -> tuple[int, bytes] | None:
         try:
-            return packed(fold_range(made, plan_of(source), after, until))
+            found = fold_range(made, plan_of(source), after, until)
+            return found.until, packed(found)
         except (RebuildError, NeedsRowsError, ValueError):
             return None
 
-    def gather(after: int, until: int) -> bytes | None:
+    def gather(after: int, until: int) -> tuple[int, bytes] | None:
         handlers = data_handlers(made.handlers, "rows")
         assert handlers is not None
         plan = replace(plan_of(source), data_upcaster=same_data)
-        found = gather_range(gather_data(handlers, plan, after, until))
-        return None if found is None else gathering.packed(found)
+        found = gather_range(gather_data(handlers, plan, after, until), until)
+        return None if found is None else (found[0], gathering.packed(found[1]))
 
     return Helpers({Work.FOLD: work, Work.GATHER: gather}, count, seed)
 
@@ -99,9 +99,9 @@ def plan_of(source: MemorySource) -> Replay:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_by_side, "WORTH_IT", 1)
     monkeypatch.setattr(sharing, "WORTH_IT", 1)
-    monkeypatch.setattr(sharing, "FEWEST_EVENTS", 1)
+    monkeypatch.setattr(side_by_side, "_FEWEST_FOLDED", 1)
+    monkeypatch.setattr(gathering, "_AT_ONCE", 2)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,6 @@ def test_events_of_handlers_that_read_rows_are_gathered_side_by_side(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gathering, "_MOST_BYTES", most)
-    monkeypatch.setattr(side_by_side, "_FEWEST_GATHERED", 2)
     assert "copy" in OPERATIONS
     entries = [
         {"table": "plain", "key": k, "from": f, "do": d, "values": {"a": n}}
@@ -266,7 +265,7 @@ def test_a_handler_that_swallows_the_refusal_is_found_out() -> None:
     engine.dispose()
 
 
-def test_a_range_with_too_many_rows_is_left_to_the_fold_that_spills() -> None:
+def test_a_range_with_too_many_rows_ends_early() -> None:
     source = MemorySource(history(("s-1", "Op", {"n": n}) for n in range(9)))
     made = ReadModel("many", tables=[plain])
 
@@ -275,8 +274,8 @@ def test_a_range_with_too_many_rows_is_left_to_the_fold_that_spills() -> None:
         for n in range(30):
             rows.insert(plain, f"{data['n']}-{n}", a=n)
 
-    with pytest.raises(NeedsRowsError):
-        fold_range(made, plan_of(source), 0, 9)
+    found = fold_range(made, plan_of(source), 0, 9)
+    assert (found.until, found.events_read, len(found.tables[0])) == (2, 2, 60)
     engine = create_engine("sqlite://", poolclass=StaticPool)
     rebuild(engine, made, source=source, max_rows=40, helpers=helpers(made, source, 2, 3))
     assert len(rows_of(engine, plain)) == 270
@@ -426,7 +425,7 @@ def test_another_process_helps_and_is_gone_afterwards(
         engine.dispose()
 
 
-_SAYS_READY = "sys.stdout.buffer.write(bytes(24)); sys.stdout.flush()"
+_SAYS_READY = "sys.stdout.buffer.write(bytes(32)); sys.stdout.flush()"
 
 
 @pytest.mark.parametrize(
@@ -442,7 +441,6 @@ def test_a_process_that_is_of_no_help_does_no_harm(
     work: Workspace, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     monkeypatch.setattr(fold_workers, "_CHILD", code)
-    monkeypatch.setattr(snapshot_building, "WORTH_IT", 1)
     target = work.store("views")
     report = commands.rebuild(work.project(), all_=True, read_models=url_of(target), workers=2)
     assert [result.swapped for result in report.results] == [True] * 3

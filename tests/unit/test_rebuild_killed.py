@@ -18,12 +18,12 @@ from eventmig.errors import JobLockedError
 from eventmig.project import sql_engine
 from eventmig.rebuild import (
     bookkeeping,
+    gathering,
     load,
     rebuild_read_models,
     rebuild_snapshots,
     rollback_read_models,
     sharing,
-    snapshot_building,
 )
 from eventmig.rebuild.following import bring_up_to_date
 from eventmig.rebuild.rebuild_read_models import drop_kept_read_models
@@ -180,8 +180,8 @@ def test_a_follower(url: str) -> None:
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_rebuild_of_snapshots(url: str, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_building, "WORTH_IT", 1)
-    monkeypatch.setattr(sharing, "FEWEST_EVENTS", 1)
+    monkeypatch.setattr(sharing, "WORTH_IT", 1)
+    monkeypatch.setattr(gathering, "_AT_ONCE", 2)
     events = carts(60)
     source = MemorySource(events)
 

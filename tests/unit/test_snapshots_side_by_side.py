@@ -25,7 +25,6 @@ from eventmig.rebuild import (
     gathering,
     rebuild_snapshots,
     sharing,
-    snapshot_building,
 )
 from eventmig.rebuild.bookkeeping import generations, snapshots
 from eventmig.rebuild.gathering import Gathered, gather, gather_range, packed, unpacked
@@ -77,9 +76,9 @@ def plan_of(source: MemorySource, size: int = 3, **more: Any) -> Replay:
 
 
 def helpers(made: Aggregate[Any], plan: Replay, count: int, seed: int) -> Helpers:
-    def work(after: int, until: int) -> bytes | None:
-        found = gather_range(gather(made, plan, after, until))
-        return None if found is None else packed(found)
+    def work(after: int, until: int) -> tuple[int, bytes] | None:
+        found = gather_range(gather(made, plan, after, until), until)
+        return None if found is None else (found[0], packed(found[1]))
 
     return Helpers({Work.GATHER_STREAMS: work}, count, seed)
 
@@ -123,9 +122,8 @@ def reference(
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_building, "WORTH_IT", 1)
     monkeypatch.setattr(sharing, "WORTH_IT", 1)
-    monkeypatch.setattr(sharing, "FEWEST_EVENTS", 1)
+    monkeypatch.setattr(gathering, "_AT_ONCE", 2)
 
 
 @pytest.fixture
@@ -218,21 +216,13 @@ def test_a_range_that_is_too_much_is_folded_page_by_page(
     source, made = MemorySource(carts(60)), narrow_cart()
     beside = helpers(made, plan_of(source), 2, 4)
     monkeypatch.setattr(gathering, "_MOST_BYTES", 20)
-    assert gather_range(gather(made, plan_of(source), 0, 60)) is None
+    reached, pages = gather_range(gather(made, plan_of(source), 0, 60), 60) or (0, [])
+    assert 0 < reached < 60
+    assert sum(page.events_read for page in pages) == reached
     how = options(source, engine, data_upcaster=same_data, helpers=beside)
     rebuild_snapshots([made], **how)
     assert beside.asked
     assert live(engine) == reference(made, source.events, None)
-
-
-def test_no_more_is_kept_than_so_many_ranges() -> None:
-    beside = Helpers({Work.GATHER: lambda after, until: b""}, 2, 1)
-    beside.ready_by_chance = 1
-    ranges = sharing.Ranges(0, 1000, 1000, 3, 1)
-    found = sharing.in_order(Work.GATHER, "cart", ranges, beside, lambda after, until: b"", bytes)
-    for taken, made in enumerate(found):
-        assert (made.after, made.until) == (taken, taken + 1)
-        assert ranges.given - taken <= 10
 
 
 def listed(page: Gathered) -> list[Any]:
@@ -280,11 +270,11 @@ def test_another_process_gathers_and_is_gone_afterwards(
     answered: list[int] = []
 
     def counted(message: bytes) -> Any:
-        found = gathering.unpacked(message)
+        found = unpacked(message)
         answered.extend(page.events_read for page in found)
         return found
 
-    monkeypatch.setattr(snapshot_building, "unpacked", counted)
+    monkeypatch.setattr(gathering, "unpacked", counted)
     project, url = work.project(), url_of(work.source)
     two, alone = engine_at(work.store("two")), engine_at(work.store("one"))
     store = open_store(url)

@@ -11,8 +11,10 @@ import json
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from itertools import repeat
+from operator import itemgetter
 from threading import RLock
 from typing import Any, Final, TypeAlias
 
@@ -34,12 +36,14 @@ from eventmig.events import (
 )
 from eventmig.stores.base import Capability, DataRow
 from eventmig.stores.sqlite.check import check_tables, damages
+from eventmig.stores.sqlite.counting import Counting, counting
 from eventmig.stores.sqlite.errors import translated
 from eventmig.stores.sqlite.file import Location, connect_reader
 from eventmig.stores.sqlite.schema import FIRST_POSITION, compose, define_tables
 from eventmig.stores.stream_cache import NAMES_KEPT
 
 _PAGE_BYTES: Final = 16 * 1024 * 1024
+_DATA: Final = itemgetter(3)
 _LAST: Final = 2**63 - 1
 _HEADS_PAGE: Final = 10_000
 _STREAM_PAGE: Final = 1_000
@@ -231,6 +235,19 @@ class SqliteReader:
                 return int(found[0][0])
         return int(self._rows(self._sql.count_typed, bound)[0][0])
 
+    @contextmanager
+    def counting(self, *, until: int, types: Collection[str] | None) -> Iterator[Counting]:
+        """What `count` counts, over a connection of its own; given up at the end of the block."""
+        with closing(SqliteReader(self.location)) as reader:
+            count = partial(reader.count, until=until, types=types)
+            with counting(count, reader.interrupt) as under_way:
+                yield under_way
+
+    def interrupt(self) -> None:
+        """Have a statement that runs in another thread raise; harmless where none does."""
+        if self._reader is not None:
+            self._reader.interrupt()
+
     def identity(self) -> str:
         """Equal for two URLs exactly when they name the same events (symlinks resolved)."""
         return self.location.identity()
@@ -356,13 +373,13 @@ class SqliteReader:
     def _data(self, alone: str, shared: str, bound: _Bound) -> list[DataRow]:
         """One page of narrow rows, shorter where it would pass 16 MiB."""
         page: list[DataRow] = []
-        add, size = page.append, 0
+        size = 0
         with self._guard, translated(self.url), _collector_paused():
             cursor = self._connected().execute(alone if self._alone else shared, bound)
             try:
-                for row in cursor:
-                    add(row)
-                    size += len(row[3])
+                while some := cursor.fetchmany(len(page) or 1):  # as many again as there are
+                    page += some
+                    size += sum(map(len, map(_DATA, some)))
                     if size > _PAGE_BYTES:
                         break
             finally:
