@@ -106,7 +106,9 @@ def page() -> str:
             "`cutover` or `reverse` where the application is across already (the context then has "
             "`already: true`). `after_cutover` and `after_reverse` are run at least once before "
             "such a call reports success. Where the process died behind the switch, make the same "
-            "call again: a follower mends the crossing, too, but does not run its hook.\n",
+            "call again: a follower mends the crossing, too, but does not run its hook. One that "
+            "is told and fails takes nothing back: what it said is printed, and is `hook_failed` "
+            "in the JSON of `cutover`, `reverse` and `complete`; the same call runs it again.\n",
             "## Import\n",
             "`[import]` says which field of a record is which part of an event; `--map PART=FIELD` "
             "says it for one import. A **path** names a field, with dots for inner objects; a "

@@ -50,11 +50,17 @@ def crossing(found: commands.CrossingReport) -> RenderableType:
         parts.append(
             Text(f"  {found.left_behind:,} events without a way back stayed", style="yellow")
         )
+    if found.hook_failed:
+        parts.append(_hook_failed(found.hook_failed))
     if found.ways:
         parts.append(ways(found.ways))
     if found.dry_run:
         parts.append(Text("nothing was changed", style="dim"))
     return Group(*parts)
+
+
+def _hook_failed(why: str) -> Text:
+    return Text(f"  {why}\n  make the same call again to run it again", style="yellow")
 
 
 def ways(found: tuple[commands.TypeBack, ...]) -> RenderableType:
@@ -86,7 +92,7 @@ def completed(found: commands.Completed) -> RenderableType:
             kept = "the old side holds no events any more"
         case count:
             kept = f"the old side's {count:,} events were dropped"
-    lines = [f"job {found.job.job_id[:8]}: {found.job.state.value}; {kept}"]
+    lines: list[str | Text] = [f"job {found.job.job_id[:8]}: {found.job.state.value}; {kept}"]
     rebuilt = found.kept
     if rebuilt is not None and rebuilt.names:
         lines.append(
@@ -98,7 +104,9 @@ def completed(found: commands.Completed) -> RenderableType:
             f"  what rebuilds kept in {rebuilt.database} is still there: {rebuilt.left}\n"
             "  drop it later: `eventmig drop-kept --all`, or complete again"
         )
-    return "\n".join(lines)
+    if found.hook_failed:
+        lines.append(_hook_failed(found.hook_failed))
+    return Group(*lines)
 
 
 def controls(found: Controls) -> RenderableType:

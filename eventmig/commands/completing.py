@@ -25,12 +25,14 @@ class Completed:
 
     0 were left to go where an earlier call had dropped it.
     `kept`: what became of the generations that rebuilds kept (None: there can be none).
+    `hook_failed`: what went wrong with the hook `completed`; completing again runs it again.
     """
 
     job: Job
     target: str
     dropped: int | None = None
     kept: KeptDropped | None = None
+    hook_failed: str = ""
 
 
 def complete(
@@ -52,11 +54,11 @@ def complete(
     completed = _completed_before(project, *urls, name, drop=drop)
     if completed is None:
         completed = _complete(project, release, source, target, drop=drop)
-    run_hook(project.config, "completed", context_of(completed.job))
+    failed = run_hook(project.config, "completed", context_of(completed.job))
     failpoints.reached("drop kept: before")
     kept = drop_all_kept(project, release=name, target=urls[1])
     failpoints.reached("drop kept: after")
-    return replace(completed, kept=kept)
+    return replace(completed, kept=kept, hook_failed=failed)
 
 
 def _complete(

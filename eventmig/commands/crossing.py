@@ -59,7 +59,8 @@ class CrossingReport:
     With `dry_run` nothing was changed; `already` says that the application was across before
     this call, which then only finished what an interrupted one had left. `left_behind` are
     events without a way back. `outdated` are live read models and snapshots that must be rebuilt:
-    they were made of the tables that had the name before.
+    they were made of the tables that had the name before. `hook_failed` says what went wrong with
+    the after-hook, which takes nothing back: the same call made again runs it again.
     """
 
     crossing: str
@@ -73,6 +74,7 @@ class CrossingReport:
     ways: tuple[TypeBack, ...] = ()
     left_behind: int = 0
     outdated: tuple[str, ...] = ()
+    hook_failed: str = ""
 
 
 def cutover(
@@ -103,8 +105,8 @@ def cutover(
     ) as (sides, writer):
         if not dry_run and (crossed := _crossed_before(sides, writer, CUT_OVER)):
             outdated = _outdate(project, sides, CUT_OVER, urls)
-            _tell_across(project, sides, "cutover", crossed.stood_still_s, already=True)
-            return replace(crossed, outdated=outdated)
+            failed = _tell_across(project, sides, "cutover", crossed.stood_still_s, already=True)
+            return replace(crossed, outdated=outdated, hook_failed=failed)
         _check_windows(sides, writer)
         sides.check_switch()
         follower = Follower(
@@ -129,10 +131,10 @@ def cutover(
                     where=Where(store=writer.url),
                     remedy="mend the downcaster, or declare it lossy",
                 )
-        lag, outdated = _lag_events(sides), tuple[str, ...]()
+        lag, outdated, failed = _lag_events(sides), tuple[str, ...](), ""
         if not dry_run:
             check_before(sides.job, writer, State.READY)
-            outdated = _take(project, sides, CUT_OVER, "cutover", urls)
+            outdated, failed = _take(project, sides, CUT_OVER, "cutover", urls)
         return CrossingReport(
             crossing=CUT_OVER.name,
             job=sides.job,
@@ -143,6 +145,7 @@ def cutover(
             lag_events=lag,
             ways=tuple(ways),
             outdated=outdated,
+            hook_failed=failed,
         )
 
 
@@ -172,9 +175,9 @@ def reverse(
             if export is not None:
                 _leave_behind(sides, writer, export)
             outdated = _outdate(project, sides, REVERSE, urls)
-            _tell_across(project, sides, "reverse", crossed.stood_still_s, already=True)
+            failed = _tell_across(project, sides, "reverse", crossed.stood_still_s, already=True)
             left = back.job.tally.quarantined
-            return replace(crossed, left_behind=left, outdated=outdated)
+            return replace(crossed, left_behind=left, outdated=outdated, hook_failed=failed)
         check_before(sides.job, writer, State.REVERSE_WINDOW)
         sides.check_switch()
         back = sides.copier(Side.NEW)
@@ -183,7 +186,7 @@ def reverse(
         _leave_behind(sides, writer, export)
         seen = back.job.tally.quarantined
         sides.may_leave_behind = export is not None
-        outdated = _take(project, sides, REVERSE, "reverse", urls)
+        outdated, failed = _take(project, sides, REVERSE, "reverse", urls)
         left = back.job.tally.quarantined
         if export is not None and left > seen:  # appended while we looked
             _leave_behind(sides, writer, export, held_by=back.job)
@@ -195,6 +198,7 @@ def reverse(
             stood_still_s=sides.stood_still_s,
             left_behind=left,
             outdated=outdated,
+            hook_failed=failed,
         )
 
 
@@ -258,13 +262,14 @@ def _same(sides: Sides, back: list[Draft], source: Event) -> bool:
 
 def _take(
     project: Project, sides: Sides, crossing: Crossing, name: str, urls: tuple[str, str]
-) -> tuple[str, ...]:
-    """Take the application across; returns which read models are outdated then."""
+) -> tuple[tuple[str, ...], str]:
+    """Take the application across; returns which read models are outdated then, and what went
+    wrong with the after-hook.
+    """
     run_hook(project.config, f"before_{name}", context_of(sides.job))
     take_steps(cross(sides, crossing))
     outdated = _outdate(project, sides, crossing, urls)
-    _tell_across(project, sides, name, sides.stood_still_s, already=False)
-    return outdated
+    return outdated, _tell_across(project, sides, name, sides.stood_still_s, already=False)
 
 
 def _outdate(
@@ -280,10 +285,13 @@ def _outdate(
 
 def _tell_across(
     project: Project, sides: Sides, name: str, stood_still_s: float, *, already: bool
-) -> None:
-    """Run the after-hook: at least once per crossing, for each call that reports it does."""
+) -> str:
+    """Run the after-hook: at least once per crossing, for each call that reports it does.
+
+    Returns what went wrong with it.
+    """
     context = {**context_of(sides.job), "stood_still_s": stood_still_s, "already": already}
-    run_hook(project.config, f"after_{name}", context)
+    return run_hook(project.config, f"after_{name}", context)
 
 
 def _crossed_before(sides: Sides, writer: JobTarget, crossing: Crossing) -> CrossingReport | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from rich.console import Console
 
 from eventmig import Registry, commands, data_upcaster, ops, rename_type, upcaster
+from eventmig.cli import render_lifecycle as render
 from eventmig.errors import CrossingError, FencedError, JobError, JobLostError, VerifyError
 from eventmig.events import Event, NewEvent
 from eventmig.live import LiveStore, look_up
@@ -461,6 +464,38 @@ def test_the_call_that_finishes_a_crossing_runs_its_hook(
         assert told() == [f"after_{name} True"]
     assert not commands.cutover(its).already
     assert told() == ["after_cutover False"]
+
+
+FAILING = """
+def fail(given):
+    raise LookupError(f"no route for {given['point']}")
+"""
+
+
+def test_a_hook_that_fails_behind_a_step_is_told_and_takes_nothing_back(tmp_path: Path) -> None:
+    (tmp_path / "our_hooks.py").write_text(FAILING)
+    names = dict.fromkeys(("after_cutover", "after_reverse", "completed"), "our_hooks:fail")
+    fill(tmp_path / "source.db", history())
+    its = project(tmp_path, registry(), hooks=names)
+    commands.upcast(its)
+    across = commands.cutover(its)
+    assert (across.job.state, across.already) == (State.REVERSE_WINDOW, False)
+    back = commands.reverse(its)
+    again = commands.reverse(its)
+    assert (back.job.state, again.already) == (State.REVERSED, True)
+    commands.cutover(its)
+    completed = commands.complete(its)
+    assert completed.job.state is State.COMPLETED
+    for found, text in (
+        (across, render.crossing(across)),
+        (back, render.crossing(back)),
+        (again, render.crossing(again)),
+        (completed, render.completed(completed)),
+    ):
+        assert "raised LookupError: no route for" in found.hook_failed
+        console = Console(width=80, record=True, file=io.StringIO())
+        console.print(text)
+        assert "again to run it again" in console.export_text()
 
 
 def _stop(at: str, point: str) -> None:
