@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
 from eventmig.config import Config, find_config, load_object
@@ -29,6 +29,7 @@ from eventmig.errors import (
 )
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Job
+from eventmig.migrate.sides import exchanged
 from eventmig.migrate.states import CROSSED, State
 from eventmig.rebuild import Aggregate, ReadModel
 from eventmig.registry import Registry
@@ -153,10 +154,35 @@ _NO_JOB = (
 )
 
 
-def finished_job(store: EventReader) -> Job | None:
-    """The last job that made this store's events ready, or None."""
+def finished_job(store: EventReader, *targets: EventReader) -> Job | None:
+    """The last job that made the events which this store holds now ready, or None.
+
+    Where a job's tables changed names, its events bear the name of its source; the job itself is
+    looked for in the store, and in `targets` that may be its.
+    """
     job = active_job(store)
-    return job if job is not None and job.state in {State.READY, *CROSSED} else None
+    identity = store.identity()
+    here = [*filter(None, (_come_here(place, identity) for place in (store, *targets)))]
+    if here:
+        return max(here, key=lambda one: one.begun_at)
+    if job is None or job.state not in {State.READY, *CROSSED}:
+        return None
+    with store.reading() as connection:
+        return None if _is_exchanged(connection, job) else job
+
+
+def _come_here(target: EventReader, source_identity: str) -> Job | None:
+    """The last job of this source whose tables bear the source's name now, or None."""
+    with target.reading() as connection:
+        jobs = ledger.jobs(connection) if ledger.exists(connection) else []
+        for job in reversed(jobs):
+            if job.source_identity == source_identity and _is_exchanged(connection, job):
+                return job
+    return None
+
+
+def _is_exchanged(connection: Connection, job: Job) -> bool:
+    return job.state in CROSSED and exchanged(job, ledger.journal(connection, job))
 
 
 def active_job(store: EventReader) -> Job | None:

@@ -202,10 +202,16 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
     def add(new: NewEvent) -> None:
         application.append("cart-1", [new], expected=ANY)  # type: ignore[attr-defined]
 
+    def releases() -> tuple[str | None, str | None]:
+        found = [commands.current(its, store=url).release for url in (plain, beside)]
+        return found[0], found[1]
+
     try:
         assert commands.upcast(its).ready
+        assert releases() == (None, "2")
         add(OPENED_1)
         assert commands.cutover(its, switch=Switch.TABLES).job.state is State.REVERSE_WINDOW
+        assert releases() == ("2", None)
         add(OPENED_2)
         add(OPENED_1)  # old code that is still running; readers upcast it
         assert said(events(plain))[-3:] == [
@@ -224,6 +230,7 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
         with pytest.raises(CrossingError, match="crosses by tables"):
             commands.cutover(its, switch=Switch.ROUTE)
         commands.reverse(its)
+        assert releases() == (None, None)
         assert commands.source_of_rebuild(its, None) == its.config.url(str(its.config.source))
         with pytest.raises(FencedError):
             append_to(beside, "cart-1", OPENED_2)
@@ -236,6 +243,7 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
         assert checked.right, checked.shown
         dropped = commands.complete(its, drop=True)
         assert dropped.dropped == 12 + 5
+        assert commands.current(its, store=plain).release == "2"
         add(OPENED_2)
         # The next release is another job, from the tables that bear the plain name now.
         assert commands.status(its, target=its.config.source).job.state is State.COMPLETED
@@ -252,7 +260,9 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
             target=its.config.target,
         )
         assert commands.upcast(third).ready
+        assert releases() == ("2", "3")
         assert commands.cutover(third, switch=Switch.TABLES).job.state is State.REVERSE_WINDOW
+        assert releases() == ("3", None)
         add(OPENED_2)
         assert commands.reverse(third).job.state is State.REVERSED
         assert len(events(plain)) == 12 + 5 + 2
