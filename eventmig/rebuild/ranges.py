@@ -82,13 +82,13 @@ def fold_range(
     plan: Replay,
     after: int,
     until: int,
-    meanwhile: Callable[[], None] = lambda: None,
+    each: Callable[[int], None] = lambda events: None,
 ) -> FoldedRange:
     """Fold the events after one global position and up to another (reads the source).
 
     It ends earlier when half the rows that the plan lets be kept in memory have changed.
-    `meanwhile` is called time and again. Raises `RebuildError` or `NeedsRowsError`: these
-    events must be folded in order.
+    `each` is told of every page how many events it had. Raises `RebuildError` or
+    `NeedsRowsError`: these events must be folded in order.
     """
     folds = [_Apart(shape) for shape in model.shapes]
     rows = Rows({fold.shape.table: fold for fold in folds})
@@ -101,7 +101,7 @@ def fold_range(
             if sum(map(len, folds)) > plan.max_rows // 2:
                 until = position
                 break
-            meanwhile()
+            each(count)
     except EventmigError as error:
         if any(fold.asked for fold in folds):
             raise NeedsRowsError from error

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from eventmig.errors import RebuildError
 from eventmig.rebuild import bookkeeping, swap
+from eventmig.rebuild.batching import BATCH_SIZE
 from eventmig.rebuild.bookkeeping import Kind, State
 from eventmig.rebuild.building import ModelBuilding
 from eventmig.rebuild.comparing import ModelDifference, compare_with_live
@@ -38,8 +39,6 @@ from eventmig.stores.base import EventReader
 MAX_ROWS = 100_000
 """Changed rows kept in memory before they are written."""
 
-_BATCH_SIZE = 500_000  # stored events folded before they are written
-
 _SMALL = 500
 """A last increment of about so many events may run while the live tables are locked."""
 
@@ -58,7 +57,7 @@ def rebuild_read_models(
     source_types: SourceTypes | None = None,
     data_upcaster: DataUpcaster | None = None,
     upto: int | None = None,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int = BATCH_SIZE,
     max_rows: int = MAX_ROWS,
     helpers: FoldHelpers | None = None,
     quarantine: bool = False,
@@ -76,8 +75,8 @@ def rebuild_read_models(
     `data_upcaster` says what `upcast` does to data alone; with it, a model whose handlers
     take no event is rebuilt twice as fast.
 
-    Rows are written every `batch_size` stored events, or sooner when more than
-    `max_rows` rows have changed: that bounds memory. `helpers` fold beside this process
+    Rows are written every `batch_size` stored events, and sooner after five seconds, or when
+    more than `max_rows` rows have changed: that bounds memory. `helpers` fold beside this process
     where there are many events, and no handler reads rows. With `quarantine`, an event that
     cannot be upcast or handled is set aside instead of stopping; nothing is swapped then
     unless `accept_quarantined`. `read_ahead` fetches events while others are folded: for a
@@ -151,7 +150,7 @@ def compare_read_models(
                 upcast=upcast,
                 types=types,
                 upto=live.position if live and comparable else source.head_position(),
-                batch_size=_BATCH_SIZE,
+                batch_size=BATCH_SIZE,
                 max_rows=MAX_ROWS,
                 data_upcaster=data_upcaster,
             )

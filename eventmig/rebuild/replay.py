@@ -20,6 +20,7 @@ from eventmig.errors import RebuildError, Where
 from eventmig.events import Event
 from eventmig.rebuild import bookkeeping
 from eventmig.rebuild.ahead import ahead
+from eventmig.rebuild.batching import Batch
 from eventmig.rebuild.bookkeeping import Generation, Writing
 from eventmig.rebuild.bulk import TableWriter
 from eventmig.rebuild.collector import collector_paused
@@ -54,7 +55,7 @@ class Replay:
     """What one read model's replay reads, and how much it folds before it writes.
 
     `types` are stored event types (None: all); `upto` is inclusive. A batch ends
-    after `batch_size` stored events, or when more than `max_rows` rows are folded.
+    after `batch_size` stored events at the latest, or when more than `max_rows` rows are folded.
     `data_upcaster` may say what `upcast` does to data alone. `read_ahead`: fetch in a thread.
     """
 
@@ -148,10 +149,10 @@ def replay(
     folds, writers = folds_of(model, targets, connection)
     names = {type_: handler.name for type_, handler in model.handlers.items()}
     at = start
-    pending = 0
+    batch = Batch(plan.batch_size, plan.max_rows)
     batches = (reading or reads)(model, Rows(folds), names, start.position, plan)
     try:
-        with collector_paused() as let_run:
+        with collector_paused() as paused:
             while (read := _next(batches, connection, hold, writers)) is not None:
                 count, position, folded = read
                 at = replace(
@@ -160,16 +161,16 @@ def replay(
                     events_read=at.events_read + count,
                     events_folded=at.events_folded + folded,
                 )
-                pending += count
-                if pending < plan.batch_size and sum(map(len, folds.values())) <= plan.max_rows:
+                paused.folded(count)
+                if not batch.add(count, sum(map(len, folds.values()))):
                     continue
                 commit(connection, hold, at, writers, plan.max_rows)
-                pending = 0
-                with let_run():
+                with paused.let_run():
                     yield at
-            if pending:
+                batch.begin()
+            if batch.pending:
                 commit(connection, hold, at, writers, plan.max_rows)
-        if pending:
+        if batch.pending:
             yield at
     except RebuildError as error:
         error.where = with_handler(_whole(error.where, plan), names)

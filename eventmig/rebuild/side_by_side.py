@@ -14,6 +14,7 @@ and row.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,8 +25,9 @@ from sqlalchemy import Connection, Table
 
 from eventmig.errors import EventmigError, JobLostError
 from eventmig.rebuild import gathering
+from eventmig.rebuild.batching import Batch
 from eventmig.rebuild.bookkeeping import Generation, Writing
-from eventmig.rebuild.collector import collector_paused
+from eventmig.rebuild.collector import Paused, collector_paused
 from eventmig.rebuild.handlers import OnData
 from eventmig.rebuild.narrow import HandlerFailedError, data_handlers
 from eventmig.rebuild.ranges import FoldedRange, NeedsRowsError, add_fold, fold_range, unpacked
@@ -43,6 +45,7 @@ from eventmig.rebuild.sharing import (
 from eventmig.stores.faster import ReadingLines
 
 _FEWEST_FOLDED: Final = 20_000
+_MOST_FOLDED: Final = 500_000
 _SAMPLE: Final = 100  # events, the next ones, that tell whether any are upcast
 
 
@@ -95,10 +98,10 @@ def replay_side_by_side(
     """
     folds, writers = folds_of(model, targets, connection)
     at = committed = start
-    pending = 0
+    batch = Batch(plan.batch_size, plan.max_rows)
     try:
-        with collector_paused() as let_run:
-            for found in _in_order(model, plan, start.position, helpers):
+        with collector_paused() as paused:
+            for found in _in_order(model, plan, start.position, helpers, paused):
                 for shape, later in zip(model.shapes, found.tables, strict=True):
                     add_fold(folds[shape.table], later)
                 at = replace(
@@ -107,16 +110,14 @@ def replay_side_by_side(
                     events_read=at.events_read + found.events_read,
                     events_folded=at.events_folded + found.events_folded,
                 )
-                pending += found.events_read
-                left = plan.upto - found.until
-                enough = pending >= plan.batch_size <= left  # less is written with the last ones
-                if left and not enough and sum(map(len, folds.values())) <= plan.max_rows:
+                enough = batch.add(found.events_read, sum(map(len, folds.values())))
+                if found.until < plan.upto and not enough:
                     continue
                 commit(connection, hold, at, writers, plan.max_rows)
-                pending = 0
                 committed = at
-                with let_run():
+                with paused.let_run():
                     yield at
+                batch.begin()
         return
     except JobLostError:
         raise
@@ -135,7 +136,7 @@ def replay_side_by_side(
 
 
 def _in_order(
-    model: ReadModel, plan: Replay, after: int, helpers: FoldHelpers
+    model: ReadModel, plan: Replay, after: int, helpers: FoldHelpers, paused: Paused
 ) -> Iterator[FoldedRange]:
     """Every range's fold, in order; raises where one must be folded after those before it.
 
@@ -145,11 +146,16 @@ def _in_order(
     spacing = worth_sharing(plan, after)
     if spacing is None:
         return
-    fewest, most = (int(events * spacing) for events in (_FEWEST_FOLDED, plan.batch_size))
+    events = _FEWEST_FOLDED, min(_MOST_FOLDED, plan.batch_size)
+    fewest, most = (math.ceil(some * spacing) for some in events)
     ranges = Ranges(after, plan.upto, helpers.count + 1, fewest=fewest, most=most)
 
     def here(after: int, until: int, meanwhile: Callable[[], None]) -> tuple[int, FoldedRange]:
-        found = fold_range(model, plan, after, until, meanwhile)
+        def each(events: int) -> None:
+            paused.folded(events)
+            meanwhile()
+
+        found = fold_range(model, plan, after, until, each)
         return found.until, found
 
     def unpack(message: bytes) -> FoldedRange:

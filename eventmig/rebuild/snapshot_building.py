@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from eventmig.errors import JobError, RebuildError, Where
 from eventmig.rebuild import bookkeeping, snapshot_rows
 from eventmig.rebuild.aggregate import Aggregate
+from eventmig.rebuild.batching import Batch
 from eventmig.rebuild.bookkeeping import Kind, State
 from eventmig.rebuild.collector import collector_paused
 from eventmig.rebuild.gathering import Gathered, gather, gather_together
@@ -103,25 +104,25 @@ class SnapshotBuilding:
         return result
 
     def _replay(self, pages: Iterable[Gathered]) -> None:
-        pending = 0
-        with collector_paused() as let_run:
+        batch = Batch(self.plan.batch_size, self.plan.max_rows)
+        with collector_paused() as paused:
             for page in pages:
                 folded = self.states.fold(page)
-                pending += page.events_read
+                paused.folded(page.events_read)
                 self.at = replace(
                     self.at,
                     position=page.until,
                     events_read=self.at.events_read + page.events_read,
                     events_folded=self.at.events_folded + folded,
                 )
-                if pending >= self.plan.batch_size or self.states.changed > self.plan.max_rows:
+                if batch.add(page.events_read, self.states.due):
                     self._commit()
-                    pending = 0
-                    with let_run():
+                    with paused.let_run():
                         self._tell(Phase.REPLAYING)
-            if pending:
+                    batch.begin()
+            if batch.pending:
                 self._commit()
-        if pending:
+        if batch.pending:
             self._tell(Phase.REPLAYING)
 
     def _pages(self, helpers: FoldHelpers | None) -> Iterator[Gathered]:

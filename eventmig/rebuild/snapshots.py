@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from eventmig.errors import RebuildError, Where
 from eventmig.rebuild import bookkeeping, snapshot_rows
 from eventmig.rebuild.aggregate import Aggregate
+from eventmig.rebuild.batching import BATCH_SIZE
 from eventmig.rebuild.bookkeeping import Kind, State
 from eventmig.rebuild.hold import held
 from eventmig.rebuild.progress import (
@@ -47,7 +48,7 @@ def rebuild_snapshots(
     upto: int | None = None,
     streams: Collection[str] | None = None,
     every: int | None = None,
-    batch_size: int = 500_000,
+    batch_size: int = BATCH_SIZE,
     max_states: int = 100_000,
     sample: int | None = 100,
     helpers: FoldHelpers | None = None,

@@ -67,9 +67,9 @@ class States:
         self._rows: list[tuple[Any, ...]] = []
 
     @property
-    def changed(self) -> int:
-        """How many streams have been brought on since they were settled."""
-        return len(self._touched)
+    def due(self) -> int:
+        """How many snapshots there are to be written, at most."""
+        return len(self._touched) + len(self._rows)
 
     def fold(self, page: Gathered) -> int:
         """Bring the streams of a page on by its events; returns how many were handled.
