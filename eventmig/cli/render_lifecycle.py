@@ -92,21 +92,23 @@ def completed(found: commands.Completed) -> RenderableType:
             kept = "the old side holds no events any more"
         case count:
             kept = f"the old side's {count:,} events were dropped"
-    lines: list[str | Text] = [f"job {found.job.job_id[:8]}: {found.job.state.value}; {kept}"]
+    lines = [Text(f"job {found.job.job_id[:8]}: {found.job.state.value}; {kept}")]
     rebuilt = found.kept
     if rebuilt is not None and rebuilt.names:
-        lines.append(
+        said = (
             f"  {len(rebuilt.names)} kept generations of read models and snapshots were dropped in "
             f"{rebuilt.database}: {', '.join(rebuilt.names)}"
         )
+        lines.append(Text(said))
     if rebuilt is not None and rebuilt.left:
-        lines.append(
+        said = (
             f"  what rebuilds kept in {rebuilt.database} is still there: {rebuilt.left}\n"
             "  drop it later: `eventmig drop-kept --all`, or complete again"
         )
+        lines.append(Text(said))
     if found.hook_failed:
         lines.append(_hook_failed(found.hook_failed))
-    return Group(*lines)
+    return Text("\n").join(lines)
 
 
 def controls(found: Controls) -> RenderableType:

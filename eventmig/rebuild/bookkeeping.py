@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import (
     BigInteger,
@@ -184,6 +184,11 @@ class Writing(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else, the application included, writes these rows."""
+        ...
+
     def fence(self, connection: Connection) -> None:
         """Begin a transaction's writes; raises `JobLostError` when somebody else took over."""
         ...
@@ -196,6 +201,7 @@ class Hold:
     kind: Kind
     name: str
     epoch: int
+    alone: ClassVar[bool] = True
 
     def fence(self, connection: Connection) -> None:
         """Begin a transaction's writes; raises `JobLostError` when another process took over."""
@@ -223,6 +229,7 @@ class LiveHold:
     name: str
     number: int
     position: int
+    alone: ClassVar[bool] = False
 
     def fence(self, connection: Connection) -> None:
         """Begin a transaction's writes; raises `JobLostError` when the rows are others by now."""

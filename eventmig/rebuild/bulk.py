@@ -34,9 +34,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from eventmig.errors import RebuildError, Where
 from eventmig.rebuild.faults import NO_CAUSE, Cause, missing, present, where_caused
+from eventmig.rebuild.first_rows import first_rows
 from eventmig.rebuild.fold import Effect, Needs, Outcome, TableFold
 from eventmig.rebuild.shape import Shape
-from eventmig.rebuild.staging import Given, Staged, stage_of
+from eventmig.rebuild.staging import FEW, Copied, Given, Staged, stage_of
 from eventmig.rebuild.statements import Insert, Statement
 
 Signature: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
@@ -58,6 +59,7 @@ class TableWriter:
         columns = [target.c[name] for name in shape.columns]
         keys = columns[: len(shape.key)]
         self._insert = self._made(self._inserted, columns)
+        self._load = self._loaded(columns)
         self._replace = self._made(self._replaced, columns)
         self._delete = self._made(lambda given: delete(target).where(self._at(given)), keys)
 
@@ -85,13 +87,19 @@ class TableWriter:
                 found[name] = _round_trip(there, back)
         return found
 
-    def write(self, connection: Connection, fold: TableFold) -> None:
+    def write(self, connection: Connection, fold: TableFold, *, alone: bool) -> None:
         """Write a batch's effects; the fold is left as it is.
 
+        `alone`: nobody else writes rows of the table.
         Raises `RebuildError` naming the row and the first event that touched it when
         a row is not as an operation needs it, or the database refuses it. Deletes go
         first, then changes, then new rows, so that unique columns can be handed on.
         """
+        if alone and len(fold) > FEW and self._is_empty(connection):
+            first = first_rows(fold)
+            if first is not None:
+                self._run(connection, self._load, first, fold)
+                return
         deleted: list[tuple[Any, ...]] = []
         replaced: list[tuple[Any, ...]] = []
         inserted: list[tuple[Any, ...]] = []
@@ -158,6 +166,15 @@ class TableWriter:
             return alone
         stage = stage_of(self.target, alone.sql, columns)
         return Staged(alone, stage, build(Given(stage)), self._dialect)
+
+    def _loaded(self, columns: Sequence[Column[Any]]) -> Statement | Copied:
+        alone = Statement(self._inserted(Given()), len(columns), self._dialect)
+        if self._dialect.name != "postgresql":
+            return alone
+        return Copied(alone, self.target, columns, self._dialect)
+
+    def _is_empty(self, connection: Connection) -> bool:
+        return connection.execute(select(literal(1)).select_from(self.target)).first() is None
 
     def _inserted(self, given: Given) -> Insert:
         columns = [self.target.c[name] for name in self.shape.columns]
@@ -240,7 +257,7 @@ class TableWriter:
     def _run(
         self,
         connection: Connection,
-        statement: Statement | Staged,
+        statement: Statement | Staged | Copied,
         rows: list[tuple[Any, ...]],
         fold: TableFold,
     ) -> int:
@@ -263,7 +280,7 @@ class TableWriter:
     def _find_refused(
         self,
         connection: Connection,
-        statement: Statement | Staged,
+        statement: Statement | Staged | Copied,
         rows: list[tuple[Any, ...]],
         fold: TableFold,
     ) -> None:

@@ -174,7 +174,7 @@ class OneAtATime:
 
     def _write(self) -> None:
         for writer, fold in self._writers:
-            writer.write(self._connection, fold)
+            writer.write(self._connection, fold, alone=False)
             fold.discard()
 
     def discard(self) -> None:

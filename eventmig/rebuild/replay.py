@@ -332,7 +332,7 @@ def _try_writing(
         try:
             hold.fence(connection)  # begins a transaction where the driver begins late
             for writer, fold in writers:
-                writer.write(connection, fold)
+                writer.write(connection, fold, alone=hold.alone)
         finally:
             transaction.rollback()
 
@@ -369,4 +369,4 @@ def _write(
 ) -> None:
     bookkeeping.checkpoint(connection, hold, at)
     for writer, fold in writers:
-        writer.write(connection, fold)
+        writer.write(connection, fold, alone=hold.alone)

@@ -1,13 +1,14 @@
 """Many rows at once on PostgreSQL: COPY into a staging table, and one statement from there.
 
-A statement is written once, over values that are `Given`: as parameters, or as columns of
-a staging table. Runs inside the caller's transaction; never begins or commits one.
+Into a table that holds no rows yet, COPY alone. A statement is written once, over values that
+are `Given`: as parameters, or as columns of a staging table. Runs inside the caller's
+transaction; never begins or commits one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -25,7 +26,7 @@ from sqlalchemy.schema import CreateTable
 
 from eventmig.rebuild.statements import Insert, Statement, insert_into, parameter
 
-_FEW: Final = 100
+FEW: Final = 100
 """So many rows are sent one by one faster than a staging table is filled."""
 
 
@@ -82,24 +83,44 @@ class Staged:
 
     def run(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
         """Run for every row; returns how many rows of the table it changed."""
-        if len(rows) <= _FEW:
+        if len(rows) <= FEW:
             return self._alone.run(connection, rows)
         connection.execute(self._create)
-        self._fill(connection, rows)
+        _copy(connection, self._copy, self._alone.processed(rows))
         changed = connection.execute(self._clause).rowcount
         connection.execute(self._delete)
         return changed
 
-    def _fill(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        driver: Any = connection.dialect.loaded_dbapi
-        cursor: Any = connection.connection.cursor()  # SQLAlchemy has no COPY of its own
-        try:
-            with cursor.copy(self._copy) as copy:
-                for row in self._alone.processed(rows):
-                    copy.write_row(row)
-        except driver.Error as error:
-            raise DBAPIError.instance(
-                self._copy, None, error, driver.Error, dialect=connection.dialect
-            ) from error
-        finally:
-            cursor.close()
+
+class Copied:
+    """New rows of a table that holds none of their keys: `alone` row by row, or copied."""
+
+    def __init__(
+        self, alone: Statement, table: Table, columns: Sequence[Column[Any]], dialect: Dialect
+    ) -> None:
+        quote = dialect.identifier_preparer
+        names = ", ".join(quote.format_column(column) for column in columns)
+        self._alone = alone
+        self._copy = f"COPY {quote.format_table(table)} ({names}) FROM STDIN"
+
+    def run(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Run for every row; returns how many rows of the table that made."""
+        if len(rows) <= FEW:
+            return self._alone.run(connection, rows)
+        _copy(connection, self._copy, self._alone.processed(rows))
+        return len(rows)
+
+
+def _copy(connection: Connection, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    driver: Any = connection.dialect.loaded_dbapi
+    cursor: Any = connection.connection.cursor()  # SQLAlchemy has no COPY of its own
+    try:
+        with cursor.copy(sql) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except driver.Error as error:
+        raise DBAPIError.instance(
+            sql, None, error, driver.Error, dialect=connection.dialect
+        ) from error
+    finally:
+        cursor.close()

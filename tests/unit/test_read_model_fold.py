@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
     Column,
@@ -26,7 +27,7 @@ from sqlalchemy.pool import StaticPool
 
 from eventmig.errors import RebuildError
 from eventmig.events import Event
-from eventmig.rebuild import ReadModel, Rows, rebuild_read_models
+from eventmig.rebuild import ReadModel, Rows, bulk, rebuild_read_models
 from tests.unit.rebuild_helpers import MemorySource, history, rows_of, same
 
 metadata = MetaData()
@@ -157,7 +158,16 @@ def rebuild(engine: Engine, events: list[Event], **options: Any) -> None:
     )
 
 
-@settings(max_examples=150)
+@pytest.fixture(params=[0, 100], ids=["rows of an empty table", "rows of any table"])
+def _few(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How many rows are too few to be written another way where a table is empty."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bulk, "FEW", request.param)
+        yield
+
+
+@pytest.mark.usefixtures("_few")
+@settings(max_examples=90, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(operations, max_size=40), st.integers(1, 15), st.integers(0, 4))
 def test_any_cut_into_batches_gives_the_rows_of_one_operation_at_a_time(
     data: list[dict[str, Any]], batch_size: int, max_rows: int

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from eventmig.errors import RebuildError
 from eventmig.project import sql_engine
-from eventmig.rebuild import ReadModel, Rows, locking, rollback_read_models, staging
+from eventmig.rebuild import ReadModel, Rows, bulk, locking, rollback_read_models, staging
 from tests.unit.rebuild_helpers import MemorySource, history, rows_of
 from tests.unit.test_read_model import daily, orders, rebuild, sales, sums
 from tests.unit.test_read_model_fold import model, operations, plain, reference, strict
@@ -43,7 +43,8 @@ def engine(postgres_url: str) -> Iterator[Engine]:
 def test_any_history_gives_the_rows_of_one_operation_at_a_time(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(staging, "_FEW", 1)  # a staging table for two rows already
+    for module in (staging, bulk):  # a staging table, and a copy, for two rows already
+        monkeypatch.setattr(module, "FEW", 1)
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(operations, max_size=30), st.integers(1, 15))
@@ -98,9 +99,10 @@ def all_kinds() -> ReadModel:
     return made
 
 
-def test_values_of_all_kinds_go_through_a_staging_table(engine: Engine) -> None:
+@pytest.mark.parametrize("batch_size", [1_000, 300], ids=["copied", "then by a staging table"])
+def test_values_of_all_kinds_are_written_in_bulk(engine: Engine, batch_size: int) -> None:
     count = 3 * 200
-    rebuild(all_kinds(), engine, MemorySource(orders(count)), batch_size=1_000)
+    rebuild(all_kinds(), engine, MemorySource(orders(count)), batch_size=batch_size)
     assert rows_of(engine, many) == [
         (
             n, f"a\t\\N\n{n}", MOMENT, Decimal("1.5000"), {"n": [n, None]}, b"\x00\xff", True,
@@ -110,7 +112,8 @@ def test_values_of_all_kinds_go_through_a_staging_table(engine: Engine) -> None:
     ]  # fmt: skip
 
 
-def test_a_row_that_the_database_refuses_in_bulk_is_named(engine: Engine) -> None:
+@pytest.mark.parametrize("batch_size", [1_000, 130], ids=["copied", "by a staging table"])
+def test_a_row_that_the_database_refuses_in_bulk_is_named(engine: Engine, batch_size: int) -> None:
     made = ReadModel("many", tables=[many])
 
     @made.on("OrderPlaced")
@@ -118,7 +121,7 @@ def test_a_row_that_the_database_refuses_in_bulk_is_named(engine: Engine) -> Non
         rows.insert(many, data["cents"], text="\x00" if data["cents"] == 150 else "")
 
     with pytest.raises(RebuildError, match="refused a row of many") as raised:
-        rebuild(made, engine, MemorySource(orders(300)))
+        rebuild(made, engine, MemorySource(orders(300)), batch_size=batch_size)
     assert raised.value.where.event_id == "event-151"
 
 

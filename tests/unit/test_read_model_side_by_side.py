@@ -42,6 +42,7 @@ from eventmig.fold_workers import fold_processes
 from eventmig.rebuild import (
     ReadModel,
     Rows,
+    bulk,
     gathering,
     ranges,
     rebuild_read_models,
@@ -102,6 +103,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "WORTH_IT", 1)
     monkeypatch.setattr(side_by_side, "_FEWEST_FOLDED", 1)
     monkeypatch.setattr(gathering, "_AT_ONCE", 2)
+    monkeypatch.setattr(bulk, "FEW", 3)
 
 
 @pytest.mark.parametrize(
