@@ -9,6 +9,7 @@ owners' libraries (`tests/owners.py`), which come from npm and pip.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -59,6 +60,12 @@ def pytest_configure(config: pytest.Config) -> None:
     _shared()
     config.stash[_not_run] = []
     config.stash[_owners] = {}
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: neither the collector nor a fork looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _presence() -> str:

@@ -181,11 +181,13 @@ def tuned() -> Iterator[None]:
 
     Batches hold many values and no cycles, and one thread waits for a server while another
     computes. Measured: a quarter of the time of decoding, and two thirds of that of a
-    statement beside it (docs/performance.md).
+    statement beside it (docs/performance.md). What a caller has frozen (`gc.freeze`) stays so.
     """
     before, turn_s = gc.get_threshold(), sys.getswitchinterval()
-    gc.collect()
-    gc.freeze()
+    frozen = gc.get_freeze_count() > 0
+    if not frozen:
+        gc.collect()
+        gc.freeze()
     gc.set_threshold(*CALM)
     sys.setswitchinterval(TURN_S)
     try:
@@ -193,7 +195,8 @@ def tuned() -> Iterator[None]:
     finally:
         sys.setswitchinterval(turn_s)
         gc.set_threshold(*before)
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
 
 
 def _setting(project: Project, frozen: Release, reader: EventReader, pipeline: Pipeline) -> Setting:

@@ -75,6 +75,7 @@ class Races:
         fill(f"sqlite:///{folder}/source.db", clean_history(7))
         self.its: Project = project(folder, Registry(steps()), batch_size=3)
         self._upcast("first")  # what that imports and compiles, forks have then
+        gc.freeze()  # and none has to look through them
         self._alone: dict[bool, list[object]] = {}
         for whole, name in ((False, "begun"), (True, "whole")):
             assert self._race(name, 1, whole) == [0]
@@ -108,9 +109,7 @@ class Races:
                 if not whole:
                     os._exit(0)
 
-        gc.freeze()  # what is here now no fork has to look through
         children = {forked(work, hold) for _ in range(contenders)}
-        gc.unfreeze()
         start.open()
         codes: list[int] = []
         while children:
