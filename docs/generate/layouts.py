@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 from enum import Enum
 from types import NoneType
 from typing import Literal, get_args, get_origin
@@ -140,8 +141,9 @@ def _version(layout: Layout) -> str:
 
 
 def _table(model: type[BaseModel], *, skip: tuple[str, ...] = ()) -> str:
+    texts = _below(model)
     rows = [
-        (code(name), _kind(info), _default(info), info.description or "")
+        (code(name), _kind(info), _default(info), texts.get(name, ""))
         for name, info in model.model_fields.items()
         if name not in skip
     ]
@@ -182,12 +184,20 @@ def _default(info: FieldInfo) -> str:
 
 
 def _meanings(values: type[Enum]) -> list[tuple[str, str]]:
-    """Each value with the text below it in the code."""
-    body = ast.parse(inspect.getsource(values)).body[0]
+    """Each value with what it means."""
+    texts = _below(values)
+    return [(code(member.value), texts[member.name]) for member in values]
+
+
+def _below(described: type) -> dict[str, str]:
+    """The text below each field or value in the code of its class, by name."""
+    body = ast.parse(inspect.getsource(described)).body[0]
     assert isinstance(body, ast.ClassDef)
-    texts = [
-        item.value.value
-        for item in body.body[1:]
-        if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant)
-    ]
-    return [(code(m.value), str(text)) for m, text in zip(values, texts, strict=True)]
+    texts: dict[str, str] = {}
+    for item, text in itertools.pairwise(body.body):
+        target = item.targets[0] if isinstance(item, ast.Assign) else None
+        target = item.target if isinstance(item, ast.AnnAssign) else target
+        match target, text:
+            case ast.Name(name), ast.Expr(ast.Constant(str(said))):
+                texts[name] = inspect.cleandoc(said)
+    return texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -15,10 +16,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `argv` is without the program's name; None takes the process's own.
     """
+    collects = gc.isenabled()
+    gc.disable()  # what is imported stays: the collector would look through it again and again
     try:
         # Half a second of imports: Ctrl-C finds a program here that knows how to end.
         from eventmig.cli.app import main as run
     except KeyboardInterrupt:
         print(f"\n{INTERRUPTED}", file=sys.stderr)
         return ExitCode.INTERRUPTED
+    finally:
+        if collects:
+            gc.enable()
     return run(argv)

@@ -109,6 +109,9 @@ def _options(
     run.quiet = quiet
 
 
+_command = typer.main.get_command(app)  # once: called itself, `app` makes it anew for every run
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`eventmig.cli.main`, once everything is imported."""
     run = session.start()
@@ -116,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given.sort(key=lambda word: word not in _ANYWHERE)
     try:
         with run.opened:
-            code = app(args=given, prog_name="eventmig", standalone_mode=False)
+            code = _command(args=given, prog_name="eventmig", standalone_mode=False)
     except _WrongArguments as wrong:
         if "--json" in given:
             run.out_json(usage_json(wrong.format_message()))

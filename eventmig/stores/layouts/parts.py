@@ -18,7 +18,7 @@ TIME: Final = "{time}"
 """A constant that stands for the event's recorded time."""
 
 
-FROZEN: Final = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+FROZEN: Final = ConfigDict(extra="forbid", frozen=True)
 """Every table of a description: no other keys, and nothing that changes."""
 
 
