@@ -8,16 +8,34 @@ exit code.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
 import traceback
 
-from eventmig.cli import main
+import msgspec
+
+from eventmig import EventSchema, Registry, ops, upcaster
+from eventmig.check import check_registry_and_lock
+from eventmig.cli.app import main  # not that of `eventmig.cli`, which imports when it is called
+from eventmig.release import Lock
+
+
+class Named(msgspec.Struct):
+    """What an event may be: text, for which hypothesis makes its tables of all characters."""
+
+    name: str
 
 
 def serve() -> None:
     """Answer requests until standard input ends."""
+    renamed = Registry(
+        [upcaster("Named", 1, ops.rename("name", "title"))],
+        schemas=[EventSchema("Named", 1, Named)],
+    )
+    assert check_registry_and_lock(renamed, Lock()).examples  # else each check begins with that
+    gc.freeze()  # no fork looks through what is imported by now
     here = os.getcwd()
     sys.path[:] = [p for p in sys.path if p not in ("", here)] + [here]  # the pages' code first
     for line in sys.stdin:
