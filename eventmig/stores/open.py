@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from eventmig.errors import ConfigError, Where
 from eventmig.stores.base import Mode
+from eventmig.stores.engines import create_engine
 from eventmig.stores.kurrent import url as kurrent_url
 from eventmig.stores.layouts import OPTION, LayoutStore, open_layout
 from eventmig.stores.sqlite.file import locate as locate_sqlite

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine, make_url
 from sqlalchemy import event as sa_event
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
@@ -32,6 +32,7 @@ from eventmig.errors import (
     StoreUnavailableError,
     Where,
 )
+from eventmig.stores.engines import create_engine
 from eventmig.stores.kurrent import entries
 from eventmig.stores.kurrent.append import Appender
 from eventmig.stores.kurrent.client import Connection

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, func, inspect, select, text
+from sqlalchemy import Connection, Engine, func, inspect, select, text
 from sqlalchemy import event as sa_event
 from sqlalchemy.dialects.postgresql import dialect
 from sqlalchemy.exc import DBAPIError
@@ -26,6 +26,7 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.stores import fences
+from eventmig.stores.engines import create_engine
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.parts import Tail
 from eventmig.stores.layouts.place import Address

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, create_engine, inspect, select
+from sqlalchemy import Connection, Engine, inspect, select
 from sqlalchemy import event as sa_event
 from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.pool import QueuePool
 
 from eventmig.errors import ConfigError, JobLockedError, NotAStoreError, ReadOnlyError, Where
+from eventmig.stores.engines import create_engine
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.parts import Tail
 from eventmig.stores.layouts.place import Address

@@ -18,10 +18,11 @@ from urllib.parse import unquote
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy import URL, Engine
 from sqlalchemy.pool import NullPool
 
 from eventmig.errors import ConfigError, StoreError, StoreUnavailableError, Where
+from eventmig.stores.engines import create_engine
 
 DataType: TypeAlias = Literal["jsonb", "json", "text", "bytea"]
 """The type of the column that holds the events' data."""

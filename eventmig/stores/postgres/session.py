@@ -15,10 +15,11 @@ from threading import RLock
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from eventmig.errors import CapabilityError, StoreError, Where
+from eventmig.stores.engines import create_engine
 from eventmig.stores.postgres import tail
 from eventmig.stores.postgres.check import Found, MovedError, check_sequence, find_tables
 from eventmig.stores.postgres.failures import translated

@@ -18,7 +18,7 @@ from typing import cast
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Connection, Engine, create_engine, insert
+from sqlalchemy import Connection, Engine, insert
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateSchema
 
@@ -36,6 +36,7 @@ from eventmig.events import Event, NewEvent
 from eventmig.stores import fences
 from eventmig.stores.base import EventReader, Expected, Mode, TargetTransaction
 from eventmig.stores.crossing import Fence
+from eventmig.stores.engines import create_engine
 from eventmig.stores.postgres import fence, switch
 from eventmig.stores.postgres.check import current_schema
 from eventmig.stores.postgres.failures import translated
