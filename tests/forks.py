@@ -9,6 +9,11 @@ from collections.abc import Callable
 
 def forked(run: Callable[..., object], *arguments: object) -> int:
     """Its exit code, or minus the signal that killed it; 8 where `run` raised or returned."""
+    return os.waitstatus_to_exitcode(os.waitpid(started(run, *arguments), 0)[1])
+
+
+def started(run: Callable[..., object], *arguments: object) -> int:
+    """The id of such a process, for which nobody has waited yet."""
     child = os.fork()
     if child == 0:
         try:
@@ -16,4 +21,4 @@ def forked(run: Callable[..., object], *arguments: object) -> int:
         except BaseException as error:  # noqa: BLE001 - a fork ends here, whatever it was
             print(repr(error), file=sys.stderr)
         os._exit(8)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child

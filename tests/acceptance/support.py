@@ -21,6 +21,7 @@ from eventmig.events import Event
 from eventmig.project import Project
 from eventmig.release import Lock, format_lock
 from eventmig.stores.open import open_store
+from tests import served
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,17 +215,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, **given}
 
 
-def cli(folder: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a folder, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "eventmig", *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    return served.run(arguments, folder, environment())
 
 
 def driver(folder: Path, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:

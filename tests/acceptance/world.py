@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import gc
+import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,16 +21,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eventmig import commands
-from eventmig.errors import EventmigError, JobError
-from eventmig.events import Event
-from eventmig.live import look_up
+from eventmig.errors import EventmigError, FencedError, JobError
+from eventmig.events import Event, NewEvent
+from eventmig.live import LiveStore, look_up
 from eventmig.migrate import failpoints
 from eventmig.migrate.sides import Switch
 from eventmig.migrate.states import Side, State
 from eventmig.project import Project
+from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store
-from tests.acceptance.support import environment, event, project_in_files
+from tests.acceptance.support import event, project_in_files
 from tests.acceptance.test_postgres_jobs import fill
+from tests.forks import started
 
 REGISTRY = """
 from eventmig import Registry, ops, rename_type, upcaster
@@ -45,41 +48,35 @@ source = "{source}"
 target = "{target}"
 batch_size = 20
 """
-WRITER = """
-import json, sys, time
-from pathlib import Path
-from eventmig.errors import FencedError
-from eventmig.events import NewEvent
-from eventmig.live import LiveStore
-from eventmig.migrate.states import Side
-from eventmig.stores.base import ANY
-from eventmig.stores.open import open_store
 
-name, old, new, switch, pause = sys.argv[1:]
-by_route, pause = switch == "route", float(pause)
-store = LiveStore(old, new, kept_s=0.5) if by_route else open_store(old, mode="write")
-stop, count, longest = Path("stop"), 0, 0.0
-with open(f"{name}.log", "a", buffering=1) as log:
-    while not stop.exists():
-        count += 1
-        stream = f"cart-{name}-{count % 3}" if count % 4 else "cart-shared"
-        side = store.route().side if by_route else Side.OLD
-        kind = "Placed" if count % 2 else ("Old" if side is Side.OLD else "New")
-        version = 2 if kind == "Placed" and side is Side.NEW else 1
-        data = {"email" if version == 2 else "mail": "a", "n": count}
-        event = NewEvent(kind, json.dumps(data).encode(), version, None, f"{name}-{count:08d}")
-        began = time.monotonic()
-        try:
-            store.append(stream, [event], expected=ANY)
-        except FencedError:  # the plain store does not wait; this application does
-            count -= 1
-            time.sleep(0.01)
-            continue
-        longest = max(longest, time.monotonic() - began)
-        log.write(f"{event.id}\\t{stream}\\n")
-        time.sleep(pause)
-print(f"{longest:.3f}")
-"""
+
+def write(folder: Path, name: str, urls: tuple[str, str], switch: Switch, pause: float) -> None:
+    """Append until the folder has a file `stop`, and log what was acknowledged. In a fork."""
+    gc.freeze()  # connections that are the parent's are not this process' to close
+    by_route = switch is Switch.ROUTE
+    store = LiveStore(*urls, kept_s=0.5) if by_route else open_store(urls[0], mode="write")
+    stop, count, longest = folder / "stop", 0, 0.0
+    with (folder / f"{name}.log").open("a", buffering=1) as log:
+        while not stop.exists():
+            count += 1
+            stream = f"cart-{name}-{count % 3}" if count % 4 else "cart-shared"
+            side = store.route().side if isinstance(store, LiveStore) else Side.OLD
+            kind = "Placed" if count % 2 else ("Old" if side is Side.OLD else "New")
+            version = 2 if kind == "Placed" and side is Side.NEW else 1
+            data = {"email" if version == 2 else "mail": "a", "n": count}
+            event = NewEvent(kind, json.dumps(data).encode(), version, None, f"{name}-{count:08d}")
+            began = time.monotonic()
+            try:
+                store.append(stream, [event], expected=ANY)
+            except FencedError:  # the plain store does not wait; this application does
+                count -= 1
+                time.sleep(0.01)
+                continue
+            longest = max(longest, time.monotonic() - began)
+            log.write(f"{event.id}\t{stream}\n")
+            time.sleep(pause)
+    (folder / f"{name}.longest").write_text(f"{longest:.3f}")
+    os._exit(0)
 
 
 @dataclass
@@ -116,7 +113,7 @@ class World:
         )
         self.project = Project.open(folder / "eventmig.toml")
         self.project.registry  # noqa: B018 - imported once, before anything forks
-        self.writers: list[subprocess.Popen[str]] = []
+        self.writers: list[int] = []  # ids of processes
         self._written = 0
         self.kills = self.resumes = 0
         self.longest_append_s = 0.0
@@ -132,28 +129,21 @@ class World:
             yield
         finally:
             (self.folder / "stop").touch()
-            said = [(w.communicate(timeout=60)[0], w.returncode) for w in self.writers]
-            assert {code for _, code in said} <= {0}, said
-            self.longest_append_s = max(float(longest) for longest, _ in said)
+            codes = [os.waitstatus_to_exitcode(os.waitpid(w, 0)[1]) for w in self.writers]
+            assert set(codes) <= {0}, codes
+            longest = (path.read_text() for path in self.folder.glob("w*.longest"))
+            self.longest_append_s = max(map(float, longest))
 
     def _begin_to_write(self, pause: float) -> None:
         name = f"w{self._written}"
         self._written += 1
-        self.writers.append(
-            subprocess.Popen(
-                [sys.executable, "-c", WRITER, name, *self.urls, self.switch, str(pause)],
-                cwd=self.folder,
-                env=environment(),
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
+        self.writers.append(started(write, self.folder, name, self.urls, self.switch, pause))
 
     def kill_a_writer(self, *, pause: float = 0.005) -> None:
         """Kill the one that writes for the longest; another takes its place."""
         writer = self.writers.pop(0)
-        writer.kill()
-        writer.communicate()
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
         self.kills += 1
         self._begin_to_write(pause)
 

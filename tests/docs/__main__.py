@@ -10,17 +10,17 @@ import tempfile
 from pathlib import Path
 
 from tests.docs.pages import Runner, pages
-from tests.docs.shell import ROOT, Shell, running_server
+from tests.docs.shell import ROOT, Shell
 
 
 def main(names: list[str]) -> None:
     """Correct these pages, or all."""
     chosen = [Path(name).resolve() for name in names] or pages()
-    with tempfile.TemporaryDirectory() as scratch, running_server(Path(scratch)) as server:
+    with tempfile.TemporaryDirectory() as scratch:
         for number, page in enumerate(chosen):
             folder = Path(scratch) / f"page{number}"
             folder.mkdir()
-            runner = Runner(page, Shell(folder, server), correct=True)
+            runner = Runner(page, Shell(folder), correct=True)
             runner.run()
             if runner.corrected != page.read_text("utf-8"):
                 page.write_text(runner.corrected, "utf-8")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from tests import served
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = "/home/ada/shop"
@@ -25,11 +24,10 @@ class Shell:
     """Runs commands in one folder. `code` is the last one's exit code; `really`, what stands
     in the pages for what is meant."""
 
-    def __init__(self, folder: Path, server: Server) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.code = 0
         self.really: dict[str, str] = {}
-        self._server = server
         self._bin = folder.parent / f"{folder.name}-bin"
         self._bin.mkdir()
         for name, arguments in (("eventmig", "-m eventmig"), ("python", "")):
@@ -44,7 +42,7 @@ class Shell:
         command = self.meant(command)
         if _PLAIN.match(command):
             argv = shlex.split(command, comments=True)[1:]
-            out, err, self.code = self._server.run(argv, self.folder)
+            done = served.run(argv, self.folder, environment(os.environ["PATH"]))
         else:
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", command],
@@ -55,8 +53,8 @@ class Shell:
                 text=True,
                 timeout=120,
             )
-            out, err, self.code = done.stdout, done.stderr, done.returncode
-        return self._as_shown(out + _PROGRESS.sub("", err))
+        self.code = done.returncode
+        return self._as_shown(done.stdout + _PROGRESS.sub("", done.stderr))
 
     def meant(self, text: str) -> str:
         """A page's text with what is meant in place of what stands for it."""
@@ -70,51 +68,6 @@ class Shell:
         for name in (os.path.realpath(self.folder), str(self.folder)):
             text = text.replace(name, HOME)
         return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-
-
-class Server:
-    """`tests.docs.serve`, running."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.docs.serve"],
-            cwd=ROOT,
-            env=environment(os.environ["PATH"]),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, argv: list[str], folder: Path) -> tuple[str, str, int]:
-        """One command: its output, its errors, its exit code."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        out, err = self._folder / "out", self._folder / "err"
-        request = {"argv": argv, "folder": str(folder), "out": str(out), "err": str(err)}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the process that runs the commands has ended"
-        return out.read_text("utf-8"), err.read_text("utf-8"), int(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-        self._process.stdout.close()
-
-
-@contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
-    """A server for the length of a block; `folder` is for its files."""
-    server = Server(folder)
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 def environment(path: str) -> dict[str, str]:

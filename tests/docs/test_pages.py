@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import Runner, pages
-from tests.docs.shell import ROOT, Server, Shell, running_server, same
+from tests.docs.shell import ROOT, Shell, same
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the pages' commands need a POSIX")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_block_runs(page: Path, server: Server, tmp_path: Path) -> None:
+def test_every_block_runs(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     folder.mkdir()
 
-    Runner(page, Shell(folder, server)).run()
+    Runner(page, Shell(folder)).run()
 
 
-def test_a_page_that_shows_something_else_fails(server: Server, tmp_path: Path) -> None:
+def test_a_page_that_shows_something_else_fails(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```console\n$ echo hello\ngoodbye\n```\n")
     folder = tmp_path / "shop"
     folder.mkdir()
 
     with pytest.raises(AssertionError, match=re.escape("page.md, line 1")):
-        Runner(page, Shell(folder, server)).run()
+        Runner(page, Shell(folder)).run()
 
 
-def test_a_page_can_be_corrected(server: Server, tmp_path: Path) -> None:
+def test_a_page_can_be_corrected(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("text\n\n```console\n$ echo hello\ngoodbye\n$ echo $?\n0\n```\nmore\n")
     folder = tmp_path / "shop"
     folder.mkdir()
-    runner = Runner(page, Shell(folder, server), correct=True)
+    runner = Runner(page, Shell(folder), correct=True)
 
     runner.run()
 

@@ -1,9 +1,9 @@
-"""A process that has eventmig imported, and forks for each command: `python -m tests.docs.serve`.
+"""A process that has eventmig imported, and forks for each command: `python -m tests.serve`.
 
-Starting Python and importing everything takes a second; the pages have a hundred commands.
-Each command runs in a child of its own, with its own folder and output, as a shell would start
-it. One request per line: `{"argv": […], "folder": …, "out": …, "err": …}`; the answer is the
-exit code.
+Starting Python and importing everything takes half a second, and the tests run hundreds of
+commands. Each runs in a child of its own, with its own folder, environment and output, as a shell
+would start it. One request per line: `{"argv": […], "folder": …, "env": {…}, "out": …, "err": …}`;
+the answer is the exit code.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import json
 import os
 import sys
 import traceback
+from typing import Any
 
 import msgspec
 
+import eventmig.stores.postgres.store  # noqa: F401 - imported only where a URL asks for it
 from eventmig import EventSchema, Registry, ops, upcaster
 from eventmig.check import check_registry_and_lock
 from eventmig.cli.app import main  # not that of `eventmig.cli`, which imports when it is called
@@ -37,7 +39,7 @@ def serve() -> None:
     assert check_registry_and_lock(renamed, Lock()).examples  # else each check begins with that
     gc.freeze()  # no fork looks through what is imported by now
     here = os.getcwd()
-    sys.path[:] = [p for p in sys.path if p not in ("", here)] + [here]  # the pages' code first
+    sys.path[:] = [p for p in sys.path if p not in ("", here)] + [here]  # the folder's code first
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
@@ -48,8 +50,10 @@ def serve() -> None:
         sys.stdout.flush()
 
 
-def _run(request: dict[str, str]) -> int:
+def _run(request: dict[str, Any]) -> int:
     os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["env"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
