@@ -33,6 +33,18 @@ class StepError(Exception):
     """A step did not run; the message is what it wrote to standard error."""
 
 
+def process(step: str, arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `bench.step` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench.step", step, arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=False,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run of one step."""
@@ -73,14 +85,7 @@ class Place:
         if step in WRITES:
             self.remove(WRITES[step])
         given = {"folder": str(self.folder), "compare": self.compare, **arguments}
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.step", step, json.dumps(given)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            check=False,
-        )
+        done = process(step, json.dumps(given))
         if done.returncode:
             raise StepError(f"the step {label} failed:\n{done.stderr or done.stdout}")
         found = json.loads(done.stdout.splitlines()[-1])

@@ -8,18 +8,20 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from bench import history
-from bench.__main__ import GROUPS
+from bench import history, measure, step
+from bench.__main__ import GROUPS, main
 from bench.domain import registry
 from bench.figures import Figure, unequal
 from bench.measure import Place
 from bench.report import Report
 from tests.conftest import ROOT
+from tests.forks import forked
 
 HAS_PEER = importlib.util.find_spec("eventsourcing") is not None
 
@@ -41,14 +43,12 @@ def test_every_type_has_the_chain_it_says_and_ends_at_a_model() -> None:
     assert {(type_, count + 1) for type_, count in steps.items()} == registry.schemas.keys()
 
 
-@pytest.mark.slow
-def test_a_run_has_every_ratio_of_copies_that_are_equal(tmp_path: Path) -> None:
+OPTIONS = ("--json", "--events", "2000", "--rounds", "1")
+
+
+def test_it_runs_as_a_program_each_step_a_process(tmp_path: Path) -> None:
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "bench", "--json"),
-            *("--events", "2000", "--rounds", "1", "--folder", str(tmp_path)),
-            *("--only", *(name for name in GROUPS if name not in ("disk", "live", "models"))),
-        ],
+        [sys.executable, "-m", "bench", *OPTIONS, "--folder", str(tmp_path), "--only", "read"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -57,6 +57,34 @@ def test_a_run_has_every_ratio_of_copies_that_are_equal(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    assert [figure["name"] for figure in found["figures"]] == ["read"] * 8
+
+
+def forked_step(name: str, arguments: str) -> subprocess.CompletedProcess[str]:
+    """The step in a process that need not import anything."""
+
+    def run() -> None:
+        os.dup2(out.fileno(), 1)
+        with os.fdopen(1, "w", closefd=False) as sys.stdout:
+            step.main(name, arguments)
+        os._exit(0)
+
+    with tempfile.TemporaryFile("w+") as out:
+        code = forked(run)
+        out.seek(0)
+        return subprocess.CompletedProcess([], code, out.read(), "")
+
+
+@pytest.mark.slow
+def test_a_run_has_every_ratio_of_copies_that_are_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "process", forked_step)
+    groups = (name for name in GROUPS if name not in ("disk", "live", "models"))
+    code = main([*OPTIONS, "--folder", str(tmp_path), "--only", *groups])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    found = json.loads(printed.out)
 
     assert found["compared"]
     assert found["unequal"] == []
