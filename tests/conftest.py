@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from tests.disk import Database, database_on_a_disk
 from tests.postgres import OwnServer, Server
 
 ROOT = Path(__file__).resolve().parent.parent
+MEMORY = Path("/dev/shm")  # a tmpfs, where there is one
+ROOM = 4 << 30  # bytes; a run needs less than one GiB
 REAL_HISTORIES = ("vcdb", "gharchive")
 _ABSENT = "real data absent"
 _UNPROVEN = "an owner's library absent"
@@ -56,8 +59,25 @@ def _history(name: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def _work_in_memory(config: pytest.Config) -> None:
+    """Let tests have their files in memory, where there is room and nobody chose another place.
+
+    What they kill are processes, never the machine: what these have written, the system keeps.
+    Waiting for a disk at each of their commits proves nothing, and took a third of the time.
+    """
+    chosen = ("PYTEST_DEBUG_TEMPROOT", "TMPDIR")
+    if config.option.basetemp is not None or any(os.environ.get(name) for name in chosen):
+        return
+    with suppress(OSError, AttributeError):  # no such folder; no such call
+        found = os.statvfs(MEMORY)
+        room = found.f_bavail * found.f_frsize >= ROOM
+        if room and not found.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK):
+            os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     _shared()
+    _work_in_memory(config)
     config.stash[_not_run] = []
     config.stash[_owners] = {}
 
@@ -107,7 +127,8 @@ def pytest_terminal_summary(
         line += f"; {len(not_run)} real-data tests NOT RUN (EVENTMIG_SHARED=… names the folder)"
     terminalreporter.write_line(line)
     used = config.stash.get(_postgres, "not used")
-    terminalreporter.write_line(f"stores: SQLite in files, PostgreSQL {used}")
+    where = os.environ.get("PYTEST_DEBUG_TEMPROOT", "the temporary folder")
+    terminalreporter.write_line(f"stores: SQLite in files in {where}, PostgreSQL {used}")
     if disks := config.stash.get(_disks, None):
         terminalreporter.write_line(f"full disks of servers: {disks}")
     here = [library for library, why in config.stash[_owners].items() if not why]

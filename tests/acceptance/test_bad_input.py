@@ -247,9 +247,11 @@ def test_a_read_only_target(tmp_path: Path, there: str) -> None:
     before = bytes_of(folder)
     for path in folder.iterdir():
         path.chmod(0o444 if path.is_file() else 0o555)
-    for above in (folder, *folder.parents):
-        if above.stat().st_uid == os.getuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode & ~0o222 | 0o555 if above == folder else 0o755)
+    folder.chmod(0o555)
+    for above in folder.parents:
+        mode = above.stat().st_mode
+        if mode & 0o005 != 0o005:
+            above.chmod(mode | 0o055)
     try:
         done = driver(folder, NOBODY)
     finally:
