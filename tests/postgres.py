@@ -46,6 +46,8 @@ log_min_messages = fatal
 class Server:
     """A server: its URL (of the database `postgres`), and the databases made on it."""
 
+    _copied = ""
+
     def __init__(self, url: str) -> None:
         self.url = url
 
@@ -53,7 +55,7 @@ class Server:
     def database(self) -> Iterator[str]:
         """The URL of a fresh, empty database, dropped at the end."""
         name = f"eventmig_{uuid.uuid4().hex[:12]}"
-        self.run("CREATE DATABASE {} TEMPLATE template0", name)
+        self.run(f"CREATE DATABASE {{}} TEMPLATE template0{self._copied}", name)
         try:
             yield self.url_of(name)
         finally:
@@ -79,8 +81,11 @@ class Server:
 class OwnServer(Server):
     """A server of the package's binaries in a temporary folder: can be stopped and started."""
 
+    _copied = " STRATEGY FILE_COPY"  # the fastest where nothing is synced
+
     def __init__(self, *, replica_of: OwnServer | None = None, durable: bool = False) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="eventmig-pg-"))
+        where = None if durable else os.environ.get("PYTEST_DEBUG_TEMPROOT")  # as tests' files
+        self.folder = Path(tempfile.mkdtemp(prefix="eventmig-pg-", dir=where))
         self._data = self.folder / "data"
         self._data.mkdir(mode=0o700)
         self._user: dict[str, Any] = {}

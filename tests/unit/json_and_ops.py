@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from functools import cache
 
 from hypothesis import assume
 from hypothesis import strategies as st
@@ -188,36 +189,52 @@ def some_op(draw: st.DrawFn, *, own_code: bool = True) -> Op:
 Program = tuple[Op, ...]
 
 
+# A strategy is made once: hypothesis learns anew of each one whether it can yield anything.
+@cache
+def _programs(most: int, own_code: bool) -> st.SearchStrategy[list[Op]]:
+    return st.lists(_ANY if own_code else _WITHOUT_CODE, min_size=1, max_size=most)
+
+
+@cache
+def _objects_of(members: tuple[str, ...]) -> st.SearchStrategy[dict[str, Value]]:
+    return st.dictionaries(st.sampled_from(members), values, min_size=1)
+
+
+_ITS_OWN = object()
+_maybe_its_own = st.lists(st.just(_ITS_OWN) | constants, max_size=2)
+_at_most_one = st.lists(constants, max_size=1)
+_one_in_five = st.integers(0, 4)
+
+
 @st.composite
 def with_data(draw: st.DrawFn, most: int = 4, *, own_code: bool = True) -> tuple[Program, Value]:
     """A program of up to `most` ops, and data in which they often find what they are for."""
-    program = tuple(draw(st.lists(some_op(own_code=own_code), min_size=1, max_size=most)))
+    program = tuple(draw(_programs(most, own_code)))
     before: Value = draw(data)
     for op in program:
-        before = draw(_planted(op, before))
+        before = _planted(draw, op, before)
     assume(isinstance(before, dict))
     return program, before
 
 
-@st.composite
 def _planted(draw: st.DrawFn, op: Op, before: Value) -> Value:
     match op:
         case Each():
             items = [{}, draw(values), draw(data)]
             for inner in op.ops:
-                items = [draw(_planted(inner, item)) for item in items]
+                items = [_planted(draw, inner, item) for item in items]
             return _plant(before, op.path, items)
         case When():
             for inner in (*op.ops, *op.otherwise):
-                before = draw(_planted(inner, before))
+                before = _planted(draw, inner, before)
             return before
         case Add() | Default():
-            return draw(_emptied(op.path, before))
+            return _emptied(draw, op.path, before)
         case Move():
-            before = _plant(draw(_emptied(op.to, before)), op.path, draw(values))
-            return draw(_emptied(op.to, before))
+            before = _plant(_emptied(draw, op.to, before), op.path, draw(values))
+            return _emptied(draw, op.to, before)
         case Rename():
-            before = draw(_emptied((*op.path[:-1], op.to), before))
+            before = _emptied(draw, (*op.path[:-1], op.to), before)
             return _plant(before, op.path, draw(values))
         case Split() | AddLine() | Convert(conversion=Conversion(before=("string",))):
             sort = texts
@@ -228,14 +245,15 @@ def _planted(draw: st.DrawFn, op: Op, before: Value) -> Value:
         case Convert(conversion=Conversion(before=("number",) | ("integer",))):
             sort = numbers
         case Append() | Remove():
-            sort = st.lists(st.just(op.value.value) | constants, max_size=2)
+            own = op.value.value
+            items = [own if item is _ITS_OWN else item for item in draw(_maybe_its_own)]
+            return _plant(before, op.path, items)
         case Unwrap():
-            sort = st.lists(constants, max_size=1)
+            sort = _at_most_one
         case MapValues():
             sort = st.sampled_from([old.value for old, _ in op.table])
         case Unnest():
-            sort = st.dictionaries(st.sampled_from(op.keys), values, min_size=1)
-            return _plant(before, (*op.parent, op.under), draw(sort))
+            return _plant(before, (*op.parent, op.under), draw(_objects_of(op.keys)))
         case Nest():
             return _plant(before, (*op.parent, op.keys[0]), draw(values))
         case _:
@@ -244,10 +262,9 @@ def _planted(draw: st.DrawFn, op: Op, before: Value) -> Value:
     return _plant(before, path, draw(sort))
 
 
-@st.composite
 def _emptied(draw: st.DrawFn, path: Path, before: Value) -> Value:
     """The data with an object to hold the member at a path, but mostly without the member."""
-    if draw(st.integers(0, 4)) == 0:
+    if draw(_one_in_five) == 0:
         return before
     if not isinstance(get(before, path[:-1]), dict):
         before = _plant(before, path[:-1], {})
