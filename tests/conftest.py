@@ -82,6 +82,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_owners] = {}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first: then no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays: neither the collector nor a fork looks through it again."""
     gc.collect()

@@ -129,6 +129,7 @@ class Shop:
         return found
 
 
+@pytest.mark.slow
 def test_cut_at_any_commit_the_same_command_ends_as_if_it_had_not_been(
     tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def cross(world: World, point: str, mending: str = "") -> None:
     assert world.live() is before.other, point
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["route", "tables", "postgres", "postgres tables"])
 def test_killed_at_each_point_of_a_crossing(
     request: pytest.FixtureRequest, tmp_path: Path, how: str

@@ -133,6 +133,7 @@ def test_stopped_past_its_lock_and_continued_it_writes_nothing_more(
 # many at once ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "rounds"), [("files", 60), ("postgres", 40)])
 def test_of_jobs_that_start_at_once_one_works(
     request: pytest.FixtureRequest, tmp_path: Path, where: str, rounds: int
