@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -66,13 +67,14 @@ def _work_in_memory(config: pytest.Config) -> None:
     Waiting for a disk at each of their commits proves nothing, and took a third of the time.
     """
     chosen = ("PYTEST_DEBUG_TEMPROOT", "TMPDIR")
-    if config.option.basetemp is not None or any(os.environ.get(name) for name in chosen):
+    if config.option.basetemp is not None or any(map(os.environ.get, chosen)):
         return
     with suppress(OSError, AttributeError):  # no such folder; no such call
         found = os.statvfs(MEMORY)
         room = found.f_bavail * found.f_frsize >= ROOM
         if room and not found.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK):
-            os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
+            os.environ["TMPDIR"] = str(MEMORY)
+            tempfile.tempdir = None  # looked up anew
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -132,7 +134,7 @@ def pytest_terminal_summary(
         line += f"; {len(not_run)} real-data tests NOT RUN (EVENTMIG_SHARED=… names the folder)"
     terminalreporter.write_line(line)
     used = config.stash.get(_postgres, "not used")
-    where = os.environ.get("PYTEST_DEBUG_TEMPROOT", "the temporary folder")
+    where = os.environ.get("PYTEST_DEBUG_TEMPROOT") or tempfile.gettempdir()
     terminalreporter.write_line(f"stores: SQLite in files in {where}, PostgreSQL {used}")
     if disks := config.stash.get(_disks, None):
         terminalreporter.write_line(f"full disks of servers: {disks}")

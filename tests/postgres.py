@@ -84,8 +84,7 @@ class OwnServer(Server):
     _copied = " STRATEGY FILE_COPY"  # the fastest where nothing is synced
 
     def __init__(self, *, replica_of: OwnServer | None = None, durable: bool = False) -> None:
-        where = None if durable else os.environ.get("PYTEST_DEBUG_TEMPROOT")  # as tests' files
-        self.folder = Path(tempfile.mkdtemp(prefix="eventmig-pg-", dir=where))
+        self.folder = Path(tempfile.mkdtemp(prefix="eventmig-pg-"))
         self._data = self.folder / "data"
         self._data.mkdir(mode=0o700)
         self._user: dict[str, Any] = {}

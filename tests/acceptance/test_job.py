@@ -6,6 +6,7 @@ count. It shares with the job only the single steps and the ids.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tempfile
@@ -422,3 +423,16 @@ def test_names_of_streams_may_look_like_templates(tmp_path: Path) -> None:
     its = project(tmp_path, Registry([]), naming="{stream}-{release}")
     commands.upcast(its)
     assert [e.stream for e in read(tmp_path / "target.db")] == ["a-{release}-2", "a-2-2"]
+
+
+def test_what_a_program_has_frozen_stays_so(tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", history())
+    its = project(tmp_path, Registry(steps()))
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    commands.upcast(its)
+    assert gc.get_freeze_count() == frozen
+    gc.unfreeze()
+    commands.verify(its)
+    assert gc.get_freeze_count() == 0
+    gc.freeze()  # as it was
