@@ -18,7 +18,7 @@ from operator import itemgetter
 from threading import RLock
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection
 from sqlalchemy import event as sa_event
 from sqlalchemy.pool import NullPool
 
@@ -35,6 +35,7 @@ from eventmig.events import (
     TypeCount,
 )
 from eventmig.stores.base import Capability, DataRow
+from eventmig.stores.engines import create_engine
 from eventmig.stores.sqlite.check import check_tables, damages
 from eventmig.stores.sqlite.counting import Counting, counting
 from eventmig.stores.sqlite.errors import translated

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import cast
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, create_engine, insert
+from sqlalchemy import Connection, Engine, insert
 from sqlalchemy import event as sa_event
 from sqlalchemy.pool import QueuePool
 
@@ -37,6 +37,7 @@ from eventmig.events import Event, NewEvent
 from eventmig.stores import fences
 from eventmig.stores.base import EventReader, Expected, Mode, TargetTransaction
 from eventmig.stores.crossing import Fence
+from eventmig.stores.engines import create_engine
 from eventmig.stores.sqlite.errors import translated
 from eventmig.stores.sqlite.fence import set_fence
 from eventmig.stores.sqlite.file import (
