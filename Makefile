@@ -47,6 +47,7 @@ docs: $(READY) ## write the generated pages, and what the pages' commands print 
 	@$(BIN)/python -m tests.docs
 
 bench: $(READY_BENCH) ## run the benchmarks (ratios within one run)
+	@$(BIN)/python -m compileall -q eventmig bench
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(READY) ## kill at random under load, ARGS='MINUTES --store …' (10, both)

@@ -36,7 +36,7 @@ from eventmig.registry import Registry
 from eventmig.release import format_lock, parse_lock
 from eventmig.stores.base import EventReader
 
-_CHILD = "from eventmig.fold_workers import child_main; child_main()"
+_CHILD = "import gc; gc.disable(); from eventmig.fold_workers import child_main; child_main()"
 _READY, _DONE, _CANNOT = 0, 1, 2
 _HEAD = struct.Struct(">4q")  # kind, ticket, last global position, length of the message
 
@@ -189,12 +189,13 @@ def child_main() -> None:
     if not line:
         return
     order = json.loads(line)
-    gc.freeze()  # what is imported by now stays
-    gc.set_threshold(*CALM)
     sys.path[:] = order["path"]
     config = Config.model_validate(order["config"])
     project = Project(config, given_lock=parse_lock(order["lock"]))
     registry = project.registry
+    gc.freeze()  # what is imported by now stays
+    gc.set_threshold(*CALM)
+    gc.enable()
     known = {tuple(_marked(one)): one for one in project.projections}
     wanted = [*map(tuple, order["projections"])]
     same = registry.fingerprint() == order["registry_fingerprint"]

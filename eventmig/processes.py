@@ -43,6 +43,10 @@ Order = dict[str, Any]
 Working = Callable[[Project, Order], Iterator[bytes]]
 """What the child does: a project and an order in, messages out."""
 
+# What is imported stays: the collector would look through it again and again.
+_CHILD: Final = (
+    "import gc, sys; gc.disable(); from eventmig.processes import run_child; run_child(sys.argv[1])"
+)
 _UNDER_WAY: Final = 6
 _PIPE_BYTES: Final = 1 << 20
 _MESSAGE, _END, _ERROR = b"m", b"e", b"x"
@@ -69,7 +73,7 @@ class Child:
             "path": [p for p in sys.path if p],
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import run_child; run_child({working!r})"],
+            [sys.executable, "-c", _CHILD, working],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -200,6 +204,7 @@ def run_child(working: str) -> None:
     work: Working = getattr(importlib.import_module(module), name)
     gc.freeze()  # what is imported by now stays
     gc.set_threshold(*CALM)
+    gc.enable()
     sys.setswitchinterval(TURN_S)
     project: Project | None = None
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):

@@ -29,7 +29,6 @@ from eventmig.errors import (
 )
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Job
-from eventmig.migrate.sides import exchanged
 from eventmig.migrate.states import CROSSED, State
 from eventmig.rebuild import Aggregate, ReadModel
 from eventmig.registry import Registry
@@ -182,7 +181,7 @@ def _come_here(target: EventReader, source_identity: str) -> Job | None:
 
 
 def _is_exchanged(connection: Connection, job: Job) -> bool:
-    return job.state in CROSSED and exchanged(job, ledger.journal(connection, job))
+    return job.state in CROSSED and ledger.exchanged(job, ledger.journal(connection, job))
 
 
 def active_job(store: EventReader) -> Job | None:

@@ -13,8 +13,7 @@ from eventmig import commands
 from eventmig.cli import render_lifecycle as render
 from eventmig.cli.options import Json, Release, Source, Target
 from eventmig.cli.session import Session, begin
-from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import ENDED
+from eventmig.migrate.states import ENDED, Switch
 from eventmig.project import Project
 
 Budget = Annotated[

@@ -8,8 +8,7 @@ from rich.text import Text
 
 from eventmig import commands
 from eventmig.migrate.ledger import Controls
-from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import CROSSED, Side, live_side
+from eventmig.migrate.states import CROSSED, Side, Switch, live_side
 from eventmig.ops.base import Loss
 
 _LOSS_STYLE = {Loss.EXACT: "green", Loss.LOSSY: "yellow", Loss.ABSENT: "bold red"}

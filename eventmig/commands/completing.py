@@ -12,8 +12,7 @@ from eventmig.errors import CrossingError, NotAStoreError, Where
 from eventmig.hooks import run_hook
 from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.ledger import Job
-from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import Side, State
+from eventmig.migrate.states import Side, State, Switch
 from eventmig.project import Project, active_job, opened, public
 from eventmig.stores.base import JobTarget
 from eventmig.stores.crossing import Carrying, Dropping, Fencing

@@ -20,8 +20,8 @@ from eventmig.migrate import ledger
 from eventmig.migrate.crossing import CUT_OVER, REVERSE, Crossing, cross
 from eventmig.migrate.follow import Follower, Stop
 from eventmig.migrate.ledger import Job, Quarantined
-from eventmig.migrate.sides import Sides, Switch, take_steps
-from eventmig.migrate.states import Side, State, live_side
+from eventmig.migrate.sides import Sides, take_steps
+from eventmig.migrate.states import Side, State, Switch, live_side
 from eventmig.ops.base import Loss
 from eventmig.project import Project, public
 from eventmig.stores.base import JobTarget

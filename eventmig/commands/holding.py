@@ -13,8 +13,8 @@ from eventmig.migrate.crossing import mend
 from eventmig.migrate.follow import HAND_OVER_S
 from eventmig.migrate.job import Setting, UpcastJob
 from eventmig.migrate.ledger import Controls, Job
-from eventmig.migrate.sides import Plan, Sides, Switch, take_steps
-from eventmig.migrate.states import CROSSED, ENDED, State
+from eventmig.migrate.sides import Plan, Sides, take_steps
+from eventmig.migrate.states import CROSSED, ENDED, State, Switch
 from eventmig.migrate.throttle import Check, above, outside_hours, while_file
 from eventmig.project import Project, job_of, opened_target, public, sql_engine
 from eventmig.release import Release

@@ -31,7 +31,6 @@ from eventmig.migrate.job import (
 )
 from eventmig.migrate.ledger import Job, Quarantined, Transition
 from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher_for
-from eventmig.migrate.sides import exchanged
 from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import WORTH_A_HELPER, Verification, VerifyHelper, verify_job
 from eventmig.processes import CALM, TURN_S, Child
@@ -334,7 +333,7 @@ def verify(
             )
         pipeline = project.pipeline(frozen, reader, naming or job.naming)
         with writer.reading() as connection:
-            moved = exchanged(job, ledger.journal(connection, job))
+            moved = ledger.exchanged(job, ledger.journal(connection, job))
         old, new = (writer, reader) if moved else (reader, writer)
 
         def report(done: int, total: int) -> None:

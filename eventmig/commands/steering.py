@@ -15,7 +15,6 @@ from eventmig.hooks import run_hook
 from eventmig.migrate import ledger
 from eventmig.migrate.follow import Follower, Stop
 from eventmig.migrate.ledger import Controls, Job
-from eventmig.migrate.sides import exchanged
 from eventmig.migrate.states import CROSSED, ENDED, Side, State, live_side
 from eventmig.project import Project, active_job, job_of, opened, opened_target, public
 
@@ -253,7 +252,7 @@ def measure(
             told = ledger.followed(connection, job)
             asked = ledger.controls(connection, job)
             crossed = ledger.journal(connection, job)
-        old, new = (second, first) if exchanged(job, crossed) else (first, second)
+        old, new = (second, first) if ledger.exchanged(job, crossed) else (first, second)
         row, reads = job, old
         if job.state in CROSSED:
             with old.reading() as connection:

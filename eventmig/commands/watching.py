@@ -10,7 +10,6 @@ from eventmig.commands.holding import known_versions
 from eventmig.errors import StoreError, VerifyError, Where
 from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Job
-from eventmig.migrate.sides import exchanged
 from eventmig.migrate.states import CROSSED, ENDED
 from eventmig.migrate.throttle import rest_after
 from eventmig.migrate.verify import Verification
@@ -59,7 +58,7 @@ def watch_copies(
             job = job_of(second)
             with second.reading() as connection:
                 crossed = ledger.journal(connection, job)
-            old, new = (second, first) if exchanged(job, crossed) else (first, second)
+            old, new = (second, first) if ledger.exchanged(job, crossed) else (first, second)
             pipeline = project.pipeline(frozen, first, job.naming)
             reads, writes, row = old, new, job
             if job.state in CROSSED and job.state not in ENDED:

@@ -13,17 +13,16 @@ the old side while there is one (`back_ledger`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from eventmig.errors import CapabilityError, CrossingError, JobError, JobLostError, Where
 from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.crossing import CROSSINGS, CUT_OVER, Crossing, Step
 from eventmig.migrate.job import Setting, UpcastJob
-from eventmig.migrate.ledger import Crossed, Job
-from eventmig.migrate.states import CROSSED, Side, State
+from eventmig.migrate.ledger import Job
+from eventmig.migrate.states import CROSSED, Side, State, Switch
 from eventmig.migrate.verify import Verification, verify_tail
 from eventmig.stores.base import JobTarget, TargetTransaction
 from eventmig.stores.crossing import Exchanging, Fencing, PublishedRoute, Publishing, Settling
@@ -31,18 +30,6 @@ from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline
 
 _PAUSE_S: Final = 0.02  # between looks at open transactions
-
-
-class Switch(StrEnum):
-    """What takes the application across."""
-
-    ROUTE = "route"
-    TABLES = "tables"
-
-
-def exchanged(job: Job, crossed: Sequence[Crossed]) -> bool:
-    """Whether the job's sides have each other's tables now, after these crossings."""
-    return bool(crossed) and crossed[-1].switch == Switch.TABLES and job.state in CROSSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

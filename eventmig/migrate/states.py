@@ -39,6 +39,13 @@ class Side(StrEnum):
         return Side.NEW if self is Side.OLD else Side.OLD
 
 
+class Switch(StrEnum):
+    """What takes the application across."""
+
+    ROUTE = "route"
+    TABLES = "tables"
+
+
 _S = State
 _STOPS = frozenset({_S.FAILED, _S.CANCELLED})
 """May follow every state before the cut-over."""

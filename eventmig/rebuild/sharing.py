@@ -22,7 +22,7 @@ WORTH_IT: Final = 50_000
 _KEPT: Final = 3
 """Ranges per process that may be answered and not taken, or under way."""
 
-_SHARE: Final = 1.5
+_SHARE: Final = 1.1
 """A range is so much less than its process's part of what is left: no two are as quick."""
 
 

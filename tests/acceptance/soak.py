@@ -26,8 +26,7 @@ from pathlib import Path
 
 from eventmig import commands
 from eventmig.migrate import failpoints
-from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import Side
+from eventmig.migrate.states import Side, Switch
 from tests import postgres
 from tests.acceptance.at_once import Races
 from tests.acceptance.world import World

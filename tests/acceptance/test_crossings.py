@@ -21,8 +21,8 @@ from eventmig.events import Event, NewEvent
 from eventmig.live import LiveStore, look_up
 from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.crossing import CUT_OVER, cross, mend
-from eventmig.migrate.sides import Sides, Switch, take_steps
-from eventmig.migrate.states import Side, State
+from eventmig.migrate.sides import Sides, take_steps
+from eventmig.migrate.states import Side, State, Switch
 from eventmig.project import Project
 from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store

@@ -8,8 +8,7 @@ import pytest
 
 from eventmig import commands
 from eventmig.migrate import failpoints
-from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import Side, State
+from eventmig.migrate.states import Side, State, Switch
 from tests.acceptance.support import contents
 from tests.acceptance.world import World
 

@@ -19,8 +19,7 @@ from eventmig.events import NewEvent
 from eventmig.live import LiveStore
 from eventmig.migrate import failpoints
 from eventmig.migrate.ledger import lifecycle
-from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import Side, State
+from eventmig.migrate.states import Side, State, Switch
 from eventmig.stores.base import ANY
 from tests.acceptance.at_once import Races, ended, forked
 from tests.acceptance.support import contents

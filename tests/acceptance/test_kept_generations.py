@@ -21,8 +21,7 @@ from eventmig.commands import crossing
 from eventmig.commands.naming import outdated_read_models
 from eventmig.errors import RebuildError
 from eventmig.migrate import failpoints
-from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import State
+from eventmig.migrate.states import State, Switch
 from eventmig.project import Project, sql_engine
 from eventmig.rebuild import Aggregate, ReadModel
 from eventmig.rebuild.bookkeeping import Kind

@@ -25,8 +25,7 @@ from eventmig.errors import EventmigError, FencedError, JobError
 from eventmig.events import Event, NewEvent
 from eventmig.live import LiveStore, look_up
 from eventmig.migrate import failpoints
-from eventmig.migrate.sides import Switch
-from eventmig.migrate.states import Side, State
+from eventmig.migrate.states import Side, State, Switch
 from eventmig.project import Project
 from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store

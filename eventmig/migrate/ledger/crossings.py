@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -18,7 +19,7 @@ from eventmig.migrate.ledger.lifecycle import (
     write_job,
 )
 from eventmig.migrate.ledger.records import Job, rules_text
-from eventmig.migrate.states import State
+from eventmig.migrate.states import CROSSED, State, Switch
 from eventmig.migrate.tally import Tally
 
 
@@ -83,6 +84,11 @@ def journal(connection: Connection, job: Job) -> list[Crossed]:
         )
         for r in rows
     ]
+
+
+def exchanged(job: Job, crossed: Sequence[Crossed]) -> bool:
+    """Whether the job's sides have each other's tables now, after these crossings."""
+    return bool(crossed) and crossed[-1].switch == Switch.TABLES and job.state in CROSSED
 
 
 def announced(connection: Connection, job: Job) -> bool:
