@@ -35,9 +35,9 @@ def narrowed(content: str, members: Members, without: Kinds = ()) -> sql.Composa
         for version, types in versions.items()
     ]
     cases += [
-        sql.SQL(
-            "WHEN e.type = {} AND e.schema_version = {} AND jsonb_typeof(e.data) = 'object' THEN {}"
-        ).format(sql.Literal(type_), sql.Literal(version), _object(names))
+        sql.SQL("WHEN e.type = {} AND e.schema_version = {} THEN {}").format(
+            sql.Literal(type_), sql.Literal(version), _object(names, content)
+        )
         for (type_, version), names in members.items()
     ]
     if not cases:
@@ -46,16 +46,22 @@ def narrowed(content: str, members: Members, without: Kinds = ()) -> sql.Composa
     return sql.SQL(case.as_string().replace("%", "%%"))
 
 
-def _object(names: Collection[str]) -> sql.Composable:
-    if not names:
-        return sql.Literal("{}")
+def _object(names: Collection[str], content: str) -> sql.Composable:
     found = [
         sql.SQL("{} || (e.data -> {})::text").format(
             sql.Literal(f"{json.dumps(name, ensure_ascii=False)}:"), sql.Literal(name)
         )
         for name in names
     ]
-    # `||` is cheaper, and NULL where one is not there; `concat_ws` leaves out what is NULL.
-    return sql.SQL("coalesce('{{' || {} || '}}', '{{' || concat_ws(',', {}) || '}}')").format(
-        sql.SQL(" || ',' || ").join(found), sql.SQL(", ").join(found)
+    some = sql.SQL("'{{' || concat_ws({}) || '}}'").format(
+        sql.SQL(", ").join([sql.Literal(","), *found, sql.SQL("NULL")])
     )
+    whole = sql.SQL("CASE jsonb_typeof(e.data) WHEN 'object' THEN {} ELSE {} END").format(
+        some, sql.SQL(content)
+    )
+    if not found:
+        return whole
+    # `||` is cheaper, and NULL where one is not there, or the data is no object; `concat_ws`
+    # leaves out what is NULL.
+    every = sql.SQL("'{{' || {} || '}}'").format(sql.SQL(" || ',' || ").join(found))
+    return sql.SQL("coalesce({}, {})").format(every, whole)
