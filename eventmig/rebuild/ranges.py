@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from eventmig.errors import EventmigError
+from eventmig.rebuild.batching import BATCH_SIZE, Batch
 from eventmig.rebuild.faults import missing, present
 from eventmig.rebuild.fold import Effect, Needs, Outcome, TableFold
 from eventmig.rebuild.read_model import ReadModel
@@ -86,19 +87,20 @@ def fold_range(
 ) -> FoldedRange:
     """Fold the events after one global position and up to another (reads the source).
 
-    It ends earlier when half the rows that the plan lets be kept in memory have changed.
-    `each` is told of every page how many events it had. Raises `RebuildError` or
-    `NeedsRowsError`: these events must be folded in order.
+    It ends earlier when half the rows that the plan lets be kept in memory have changed, or
+    when it has taken as long as a batch may. `each` is told of every page how many events it
+    had. Raises `RebuildError` or `NeedsRowsError`: these events must be folded in order.
     """
     folds = [_Apart(shape) for shape in model.shapes]
     rows = Rows({fold.shape.table: fold for fold in folds})
     names = {type_: handler.name for type_, handler in model.handlers.items()}
     events_read = events_folded = 0
+    batch = Batch(BATCH_SIZE, plan.max_rows // 2)
     try:
         for count, position, folded in reads(model, rows, names, after, replace(plan, upto=until)):
             events_read += count
             events_folded += folded
-            if sum(map(len, folds)) > plan.max_rows // 2:
+            if batch.add(count, sum(map(len, folds))):
                 until = position
                 break
             each(count)

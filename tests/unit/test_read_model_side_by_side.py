@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -42,6 +44,7 @@ from eventmig.fold_workers import fold_processes
 from eventmig.rebuild import (
     ReadModel,
     Rows,
+    batching,
     bulk,
     gathering,
     ranges,
@@ -281,6 +284,18 @@ def test_a_range_with_too_many_rows_ends_early() -> None:
     engine = create_engine("sqlite://", poolclass=StaticPool)
     rebuild(engine, made, source=source, max_rows=40, helpers=helpers(made, source, 2, 3))
     assert len(rows_of(engine, plain)) == 270
+    engine.dispose()
+
+
+def test_a_range_that_takes_long_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(0, 2)
+    monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    source = MemorySource(history(("s-1", "Op", {"do": "upsert", **OP}) for _ in range(9)))
+    found = fold_range(model(), plan_of(source), 0, 9)
+    assert (found.until, found.events_read) == (6, 6)  # pages of 2, of which each takes 2 s
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    rebuild(engine, model(), source=source, helpers=helpers(model(), source, 2, 3))
+    assert rows_of(engine, plain) == [("x", 1, 5, "new")]
     engine.dispose()
 
 
