@@ -84,13 +84,11 @@ class Replay:
         return min(self.batch_size, READ_AHEAD_AT_ONCE if self.read_ahead else READ_AT_ONCE)
 
     def spacing(self, after: int) -> float | None:
-        """How many global positions there are to an event, by the next ones (reads).
+        """How many global positions there are to an event of any type, by the next ones (reads).
 
-        None: there is none to be read after `after`.
+        None: there is none after `after`.
         """
-        rows = self.source.read_data(
-            after=after, until=self.upto, types=self.types, batch_size=_SAMPLE
-        )
+        rows = self.source.read_data(after=after, until=self.upto, batch_size=_SAMPLE)
         some = next(iter(rows), ())
         return (some[-1][0] - after) / len(some) if some else None
 

@@ -86,7 +86,7 @@ def start_helpers(helpers: FoldHelpers, after: int, until: int) -> None:
 
 
 def worth_sharing(plan: Replay, after: int) -> float | None:
-    """How many global positions there are to an event, where there are enough (reads).
+    """How many global positions there are to an event of any type, if there are enough (reads).
 
     None: what is left after `after` is done by this process in less time than it takes another
     to begin.
