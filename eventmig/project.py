@@ -161,7 +161,7 @@ def finished_job(store: EventReader, *targets: EventReader) -> Job | None:
     """
     job = active_job(store)
     identity = store.identity()
-    here = [*filter(None, (_come_here(place, identity) for place in (store, *targets)))]
+    here = [*filter(None, (_exchanged_job(place, identity) for place in (store, *targets)))]
     if here:
         return max(here, key=lambda one: one.begun_at)
     if job is None or job.state not in {State.READY, *CROSSED}:
@@ -170,7 +170,7 @@ def finished_job(store: EventReader, *targets: EventReader) -> Job | None:
         return None if _is_exchanged(connection, job) else job
 
 
-def _come_here(target: EventReader, source_identity: str) -> Job | None:
+def _exchanged_job(target: EventReader, source_identity: str) -> Job | None:
     """The last job of this source whose tables bear the source's name now, or None."""
     with target.reading() as connection:
         jobs = ledger.jobs(connection) if ledger.exists(connection) else []

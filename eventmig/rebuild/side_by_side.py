@@ -140,8 +140,7 @@ def _in_order(
 ) -> Iterator[FoldedRange]:
     """Every range's fold, in order; raises where one must be folded after those before it.
 
-    Ranges are long, since what each comes to has to be put together with what the others come
-    to: that costs as much as folding a quarter of the rows.
+    Ranges are long, since what each comes to has to be put together with what the others come to.
     """
     spacing = worth_sharing(plan, after)
     if spacing is None:

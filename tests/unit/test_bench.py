@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from bench import history, measure, step
-from bench.__main__ import GROUPS, main
+from bench.__main__ import main
 from bench.domain import registry
 from bench.figures import Figure, unequal
 from bench.measure import Place
@@ -80,8 +80,7 @@ def test_a_run_has_every_ratio_of_copies_that_are_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(measure, "process", forked_step)
-    groups = (name for name in GROUPS if name not in ("disk", "live", "models"))
-    code = main([*OPTIONS, "--folder", str(tmp_path), "--only", *groups])
+    code = main([*OPTIONS, "--folder", str(tmp_path)])
     printed = capsys.readouterr()
     assert code == 0, printed.err
     found = json.loads(printed.out)
@@ -93,6 +92,9 @@ def test_a_run_has_every_ratio_of_copies_that_are_equal(
     counts = {name: sum(key[0] == name for key in ratios) for name, _, _ in ratios}
     assert counts == {
         "copy": 5,
+        "disk": 5,
+        "models": 16 if HAS_PEER else 12,
+        "live": 1,
         "postgres-copy": 6 if HAS_PEER else 4,
         "read": 8,
         "verify": 2,

@@ -18,7 +18,7 @@ from tests.unit.json_and_ops import EVENT, Program, with_data
 
 
 @given(with_data(most=4))
-@settings(max_examples=700)
+@settings(max_examples=1500)
 def test_a_program_for_one_shape_means_what_the_reference_means(
     example: tuple[Program, Value],
 ) -> None:
@@ -35,7 +35,7 @@ def test_a_program_for_one_shape_means_what_the_reference_means(
 
 
 @given(st.lists(with_data(most=3), min_size=1, max_size=1), st.data())
-@settings(max_examples=300)
+@settings(max_examples=500)
 def test_many_at_once_mean_what_one_by_one_means(
     example: list[tuple[Program, Value]], data: st.DataObject
 ) -> None:

@@ -26,7 +26,7 @@ def up(ops: Program, value: Value) -> Value | None:
 
 
 @given(with_data())
-@settings(max_examples=400)
+@settings(max_examples=800)
 def test_the_compiled_program_means_what_the_reference_means(
     example: tuple[Program, Value],
 ) -> None:
@@ -67,7 +67,7 @@ def test_the_reference_leaves_its_input_alone(example: tuple[Program, Value]) ->
 
 
 @given(with_data(most=1))
-@settings(max_examples=400)
+@settings(max_examples=800)
 def test_the_way_back_of_one_op_is_as_good_as_it_says(
     example: tuple[Program, Value],
 ) -> None:

@@ -167,7 +167,7 @@ def _few(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_few")
-@settings(max_examples=90, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(operations, max_size=40), st.integers(1, 15), st.integers(0, 4))
 def test_any_cut_into_batches_gives_the_rows_of_one_operation_at_a_time(
     data: list[dict[str, Any]], batch_size: int, max_rows: int

@@ -149,7 +149,7 @@ def _plain(value: Value) -> Any:
 
 
 @given(described() | examples())
-@settings(max_examples=300, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, suppress_health_check=list(HealthCheck))
 def test_what_the_ops_make_is_valid_under_the_schema_after(
     example: tuple[Mapping[str, Any], Program, Value],
 ) -> None:
