@@ -79,6 +79,7 @@ PEERS_EVENTS = 20_000
 
 READ_MODEL = activity_per_customer.name
 OTHERS = (
+    ("no upcasting, handlers called, 1 process", "activity_by_calls", "current", 1),
     ("with joins (rows.get), 1 process", "purchases", "current", 1),
     ("snapshots, 1 process", "order", "current", 1),
     ("snapshots, 2 processes", "order", "current", 2),

@@ -18,6 +18,7 @@ from eventmig.check import EXAMPLES, check_registry_and_lock
 from eventmig.codec import Value
 from eventmig.errors import CheckError
 from eventmig.events import Event, microseconds
+from eventmig.rebuild.additions import others_of
 from eventmig.rebuild.interleaving import difference
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.registry import Registry
@@ -121,3 +122,16 @@ def assert_order(
         f'{model.name} declares order="{model.order}", and needs more than that: with '
         f"{found.order}, {found.row} comes to: {otherwise}"
     )
+
+
+def assert_only_adds(model: ReadModel) -> None:
+    """That a store can sum what a read model's handlers add, in place of calling them.
+
+    Raises `AssertionError` naming the handlers that do more, or may.
+    """
+    others = others_of(model)
+    if others:
+        raise AssertionError(
+            f"{model.name} may do more than add: {', '.join(others)}. A handler that only adds is "
+            "nothing but calls of rows.increment with members of its struct and constants"
+        )

@@ -37,6 +37,11 @@ def rebuilt(found: commands.RebuildReport) -> RenderableType:
         if len(result.quarantined) > _SHOWN:
             parts.append(Text(f"{result.name}: and {len(result.quarantined) - _SHOWN:,} more"))
     parts += [
+        Text(f"{result.name}: {result.events_summed:,} of the events were summed by the store")
+        for result in found.results
+        if result.events_summed
+    ]
+    parts += [
         Text(f"{result.name}: {result.stale:,} stale snapshots were replaced")
         for result in found.results
         if result.stale

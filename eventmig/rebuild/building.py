@@ -30,6 +30,7 @@ from eventmig.rebuild.replay import Replay, replay, replay_within
 from eventmig.rebuild.shadow import Shadow
 from eventmig.rebuild.sharing import FoldHelpers, start_helpers
 from eventmig.rebuild.side_by_side import of_use, replay_side_by_side
+from eventmig.rebuild.summing import replay_sums, sums_of
 from eventmig.rebuild.undeclared import refuse_undeclared
 from eventmig.stores.faster import Count
 
@@ -82,6 +83,7 @@ class ModelBuilding:
                 swap.drop(connection, tables, self.at.number)
                 self.shadow.create(connection)
         self.expected = 0
+        self._summed = 0
         self._count: Count | None = None
 
     def run(self, helpers: FoldHelpers | None = None) -> None:
@@ -91,15 +93,10 @@ class ModelBuilding:
         """
         if self.model.runs_sql:
             helpers = None
-        helpers = of_use(helpers, self.model, self.plan, self.at.position)
-        if helpers is not None:
-            start_helpers(helpers, self.at.position, self.plan.upto)
         with self.plan.counting() as self._count:
             self.tell(Phase.REPLAYING)
-            if helpers is not None:
-                folded = replay_side_by_side(*self._parts(), helpers)
-                self._follow(folded, Phase.REPLAYING)
-            self._replay(Phase.REPLAYING)
+            self._sum(helpers)
+            self._fold(self.plan, helpers)
             self.expected = self._count.wait()
         self._count = None
         self.tell(Phase.CHECKING)
@@ -121,7 +118,7 @@ class ModelBuilding:
         """Replay what came since, up to a later position; returns how many events that were."""
         before = self.at.events_read
         self.plan = replace(self.plan, upto=upto)
-        self._replay(Phase.CATCHING_UP)
+        self._replay(self.plan, Phase.CATCHING_UP)
         self.expected = self.at.events_read
         return self.at.events_read - before
 
@@ -129,32 +126,56 @@ class ModelBuilding:
         """Replay what came since in the caller's transaction, of which it is a part."""
         self.plan = replace(self.plan, upto=upto)
         within = one_by_one_within if self.model.runs_sql else replay_within
-        self.at = within(*self._parts())
+        self.at = within(*self._parts(self.plan))
 
     def set_aside(self) -> list[SetAside]:
         """The events in its quarantine (reads)."""
         return bookkeeping.quarantined(self.connection, self.hold, self.at.number)
 
-    def _replay(self, phase: Phase) -> None:
+    def _sum(self, helpers: FoldHelpers | None) -> None:
+        """Replay what the store can sum, if anything, and what is before it."""
+        for surely in (False, True):
+            sums = sums_of(self.model, self.plan, self.at.position, surely=surely)
+            if sums is None:
+                return
+            if sums.after > self.at.position:
+                self._fold(replace(self.plan, upto=sums.after), helpers)
+            at_once = 1 if helpers is None else helpers.count + 1
+            before = self.at.events_read
+            folded = replay_sums(*self._parts(self.plan), sums, at_once)
+            self._follow(folded, Phase.REPLAYING)
+            self._summed += self.at.events_read - before
+            if sums.sure:
+                return
+
+    def _fold(self, plan: Replay, helpers: FoldHelpers | None) -> None:
+        """Replay event by event what there is left to do, by helpers too where they are of use."""
+        helpers = of_use(helpers, self.model, plan, self.at.position)
+        if helpers is not None:
+            start_helpers(helpers, self.at.position, plan.upto)
+            self._follow(replay_side_by_side(*self._parts(plan), helpers), Phase.REPLAYING)
+        self._replay(plan, Phase.REPLAYING)
+
+    def _replay(self, plan: Replay, phase: Phase) -> None:
         while True:
             try:
                 if not self.model.runs_sql:
-                    self._follow(replay(*self._parts()), phase)
+                    self._follow(replay(*self._parts(plan)), phase)
                     return
             except OF_ONE_EVENT:
                 if not self._quarantine:
                     raise
             self.connection.rollback()
             before = self.at
-            self.at = one_by_one(*self._parts(), quarantine=self._quarantine)
+            self.at = one_by_one(*self._parts(plan), quarantine=self._quarantine)
             if self.at == before:
                 return
             self.tell(phase)
 
     def _parts(
-        self,
+        self, plan: Replay
     ) -> tuple[ReadModel, tuple[Table, ...], Connection, Hold, Generation, Replay]:
-        return self.model, self.shadow.tables, self.connection, self.hold, self.at, self.plan
+        return self.model, self.shadow.tables, self.connection, self.hold, self.at, plan
 
     def _follow(self, commits: Iterator[Generation], phase: Phase) -> None:
         for at in commits:
@@ -196,6 +217,7 @@ class ModelBuilding:
             position=self.at.position,
             events_read=self.at.events_read,
             events_folded=self.at.events_folded,
+            events_summed=self._summed,
             rows=rows,
             resumed=self.planned.resumed,
             restarted=self.planned.restarted,

@@ -62,7 +62,8 @@ class RebuildResult:
     """One read model or aggregate, rebuilt and (if `swapped`) live.
 
     `generation` is live now; `kept` the one before it, which a rollback brings back
-    (None: there was none). `rows` counts the rows per table. `restarted` says why a
+    (None: there was none). `events_summed` counts the events of this run that the store summed;
+    the others went through the handlers. `rows` counts the rows per table. `restarted` says why a
     half-built generation was thrown away, `resumed` that one was gone on with. `stale` counts
     the snapshots replaced that nobody used any more: of another state, fold, release or source.
     `quarantined` are events that were set aside; with any, it is not live (`swapped` is
@@ -75,6 +76,7 @@ class RebuildResult:
     position: int
     events_read: int
     events_folded: int
+    events_summed: int = 0
     rows: Mapping[str, int] = field(default_factory=dict)
     resumed: bool = False
     restarted: str | None = None

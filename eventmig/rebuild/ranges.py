@@ -53,7 +53,7 @@ class FoldedRange:
     tables: Sequence[TableFold]
 
 
-class _Apart(TableFold):
+class FoldApart(TableFold):
     """A fold without the rows before it."""
 
     __slots__ = ("asked",)
@@ -91,7 +91,7 @@ def fold_range(
     when it has taken as long as a batch may. `each` is told of every page how many events it
     had. Raises `RebuildError` or `NeedsRowsError`: these events must be folded in order.
     """
-    folds = [_Apart(shape) for shape in model.shapes]
+    folds = [FoldApart(shape) for shape in model.shapes]
     rows = Rows({fold.shape.table: fold for fold in folds})
     names = {type_: handler.name for type_, handler in model.handlers.items()}
     events_read = events_folded = 0
@@ -210,7 +210,7 @@ def unpacked(model: ReadModel, message: bytes) -> FoldedRange:
     until, events_read, events_folded, tables = marshal.loads(message)
     folds: list[TableFold] = []
     for shape, (sums, signatures, effects) in zip(model.shapes, tables, strict=True):
-        fold = _Apart(shape)
+        fold = FoldApart(shape)
         back = None if _is_plain(shape) else _incoming
         fold.sums = sums if back is None else {back(k): _each(a, back) for k, a in sums.items()}
         fold.signatures.update(signatures)

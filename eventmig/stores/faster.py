@@ -7,13 +7,54 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from eventmig.events import Event, Held, Kept, Stretch
 from eventmig.stores.base import EventReader, TargetTransaction
 
 Members: TypeAlias = Mapping[tuple[str, int], Collection[str]]
 """Of the data of a type and schema version, the top-level members that somebody looks at."""
+
+
+class Member(NamedTuple):
+    """A member of an event's data, by its keys from the top: a JSON string (str), or integer (int).
+
+    An integer is written without a fraction.
+    """
+
+    path: tuple[str, ...]
+    type: type
+
+
+Part: TypeAlias = Member | str | int
+"""What stands for a value: a member of each event's data, or the same for all."""
+
+
+class Addend(NamedTuple):
+    """What an event adds to a row: the row's key, and the amounts, each for a column of its own.
+
+    None: to that column nothing. `also` must be there besides.
+    """
+
+    key: tuple[Part, ...]
+    amounts: tuple[Member | int | None, ...]
+    also: tuple[Member, ...] = ()
+
+
+class Summed(NamedTuple):
+    """The events of a range, summed: how many, and the range's last global position (inclusive).
+
+    `sums` holds for each of them its columns, with a value per key: the key's parts, then what is
+    added to each column, None where no event does. Without events there are no columns.
+    """
+
+    until: int
+    events: int
+    sums: Sequence[Sequence[Sequence[Any]]]
+
+
+class NotSummedError(Exception):
+    """An event is of another kind, or does not have what is to be summed; or a sum is too large."""
 
 
 class DataLines(NamedTuple):
@@ -185,6 +226,38 @@ class ReadingLines(Protocol):
 
     def shares_cores(self) -> bool:
         """Whether what puts data together runs on this machine, in a process of its own."""
+        ...
+
+
+@runtime_checkable
+class Summing(Protocol):
+    """A store that can sum members of its events' data by other members."""
+
+    def kinds_to_sum(
+        self, *, after: int, until: int, types: Collection[str] | None
+    ) -> Mapping[tuple[str, int], int] | None:
+        """The types and schema versions of events in a range, each with its last global position.
+
+        `after` exclusive, `until` inclusive. None where these events cannot be summed.
+        """
+        ...
+
+    def read_sums(
+        self,
+        *,
+        after: int,
+        until: int,
+        types: Collection[str] | None,
+        sums: Sequence[Mapping[tuple[str, int], Addend]],
+        at_once: int,
+    ) -> Iterator[Summed]:
+        """Each of the sums, range by range in global order.
+
+        The store may work on `at_once` ranges at a time.
+
+        A sum names the types and versions that add to it. Every event is to be of one that is in
+        one of the sums. Raises `NotSummedError` where Python has to look at a range.
+        """
         ...
 
 

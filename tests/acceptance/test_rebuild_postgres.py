@@ -19,11 +19,22 @@ from eventmig.errors import StoreError
 from eventmig.events import NewEvent
 from eventmig.fold_workers import FoldProcesses
 from eventmig.project import Project, opened, sql_engine
-from eventmig.rebuild import Phase, RebuildProgress, following, sharing, side_by_side, swapping
+from eventmig.rebuild import (
+    Phase,
+    RebuildProgress,
+    batching,
+    building,
+    following,
+    sharing,
+    side_by_side,
+    summing,
+    swapping,
+)
 from eventmig.rebuild.interleaving import contents
 from eventmig.release import Lock
 from eventmig.stores.base import ANY, all_events
 from eventmig.stores.open import open_store
+from eventmig.stores.postgres import summed
 from tests.postgres import OwnServer
 from tests.unit.rebuild_helpers import rows_of
 
@@ -121,11 +132,45 @@ def test_another_process_is_asked_where_it_is_of_use(
             tx.append_copied(batch if upcast else registry.upcast_batch(batch))
     asked = []
     monkeypatch.setattr(sharing, "WORTH_IT", 1)
+    monkeypatch.setattr(building, "sums_of", lambda *_, **__: None)  # it would leave nothing to do
     monkeypatch.setattr(side_by_side, "_cores", lambda: cores)
     monkeypatch.setattr(FoldProcesses, "ready", lambda _, helper: asked.append(helper))
     commands.rebuild(project(postgres_url), [NAME], workers=2)
     assert live_rows(postgres_url) == right_rows(postgres_url)
     assert bool(asked) == helped
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("old", [0, 100])
+def test_the_server_sums_what_needs_no_upcasting(
+    postgres_url: str, workers: int, old: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_current(postgres_url, old)
+    _sum_a_few_at_a_time(monkeypatch)
+    (result,) = commands.rebuild(project(postgres_url), [NAME], workers=workers).results
+    assert result.events_read == 500
+    assert result.events_summed > 350 if old else result.events_summed == 500
+    assert live_rows(postgres_url) == right_rows(postgres_url)
+    assert commands.diff_read_models(project(postgres_url), [NAME]).equal
+
+
+def _write_current(url: str, old: int) -> None:
+    """500 events: the first so many of the first release, the others of the last."""
+    events = [event for batch in history.batches(500, 20) for event in batch]
+    with open_store(url, mode="create") as store, store.begin() as tx:
+        tx.append_copied([*events[:old], *registry.upcast_batch(events[old:])])
+
+
+def _sum_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "WORTH_IT", 1)
+    for module, name, size in (
+        (summing, "_FIRST", 50),
+        (summing, "_LAST", 20),
+        (summed, "_FIRST", 20),
+        (summed, "_GROWTH", 1),
+        (batching, "_SECONDS", 0.0),
+    ):
+        monkeypatch.setattr(module, name, size)
 
 
 def test_no_event_is_lost_or_counted_twice_while_it_is_written_rebuilt_and_followed(
@@ -192,6 +237,26 @@ def test_a_server_that_is_gone_for_a_while_does_no_harm(server: OwnServer, phase
         store.close()
         (result,) = commands.rebuild(project(url), [NAME]).results
         assert result.resumed
+        assert live_rows(url) == right_rows(url)
+
+
+def test_a_server_that_is_gone_while_it_sums_does_no_harm(
+    server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sum_a_few_at_a_time(monkeypatch)
+
+    def crash(progress: RebuildProgress) -> None:
+        if progress.events_read > 100:
+            server.stop_hard()
+
+    with server.database() as url:
+        _write_current(url, old=0)
+        with pytest.raises(StoreError):
+            commands.rebuild(project(url), [NAME], workers=2, on_progress=crash)
+        server.start()
+        (result,) = commands.rebuild(project(url), [NAME], workers=2).results
+        assert result.resumed
+        assert 0 < result.events_summed < 400
         assert live_rows(url) == right_rows(url)
 
 

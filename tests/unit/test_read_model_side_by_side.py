@@ -358,7 +358,7 @@ def test_a_folded_range_needs_no_collector_to_be_gone() -> None:
         back = unpacked(made, packed(found))
         assert len(back.tables[0]) == 1
         del found, back
-        assert not [one for one in gc.get_objects() if isinstance(one, ranges._Apart)]
+        assert not [one for one in gc.get_objects() if isinstance(one, ranges.FoldApart)]
     finally:
         gc.enable()
 

@@ -15,6 +15,7 @@ from eventmig.errors import DataError
 from eventmig.events import Group, Stretch
 from eventmig.stores.faster import DataLines, Members
 from eventmig.stores.postgres.failures import translated
+from eventmig.stores.postgres.json_fit import storable
 from eventmig.stores.postgres.sent import Sent
 from eventmig.stores.postgres.session import (
     FETCH_ROWS,
@@ -22,7 +23,6 @@ from eventmig.stores.postgres.session import (
     PAGE_BYTES,
     PostgresSession,
     Row,
-    storable,
 )
 
 _MOST_LINES: Final = 4_000

@@ -1,4 +1,4 @@
-r"""What a `json` or `jsonb` column would refuse or silently change, named by event and member.
+r"""What a text, `json` or `jsonb` column would refuse or change, named by event and member.
 
 `jsonb` stores values, not text: it drops key order and spaces (which JSON gives no meaning),
 but also all but one of the members that share a name, and the sign of -0.0; it refuses
@@ -32,6 +32,11 @@ _WHOLE_DIGITS: Final = 131_072
 _FRACTION_DIGITS: Final = 16_383
 
 _Members: TypeAlias = "list[tuple[str, object]]"
+
+
+def storable(name: str) -> bool:
+    """Whether PostgreSQL's text could hold this: no NUL, no lone surrogate."""
+    return "\0" not in name and name.encode(errors="replace").decode() == name
 
 
 class _Object:

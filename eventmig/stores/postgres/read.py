@@ -28,7 +28,7 @@ from eventmig.stores.base import Capability, DataRow
 from eventmig.stores.postgres.check import MovedError, damages
 from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.grouped import GroupedReader
-from eventmig.stores.postgres.json_fit import fits_jsonb
+from eventmig.stores.postgres.json_fit import fits_jsonb, storable
 from eventmig.stores.postgres.location import Location, connect
 from eventmig.stores.postgres.schema import FIRST_POSITION, SPELLED
 from eventmig.stores.postgres.sent import Sent
@@ -38,8 +38,8 @@ from eventmig.stores.postgres.session import (
     PAGE_BYTES,
     Bound,
     Row,
-    storable,
 )
+from eventmig.stores.postgres.summed import SummingReader
 from eventmig.stores.stream_cache import NAMES_KEPT
 
 _HEADS_PAGE: Final = 10_000
@@ -62,7 +62,7 @@ class _Counting:
             return int(self._sent.rows()[0][0])
 
 
-class PostgresReader(GroupedReader):
+class PostgresReader(GroupedReader, SummingReader):
     """The reading half of `PostgresStore`; several threads may share one."""
 
     first_position: int = FIRST_POSITION

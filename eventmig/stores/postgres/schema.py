@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from psycopg import sql
@@ -40,6 +41,7 @@ from sqlalchemy.types import TypeEngine
 from eventmig.stores.faster import Members
 from eventmig.stores.postgres.location import DataType
 from eventmig.stores.postgres.members import Kinds, narrowed
+from eventmig.stores.postgres.sums import Addends, summed
 
 FORMAT: Final = 1
 """The layout this module writes; a higher number in a database is a newer eventmig's."""
@@ -171,6 +173,8 @@ class Statements:
     heads_named: str
     categories: str
     type_counts: str
+    kinds: str
+    summed: Callable[[Addends, Kinds, int], str]
     head_position: str
     count: str
     count_typed: str
@@ -337,6 +341,9 @@ def compose(tables: Tables, data: DataType) -> Statements:
         type_counts=made(f"""SELECT e.type, e.schema_version, count(*) FROM {mine}
             WHERE {until} AND {released}
             GROUP BY e.type, e.schema_version ORDER BY e.type, e.schema_version"""),
+        kinds=made(f"""SELECT e.type, e.schema_version, max(e.global_position) FROM {{events}} e
+            WHERE {span} GROUP BY e.type, e.schema_version"""),
+        summed=partial(summed, made(f"{{events}} e WHERE {span}")),
         head_position=made(f"""SELECT e.global_position FROM {{events}} e
             WHERE {until} AND {ours} AND {same} ORDER BY e.global_position DESC LIMIT 1"""),
         count=made(f"SELECT count(*) FROM {mine} WHERE {until} AND {released}"),

@@ -23,7 +23,7 @@ from eventmig.stores.engines import create_engine
 from eventmig.stores.postgres import tail
 from eventmig.stores.postgres.check import Found, MovedError, check_sequence, find_tables
 from eventmig.stores.postgres.failures import translated
-from eventmig.stores.postgres.json_fit import compact
+from eventmig.stores.postgres.json_fit import compact, storable
 from eventmig.stores.postgres.location import Location, connect
 from eventmig.stores.postgres.schema import Statements, Tables
 from eventmig.stores.postgres.sent import Sent
@@ -218,11 +218,6 @@ class PostgresSession:
             "table": self._found.events,
             "types": None if types is None else list(filter(storable, types)),
         }
-
-
-def storable(name: str) -> bool:
-    """Whether PostgreSQL's text could hold this: no NUL, no lone surrogate."""
-    return "\0" not in name and name.encode(errors="replace").decode() == name
 
 
 @contextmanager

@@ -1,0 +1,163 @@
+"""What a handler adds to rows, read from the handler itself: what a database can sum as well.
+
+Many handlers of read models do nothing but count and sum: they call `rows.increment` with
+members of the data and with constants. Such a handler is called once, with stand-ins for
+members in place of the data, and what it says is kept. That holds for every event if its code
+runs straight from its first instruction to its last, looks at no value, and calls nothing else;
+whatever is not known to do that is left to Python. Reads no events and changes nothing.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from types import CodeType, FunctionType, SimpleNamespace
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Table
+
+from eventmig.rebuild.handlers import Handler, call_with_data
+from eventmig.rebuild.read_model import ReadModel
+from eventmig.rebuild.shape import Shape
+from eventmig.stores.faster import Addend, Member, Part
+
+_STRAIGHT: Final = frozenset(
+    {
+        *("LOAD_ATTR", "LOAD_CONST", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD", "LOAD_SMALL_INT"),
+        *("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"),
+        *("LOAD_FAST_LOAD_FAST", "STORE_FAST", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST"),
+        *("BUILD_CONST_KEY_MAP", "BUILD_MAP", "BUILD_TUPLE", "COPY_FREE_VARS", "NOP", "RESUME"),
+        *("CALL", "CALL_KW", "KW_NAMES", "PRECALL", "PUSH_NULL", "POP_TOP"),
+        *("RETURN_CONST", "RETURN_VALUE"),
+    }
+)
+"""Instructions (docs.python.org/3/library/dis.html) that never jump, and hand values on unseen."""
+
+_CALLS: Final = frozenset({"CALL", "CALL_KW"})
+
+
+class Addition(NamedTuple):
+    """What each event of a type adds to a row of one table: `addend`'s amounts to `columns`."""
+
+    table: Table
+    columns: tuple[str, ...]
+    addend: Addend
+
+
+def additions_of(model: ReadModel) -> dict[str, Sequence[Addition]] | None:
+    """What an event adds, by its type in the release; None where a handler may do more."""
+    found = {type_: additions for type_, _, additions in _by_type(model) if additions}
+    return found if found.keys() == model.types else None
+
+
+def others_of(model: ReadModel) -> list[str]:
+    """The handlers that may do more than add, in order of their names."""
+    return sorted({handler.name for _, handler, additions in _by_type(model) if not additions})
+
+
+def _by_type(model: ReadModel) -> Iterator[tuple[str, Handler, Sequence[Addition] | None]]:
+    shapes = {shape.table: shape for shape in model.shapes}
+    for type_, handler in model.handlers.items():
+        yield type_, handler, _additions(handler, shapes)
+
+
+class _OtherwiseError(Exception):
+    """The handler does something else, or it cannot be told what it does."""
+
+
+def _additions(handler: Handler, shapes: Mapping[Table, Shape]) -> Sequence[Addition] | None:
+    on_data, function = call_with_data(handler, "rows"), handler.function
+    if on_data is None or type(function) is not FunctionType or not _is_straight(function.__code__):
+        return None
+    members: list[Member] = []
+    data = None if on_data.takes is None else _stand_in(on_data.takes, (), members)
+    if "data" in handler.takes and data is None:
+        return None
+    noted = _Noted(function.__code__, shapes)
+    try:
+        on_data.call(data, noted)
+    except Exception:  # noqa: BLE001 - what a stand-in is not good for
+        return None
+    if not noted.additions or len(noted.additions) != _calls(function.__code__):
+        return None
+    used = {part for one in noted.additions for part in (*one.addend.key, *one.addend.amounts)}
+    unused = tuple(member for member in members if member not in used)
+    first, *others = noted.additions
+    return [first._replace(addend=first.addend._replace(also=unused)), *others]
+
+
+def _is_straight(code: CodeType) -> bool:
+    return all(instruction.opname in _STRAIGHT for instruction in dis.get_instructions(code))
+
+
+def _calls(code: CodeType) -> int:
+    """How often straight code calls something."""
+    return sum(instruction.opname in _CALLS for instruction in dis.get_instructions(code))
+
+
+def _stand_in(type_: object, path: tuple[str, ...], members: list[Member]) -> object | None:
+    """A stand-in for data of a struct, its members added to `members`.
+
+    None where a database could not tell whether data fits the struct.
+    """
+    if not (isinstance(type_, type) and issubclass(type_, msgspec.Struct)):
+        return None
+    config = type_.__struct_config__
+    if config.forbid_unknown_fields or config.array_like or config.tag is not None:
+        return None
+    if hasattr(type_, "__post_init__"):
+        return None
+    values: dict[str, object] = {}
+    for field in msgspec.structs.fields(type_):
+        at = (*path, field.encode_name)
+        value: object | None
+        if not field.required:
+            return None
+        if field.type in (str, int):
+            value = Member(at, field.type)
+            members.append(value)
+        else:
+            value = _stand_in(field.type, at, members)
+        if value is None:
+            return None
+        values[field.name] = value
+    return SimpleNamespace(**values) if values else None
+
+
+class _Noted:
+    """Stands in for `Rows`: notes what the code itself adds; anything else is an error."""
+
+    def __init__(self, code: CodeType, shapes: Mapping[Table, Shape]) -> None:
+        self.additions: list[Addition] = []
+        self._code = code
+        self._shapes = shapes
+
+    def increment(self, table: Table, /, key: object, **amounts: object) -> None:
+        """`Rows.increment`; raises where a row must be there already, or a value does not fit."""
+        shape = self._shapes[table]
+        if sys._getframe(1).f_code is not self._code:  # whoever it calls may branch
+            raise _OtherwiseError
+        if not amounts or not shape.required <= amounts.keys() <= shape.defaults.keys():
+            raise _OtherwiseError
+        if not all(_type_of(amount) is int for amount in amounts.values()):
+            raise _OtherwiseError
+        parts = _key_parts(shape, key)
+        types = [_type_of(part) for part in parts]
+        if types != list(shape.key_types) or not {str, int}.issuperset(types):
+            raise _OtherwiseError
+        values: Any = tuple(amounts.values())
+        self.additions.append(Addition(table, tuple(amounts), Addend(tuple(parts), values)))
+
+
+def _key_parts(shape: Shape, key: object) -> list[Part]:
+    if isinstance(key, dict):
+        if key.keys() != set(shape.key):
+            raise _OtherwiseError
+        return [key[name] for name in shape.key]
+    return [*shape.key_values(key)]  # type: ignore[list-item]  # their types are looked at
+
+
+def _type_of(part: object) -> type:
+    return part.type if isinstance(part, Member) else type(part)
