@@ -100,7 +100,7 @@ def test_a_run_has_every_ratio_of_copies_that_are_equal(
         "verify": 2,
         "rebuild": 4,
         "kurrentdb": 6,
-        "postgres": 24 if HAS_PEER else 18,
+        "postgres": 24 if HAS_PEER else 20,
         "pushdown": 6,
         **({"peer": 2} if HAS_PEER else {}),
     }
