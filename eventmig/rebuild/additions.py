@@ -12,7 +12,7 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from types import CodeType, FunctionType, SimpleNamespace
+from types import CodeType, FunctionType, MemberDescriptorType, SimpleNamespace
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -107,13 +107,13 @@ def _stand_in(type_: object, path: tuple[str, ...], members: list[Member]) -> ob
     config = type_.__struct_config__
     if config.forbid_unknown_fields or config.array_like or config.tag is not None:
         return None
-    if hasattr(type_, "__post_init__"):
+    if hasattr(type_, "__post_init__") or type_.__getattribute__ is not object.__getattribute__:
         return None
     values: dict[str, object] = {}
     for field in msgspec.structs.fields(type_):
         at = (*path, field.encode_name)
         value: object | None
-        if not field.required:
+        if not field.required or type(getattr(type_, field.name)) is not MemberDescriptorType:
             return None
         if field.type in (str, int):
             value = Member(at, field.type)

@@ -42,7 +42,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateTable
 
-from eventmig.errors import JobLostError
+from eventmig.errors import JobLostError, RebuildError
 from eventmig.rebuild.statements import insert_into
 
 
@@ -356,12 +356,22 @@ def remove(connection: Connection, hold: Hold, number: int) -> None:
 
 
 def checkpoint(connection: Connection, hold: Writing, at: Generation) -> None:
-    """Record how far a generation is built, in the transaction of its rows."""
-    connection.execute(
+    """Record how far a generation is built, in the transaction of its rows.
+
+    Raises `RebuildError` where other tables have the source's name by now (`rename_sources`):
+    its positions mean other events.
+    """
+    found = connection.execute(
         update(generations)
-        .where(*_numbered(hold, at.number))
+        .where(*_numbered(hold, at.number), generations.c.source == at.source)
         .values(position=at.position, events_read=at.events_read, events_folded=at.events_folded)
     )
+    if found.rowcount != 1:
+        raise RebuildError(
+            f"the events that {hold.name} was made of bear another name now: a cut-over, or its "
+            "reverse, changed the tables' names; nothing of what was read since was written",
+            remedy="run the same command again: a rebuild begins anew with what bears the name now",
+        )
 
 
 def set_aside(connection: Connection, hold: Writing, number: int, event: SetAside) -> None:

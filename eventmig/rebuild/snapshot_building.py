@@ -191,6 +191,7 @@ class SnapshotBuilding:
                 mine = self.fingerprint if here else None
                 stale = snapshot_rows.count_others(connection, name, live.number, mine)
                 bookkeeping.become(connection, hold, live.number, State.KEPT)
+            bookkeeping.checkpoint(connection, hold, self.at)
             bookkeeping.become(connection, hold, self.at.number, State.LIVE)
             streams = snapshot_rows.count(connection, name, self.at.number)
         return RebuildResult(

@@ -127,6 +127,7 @@ def _swap_one(connection: Connection, one: ModelBuilding) -> RebuildResult:
         bookkeeping.become(connection, hold, number, State.KEPT, parked)
     elif live is not None:
         bookkeeping.remove(connection, hold, number)
+    bookkeeping.checkpoint(connection, hold, new)
     swap.publish(connection, one.shadow, new.number)
     made = [as_made(connection, table) for table in new.tables]
     bookkeeping.become(connection, hold, new.number, State.LIVE, made)

@@ -323,6 +323,10 @@ def test_a_test_names_the_handlers_that_do_more() -> None:
 # --- data whose fit a database could not tell
 
 
+class Seen(Struct):
+    who: str
+
+
 class Optional(Struct):
     who: str | None
 
@@ -372,6 +376,15 @@ class Computed(Struct):
         return self.name.lower()
 
 
+class Shadowed(Seen):
+    who = property(lambda self: "somebody")  # type: ignore[assignment]
+
+
+class Elsewhere(Seen):
+    def __getattribute__(self, name: str) -> Any:
+        return "somebody"
+
+
 class Around(Struct):
     who: str
     inner: Strict
@@ -397,17 +410,25 @@ class Plain:
 
 DATA = [
     Optional, WithDefault, WithFactory, Bounded, Fraction, Strict, Tagged, Listed, Checked,
-    Computed, Around, AroundNothing, Validated, Plain,
+    Computed, Shadowed, Elsewhere, Around, AroundNothing, Validated, Plain,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("type_", DATA, ids=lambda type_: type_.__name__)
-def test_data_that_only_python_can_judge_is_left_to_python(type_: Any) -> None:
+def read_with(type_: Any) -> Any:
     def handler(data: Any, rows: Rows) -> None:
         rows.increment(totals, data.who, events=1)
 
     handler.__annotations__["data"] = type_
-    assert read(handler) is None
+    return read(handler)
+
+
+def test_data_that_a_database_can_judge() -> None:
+    assert read_with(Seen) == [Addition(totals, ("events",), Addend((WHO,), (1,)))]
+
+
+@pytest.mark.parametrize("type_", DATA, ids=lambda type_: type_.__name__)
+def test_data_that_only_python_can_judge_is_left_to_python(type_: Any) -> None:
+    assert read_with(type_) is None
 
 
 def test_data_without_members_is_left_to_python() -> None:
