@@ -1,27 +1,26 @@
-"""What a handler adds to rows, read from the handler itself: what a database can sum as well.
+"""What a handler adds to rows, read from the handler itself: then it need not be called.
 
 Many handlers of read models do nothing but count and sum: they call `rows.increment` with
 members of the data and with constants. Such a handler is called once, with stand-ins for
 members in place of the data, and what it says is kept. That holds for every event if its code
 runs straight from its first instruction to its last, looks at no value, and calls nothing else;
-whatever is not known to do that is left to Python. Reads no events and changes nothing.
+whatever is not known to do that is called. Reads no events and changes nothing.
 """
 
 from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import CodeType, FunctionType, MemberDescriptorType, SimpleNamespace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from sqlalchemy import Table
 
 from eventmig.rebuild.handlers import Handler, call_with_data
-from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.shape import Shape
-from eventmig.stores.faster import Addend, Member, Part
+from eventmig.stores.faster import Addend, Member
 
 _STRAIGHT: Final = frozenset(
     {
@@ -38,54 +37,64 @@ _STRAIGHT: Final = frozenset(
 _CALLS: Final = frozenset({"CALL", "CALL_KW"})
 
 
+class Field(NamedTuple):
+    """A member of an event's data, and the attribute that it is of the struct (`place.row`)."""
+
+    attribute: str
+    member: Member
+
+
+Given: TypeAlias = Field | str | int
+"""What a handler hands on: a member of each event's data, or the same for all."""
+
+
 class Addition(NamedTuple):
-    """What each event of a type adds to a row of one table: `addend`'s amounts to `columns`."""
+    """What each event of a type adds to the row of a table with this `key`: amounts to `columns`.
+
+    The key is in the order of the table's, columns are in that of its shape. The data holds the
+    members `also`, too.
+    """
 
     table: Table
     columns: tuple[str, ...]
-    addend: Addend
+    key: tuple[Given, ...]
+    amounts: tuple[Field | int, ...]
+    also: tuple[Member, ...] = ()
+
+    def addend(self, columns: Sequence[str]) -> Addend:
+        """The same as a store sums it, for a sum over these columns."""
+        amounts = {n: _member(a) for n, a in zip(self.columns, self.amounts, strict=True)}
+        return Addend(tuple(map(_member, self.key)), tuple(map(amounts.get, columns)), self.also)
 
 
-def additions_of(model: ReadModel) -> dict[str, Sequence[Addition]] | None:
-    """What an event adds, by its type in the release; None where a handler may do more."""
-    found = {type_: additions for type_, _, additions in _by_type(model) if additions}
-    return found if found.keys() == model.types else None
-
-
-def others_of(model: ReadModel) -> list[str]:
-    """The handlers that may do more than add, in order of their names."""
-    return sorted({handler.name for _, handler, additions in _by_type(model) if not additions})
-
-
-def _by_type(model: ReadModel) -> Iterator[tuple[str, Handler, Sequence[Addition] | None]]:
-    shapes = {shape.table: shape for shape in model.shapes}
-    for type_, handler in model.handlers.items():
-        yield type_, handler, _additions(handler, shapes)
-
-
-class _OtherwiseError(Exception):
-    """The handler does something else, or it cannot be told what it does."""
-
-
-def _additions(handler: Handler, shapes: Mapping[Table, Shape]) -> Sequence[Addition] | None:
+def additions(handler: Handler, shapes: Mapping[Table, Shape]) -> Sequence[Addition]:
+    """What a handler adds, for every event; nothing where it may do more, or something else."""
     on_data, function = call_with_data(handler, "rows"), handler.function
     if on_data is None or type(function) is not FunctionType or not _is_straight(function.__code__):
-        return None
-    members: list[Member] = []
-    data = None if on_data.takes is None else _stand_in(on_data.takes, (), members)
+        return ()
+    fields: list[Field] = []
+    data = None if on_data.takes is None else _stand_in(on_data.takes, "", (), fields)
     if "data" in handler.takes and data is None:
-        return None
+        return ()
     noted = _Noted(function.__code__, shapes)
     try:
         on_data.call(data, noted)
     except Exception:  # noqa: BLE001 - what a stand-in is not good for
-        return None
+        return ()
     if not noted.additions or len(noted.additions) != _calls(function.__code__):
-        return None
-    used = {part for one in noted.additions for part in (*one.addend.key, *one.addend.amounts)}
-    unused = tuple(member for member in members if member not in used)
+        return ()
+    used = {given for one in noted.additions for given in (*one.key, *one.amounts)}
+    unused = tuple(field.member for field in fields if field not in used)
     first, *others = noted.additions
-    return [first._replace(addend=first.addend._replace(also=unused)), *others]
+    return (first._replace(also=unused), *others)
+
+
+def _member(given: Any) -> Any:
+    return given.member if isinstance(given, Field) else given
+
+
+class _OtherwiseError(Exception):
+    """The handler does something else, or it cannot be told what it does."""
 
 
 def _is_straight(code: CodeType) -> bool:
@@ -97,8 +106,10 @@ def _calls(code: CodeType) -> int:
     return sum(instruction.opname in _CALLS for instruction in dis.get_instructions(code))
 
 
-def _stand_in(type_: object, path: tuple[str, ...], members: list[Member]) -> object | None:
-    """A stand-in for data of a struct, its members added to `members`.
+def _stand_in(
+    type_: object, prefix: str, path: tuple[str, ...], fields: list[Field]
+) -> object | None:
+    """A stand-in for data of a struct, its members added to `fields`.
 
     None where a database could not tell whether data fits the struct.
     """
@@ -111,15 +122,15 @@ def _stand_in(type_: object, path: tuple[str, ...], members: list[Member]) -> ob
         return None
     values: dict[str, object] = {}
     for field in msgspec.structs.fields(type_):
-        at = (*path, field.encode_name)
+        at, name = (*path, field.encode_name), f"{prefix}{field.name}"
         value: object | None
         if not field.required or type(getattr(type_, field.name)) is not MemberDescriptorType:
             return None
         if field.type in (str, int):
-            value = Member(at, field.type)
-            members.append(value)
+            value = Field(name, Member(at, field.type))
+            fields.append(value)
         else:
-            value = _stand_in(field.type, at, members)
+            value = _stand_in(field.type, f"{name}.", at, fields)
         if value is None:
             return None
         values[field.name] = value
@@ -147,11 +158,12 @@ class _Noted:
         types = [_type_of(part) for part in parts]
         if types != list(shape.key_types) or not {str, int}.issuperset(types):
             raise _OtherwiseError
-        values: Any = tuple(amounts.values())
-        self.additions.append(Addition(table, tuple(amounts), Addend(tuple(parts), values)))
+        columns = tuple(name for name in shape.defaults if name in amounts)
+        values: Any = tuple(amounts[name] for name in columns)
+        self.additions.append(Addition(table, columns, tuple(parts), values))
 
 
-def _key_parts(shape: Shape, key: object) -> list[Part]:
+def _key_parts(shape: Shape, key: object) -> list[Given]:
     if isinstance(key, dict):
         if key.keys() != set(shape.key):
             raise _OtherwiseError
@@ -159,5 +171,5 @@ def _key_parts(shape: Shape, key: object) -> list[Part]:
     return [*shape.key_values(key)]  # type: ignore[list-item]  # their types are looked at
 
 
-def _type_of(part: object) -> type:
-    return part.type if isinstance(part, Member) else type(part)
+def _type_of(given: object) -> type:
+    return given.member.type if isinstance(given, Field) else type(given)

@@ -6,18 +6,19 @@ the first event that needs to be whole: one that is split, or whose steps read m
 
 A batch's data is upcast and decoded first, that of one chain together, and as lines, one call
 for many; a handler of the current model is given what validation made. Then handlers are called
-in order. Where anything is wrong with that, the batch is taken event by event, which also makes
-the errors.
+in order, or what they add is added. Where anything is wrong with that, the batch is taken event
+by event, which also makes the errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from eventmig import codec
 from eventmig.chains import DataChain
+from eventmig.rebuild.adding import Add
 from eventmig.rebuild.handlers import Call, Handler, OnData, call_with_data
 from eventmig.rebuild.progress import DataUpcaster
 from eventmig.rebuild.rows import Rows
@@ -50,14 +51,6 @@ class Plan(NamedTuple):
                 return ([*data] if new_data is None else [*map(new_data, data)]), False
             many.append(lines)
         return many, True
-
-    def handled(self, positions: Sequence[int], values: Sequence[object]) -> Iterable[Handled]:
-        """What is to be called for these events, if anything; raises where values are missing."""
-        if len(values) != len(positions):
-            raise ValueError(f"{len(values)} values of {len(positions)} events")
-        if self.handle is None:
-            return ()
-        return zip(positions, [self.handle.call] * len(positions), values, strict=True)
 
     def decoded(self, data: Sequence[bytes], *, sound: bool = False) -> list[object]:
         """What the handler takes of these events' data; raises anything."""
@@ -94,6 +87,21 @@ class Plan(NamedTuple):
         return data if handle is None else [*map(handle.decode, data)]
 
 
+class _Decoded(NamedTuple):
+    """Events with one plan: their global positions, and what their handler takes of each."""
+
+    plan: Plan
+    global_positions: Sequence[int]
+    values: Sequence[object]
+
+    @classmethod
+    def of(cls, plan: Plan, positions: Sequence[int], values: Sequence[object]) -> _Decoded:
+        """Raises `ValueError` where values are missing."""
+        if len(values) != len(positions):
+            raise ValueError(f"{len(values)} values of {len(positions)} events")
+        return cls(plan, positions, values)
+
+
 class HandlerFailedError(Exception):
     """A handler raised (the cause) at the event of this global position."""
 
@@ -112,9 +120,16 @@ def data_handlers(handlers: Mapping[str, Handler], extra: str) -> dict[str, OnDa
 class NarrowFold:
     """Upcasts the data of narrow rows, and calls the handlers on it."""
 
-    def __init__(self, handlers: Mapping[str, OnData], upcaster: DataUpcaster, rows: Rows) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, OnData],
+        upcaster: DataUpcaster,
+        rows: Rows,
+        adders: Mapping[str, Sequence[Add]] | None = None,
+    ) -> None:
         self._plans = Plans(handlers, upcaster)
         self._rows = rows
+        self._adders = adders
 
     @property
     def members(self) -> Members:
@@ -138,14 +153,14 @@ class NarrowFold:
                 positions, some = groups[type_, version] = [], []
             positions.append(position)
             some.append(data)
-        handled: list[Handled] = []
+        decoded: list[_Decoded] = []
         try:
             for kind, (positions, some) in groups.items():
                 plan = self._plans[kind]
-                handled += plan.handled(positions, plan.decoded(some))
+                decoded.append(_Decoded.of(plan, positions, plan.decoded(some)))
         except Exception:  # noqa: BLE001 - event by event it is found out
             return self._one_by_one(batch)
-        return len(batch), self._call(handled)
+        return len(batch), self._handle(decoded)
 
     def fold_lines(self, batch: Sequence[DataLines]) -> tuple[int, int] | None:
         """Fold a batch in order: how many events it has, and how many had a handler.
@@ -153,19 +168,37 @@ class NarrowFold:
         None, and nothing is folded, where they have to be taken row by row, also to say what
         is wrong with one. Raises `HandlerFailedError`.
         """
-        handled: list[Handled] = []
+        decoded: list[_Decoded] = []
         try:
             for found in batch:
                 plan = self._plans[found.type, found.schema_version]
-                handled += plan.handled(found.global_positions, plan.decoded_lines(found))
+                values = plan.decoded_lines(found)
+                decoded.append(_Decoded.of(plan, found.global_positions, values))
         except Exception:  # noqa: BLE001 - event by event it is found out
             return None
-        return sum(len(some.global_positions) for some in batch), self._call(handled)
+        return sum(len(some.global_positions) for some in batch), self._handle(decoded)
 
-    def _call(self, handled: list[Handled]) -> int:
+    def _handle(self, decoded: Sequence[_Decoded]) -> int:
+        """What handlers do to these events; returns how many had one."""
+        if self._adders is None:
+            return self._call(decoded)
+        count = 0
+        for plan, _, values in decoded:
+            if plan.handle is not None:
+                count += len(values)
+                for add in self._adders[plan.chain.type]:
+                    add(values)
+        return count
+
+    def _call(self, decoded: Sequence[_Decoded]) -> int:
         """Call the handlers in the order of the events; returns how many that were."""
         rows = self._rows
         rows.type = None  # found out for an error alone
+        handled: list[Handled] = []
+        for plan, positions, values in decoded:
+            if plan.handle is not None:
+                calls = [plan.handle.call] * len(values)
+                handled += zip(positions, calls, values, strict=True)
         handled.sort(key=_POSITION)
         position = 0
         try:

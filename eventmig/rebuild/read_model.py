@@ -5,7 +5,7 @@ Declared in user code at import, read by the rebuild; does nothing by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -14,6 +14,7 @@ from sqlalchemy import Table
 from eventmig import fingerprint
 from eventmig.errors import RebuildError
 from eventmig.events import Event
+from eventmig.rebuild.additions import Addition, additions
 from eventmig.rebuild.handlers import Handler, handler_of
 from eventmig.rebuild.shape import Shape, shape_of
 
@@ -76,6 +77,7 @@ class ReadModel:
         self._key = key
         self.shapes: tuple[Shape, ...] = tuple(shape_of(table) for table in tables)
         self._handlers: dict[str, Handler] = {}
+        self._additions: Mapping[str, Sequence[Addition]] | None = None
 
     def on(self, *types: str) -> Callable[[F], F]:
         """Declare the handler of these event types, as they are called in the release.
@@ -101,6 +103,7 @@ class ReadModel:
                         remedy="let one handler do both",
                     )
                 self._handlers[type_] = handler
+            self._additions = None
             return function
 
         return declare
@@ -114,6 +117,20 @@ class ReadModel:
     def types(self) -> frozenset[str]:
         """The event types it handles."""
         return frozenset(self._handlers)
+
+    @property
+    def additions(self) -> Mapping[str, Sequence[Addition]]:
+        """What events add, by type, as far as handlers do nothing else; read from them once."""
+        if self._additions is None:
+            shapes = {shape.table: shape for shape in self.shapes}
+            found = {type_: additions(one, shapes) for type_, one in self._handlers.items()}
+            self._additions = {type_: each for type_, each in found.items() if each}
+        return self._additions
+
+    @property
+    def only_adds(self) -> bool:
+        """Whether no handler does anything but add."""
+        return self.additions.keys() == self.types
 
     @property
     def runs_sql(self) -> bool:

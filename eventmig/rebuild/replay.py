@@ -19,6 +19,7 @@ from sqlalchemy.schema import sort_tables_and_constraints
 from eventmig.errors import RebuildError, Where
 from eventmig.events import Event
 from eventmig.rebuild import bookkeeping
+from eventmig.rebuild.adding import adders
 from eventmig.rebuild.ahead import ahead
 from eventmig.rebuild.batching import Batch
 from eventmig.rebuild.bookkeeping import Generation, Writing
@@ -230,7 +231,7 @@ def reads(
     """
     handlers = None if plan.data_upcaster is None else data_handlers(model.handlers, "rows")
     if handlers is not None and plan.data_upcaster is not None:
-        narrow = NarrowFold(handlers, plan.data_upcaster, rows)
+        narrow = NarrowFold(handlers, plan.data_upcaster, rows, adders(model, rows))
         reading = _lines if isinstance(plan.source, ReadingLines) else _rows
         try:
             left = yield from reading(narrow, plan, after, plan.upto)

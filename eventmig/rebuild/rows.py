@@ -245,6 +245,11 @@ class Rows:
         )
 
 
+def folds_behind(rows: Rows) -> Mapping[Table, TableFold]:
+    """The folds that take what is done to rows; not for handlers."""
+    return rows._folds
+
+
 def _key_of(shape: Shape, key: object) -> str:
     given = ", ".join(map(str, key)) if isinstance(key, dict) else repr(key)
     return f"the key of {shape.table.name} is ({', '.join(shape.key)}), not ({given})"

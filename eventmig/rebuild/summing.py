@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from sqlalchemy import Connection, Table
 
 from eventmig.errors import EventmigError, JobLostError
-from eventmig.rebuild.additions import Addition, additions_of
+from eventmig.rebuild.additions import Addition
 from eventmig.rebuild.batching import Batch
 from eventmig.rebuild.bookkeeping import Generation, Writing
 from eventmig.rebuild.collector import collector_paused
@@ -65,10 +65,9 @@ def sums_of(model: ReadModel, plan: Replay, after: int, *, surely: bool = False)
     source = plan.source
     if not isinstance(source, Summing) or plan.data_upcaster is None:
         return None
-    additions = additions_of(model)
-    if additions is None or is_little(after, plan.upto) or is_little(0, plan.batch_size):
+    if not model.only_adds or is_little(after, plan.upto) or is_little(0, plan.batch_size):
         return None
-    look = partial(_kinds, source, plan, plan.data_upcaster, additions)
+    look = partial(_kinds, source, plan, plan.data_upcaster, model.additions)
     if not surely:
         summable, last_other = look(after, after + _FIRST)
         if summable and not last_other:
@@ -118,14 +117,9 @@ def _by_table(
         while some := {kind: each.pop() for kind, each in left.items() if each}:
             added = {name for one in some.values() for name in one.columns}
             columns = tuple(name for name in shape.defaults if name in added)
-            addends = {kind: _over(columns, one) for kind, one in some.items()}
+            addends = {kind: one.addend(columns) for kind, one in some.items()}
             found.append(TableSum(shape, columns, addends))
     return found
-
-
-def _over(columns: Sequence[str], addition: Addition) -> Addend:
-    amounts = dict(zip(addition.columns, addition.addend.amounts, strict=True))
-    return addition.addend._replace(amounts=tuple(map(amounts.get, columns)))
 
 
 def replay_sums(

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Column, Integer, MetaData, Numeric, String, T
 
 from eventmig.events import Event
 from eventmig.rebuild import ReadModel, Rows, Sql
-from eventmig.rebuild.additions import Addition, additions_of
+from eventmig.rebuild.additions import Addition, Field
 from eventmig.stores.faster import Addend, Member
 from eventmig.testing import assert_only_adds
 
@@ -55,10 +55,10 @@ class Paid(Struct, rename={"cents": "amount_cents"}):
 
 
 PAID = (
-    Member(("who",), str),
-    Member(("amount_cents",), int),
-    Member(("place", "row"), str),
-    Member(("place", "number"), int),
+    Field("who", Member(("who",), str)),
+    Field("cents", Member(("amount_cents",), int)),
+    Field("place.row", Member(("place", "row"), str)),
+    Field("place.number", Member(("place", "number"), int)),
 )
 WHO, CENTS, ROW, NUMBER = PAID
 
@@ -66,8 +66,7 @@ WHO, CENTS, ROW, NUMBER = PAID
 def read(handler: Callable[..., None]) -> Any:
     model = ReadModel("model", tables=[totals, cells, needy])
     model.on("Paid")(handler)
-    found = additions_of(model)
-    return None if found is None else found["Paid"]
+    return model.additions.get("Paid")
 
 
 def counted(data: Paid, rows: Rows) -> None:
@@ -96,16 +95,22 @@ def by_keyword(*, rows: Rows, data: Paid) -> None:
 
 
 def test_what_a_handler_adds_is_read_from_it() -> None:
-    rest = (ROW, NUMBER)
-    by_who = Addition(totals, ("events", "cents"), Addend((WHO,), (1, CENTS), rest))
-    assert read(counted) == [by_who]
-    assert read(other_way_round) == [by_who]
-    assert read(in_two_tables) == [
-        Addition(cells, ("count",), Addend((ROW, NUMBER), (CENTS,))),
-        Addition(cells, ("count",), Addend((WHO, 7), (1,))),
-        Addition(totals, ("events",), Addend(("all",), (1,))),
-    ]
-    assert read(without_data) == [Addition(totals, ("events",), Addend(("all",), (1,)))]
+    rest = (ROW.member, NUMBER.member)
+    by_who = Addition(totals, ("events", "cents"), (WHO,), (1, CENTS), rest)
+    assert read(counted) == (by_who,)
+    assert read(other_way_round) == (by_who,)
+    assert read(in_two_tables) == (
+        Addition(cells, ("count",), (ROW, NUMBER), (CENTS,)),
+        Addition(cells, ("count",), (WHO, 7), (1,)),
+        Addition(totals, ("events",), ("all",), (1,)),
+    )
+    assert read(without_data) == (Addition(totals, ("events",), ("all",), (1,)),)
+
+
+def test_an_addition_as_a_store_sums_it() -> None:
+    (one,) = read(counted)
+    wanted = Addend((WHO.member,), (CENTS.member, None, 1), one.also)
+    assert one.addend(("cents", "others", "events")) == wanted
 
 
 def in_a_closure(table: Table) -> Callable[..., None]:
@@ -303,9 +308,10 @@ def test_a_handler_that_may_do_more_is_left_to_python(handler: Callable[..., Non
 def test_one_handler_that_may_do_more_keeps_the_model() -> None:
     model = ReadModel("model", tables=[totals])
     model.on("Paid")(counted)
-    assert additions_of(model) is not None
+    assert model.only_adds
     model.on("Other")(branching)
-    assert additions_of(model) is None
+    assert not model.only_adds
+    assert model.additions.keys() == {"Paid"}
 
 
 def test_a_test_names_the_handlers_that_do_more() -> None:
@@ -423,7 +429,7 @@ def read_with(type_: Any) -> Any:
 
 
 def test_data_that_a_database_can_judge() -> None:
-    assert read_with(Seen) == [Addition(totals, ("events",), Addend((WHO,), (1,)))]
+    assert read_with(Seen) == (Addition(totals, ("events",), (WHO,), (1,)),)
 
 
 @pytest.mark.parametrize("type_", DATA, ids=lambda type_: type_.__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -115,9 +115,11 @@ def events_of(kept: Sequence[Kept]) -> list[Event]:
     ]
 
 
-def rebuild(engine: Engine, source: SummingSource, **more: Any) -> RebuildResult:
+def rebuild(
+    engine: Engine, source: SummingSource, made: ReadModel | None = None, **more: Any
+) -> RebuildResult:
     (result,) = rebuild_read_models(
-        [model()],
+        [made or model()],
         source=source,
         upcast=upcast,
         data_upcaster=chain_of,
@@ -128,20 +130,19 @@ def rebuild(engine: Engine, source: SummingSource, **more: Any) -> RebuildResult
     return result
 
 
-def right(events: Sequence[Event]) -> Mapping[str, list[tuple[object, ...]]]:
-    """What one event at a time comes to."""
-    found = contents(model(), upcast(events))
-    rows = {
-        table.name: [(*k, *v) for (t, k), v in found.items() if t == table.name] for table in TABLES
-    }
+def right(
+    events: Sequence[Event], made: ReadModel | None = None
+) -> Mapping[str, list[tuple[object, ...]]]:
+    """What one event at a time comes to, by calls of the handlers."""
+    made = made or model()
+    rows: dict[str, list[tuple[object, ...]]] = {table.name: [] for table in made.tables}
+    for (table, key), values in contents(made, upcast(events)).items():
+        rows[table].append((*key, *values))
     return {name: sorted(some) for name, some in rows.items()}
 
 
-TABLES = (accounts, cells)
-
-
 def stored(engine: Engine) -> Mapping[str, list[tuple[object, ...]]]:
-    return {table.name: sorted(rows_of(engine, table)) for table in TABLES}
+    return {table.name: sorted(rows_of(engine, table)) for table in (accounts, cells)}
 
 
 @pytest.fixture(autouse=True)
@@ -188,6 +189,54 @@ def test_an_older_version_amid_the_others_ends_the_sums(
     rebuild(memory_engine := memory(), source)
     assert stored(memory_engine) == right(events)
     assert 0 < source.summed < len(events)
+
+
+class Unable(SummingSource):
+    """It has events that cannot be summed."""
+
+    def kinds_to_sum(self, **_: Any) -> None:
+        return None
+
+    def read_sums(self, **_: Any) -> Any:
+        raise NotSummedError
+
+
+def alike() -> ReadModel:
+    """All that it adds is added to the same columns."""
+    made = ReadModel("accounts", tables=[accounts])
+
+    @made.on("Moved")
+    def moved(data: Moved, rows: Rows) -> None:
+        rows.increment(accounts, data.source, times=1, cents=data.cents)
+        rows.increment(accounts, {"who": data.target}, cents=0, times=-2)
+
+    @made.on("Seen")
+    def seen(data: Seen, rows: Rows) -> None:
+        rows.increment(accounts, data.who, times=0, cents=1)
+        rows.increment(accounts, "all", times=1, cents=0)
+
+    return made
+
+
+@pytest.mark.parametrize("making", [model, alike])
+def test_what_handlers_only_add_is_added_without_them(making: Callable[[], ReadModel]) -> None:
+    made = making()
+    assert made.only_adds
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.one_of(good, old), max_size=30), st.integers(1, 10), st.integers(1, 9))
+    def check(kept: list[Kept], max_rows: int, batch_size: int) -> None:
+        events = events_of(kept)
+        engine = memory()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Rows, "increment", None)
+            result = rebuild(engine, Unable(events), made, max_rows=max_rows, batch_size=batch_size)
+        assert {table.name: sorted(rows_of(engine, table)) for table in made.tables} == right(
+            events, made
+        )
+        assert (result.events_folded, result.events_summed) == (len(events), 0)
+
+    check()
 
 
 SPOILED = [{"who": 7}, {"who": None}, {}, {"whom": "a"}]
@@ -261,13 +310,6 @@ def test_who_asks_for_small_batches_gets_them(
 
 
 def test_a_source_that_cannot_sum_these_events_is_read() -> None:
-    class Unable(SummingSource):
-        def kinds_to_sum(self, **_: Any) -> None:
-            return None
-
-        def read_sums(self, **_: Any) -> Any:
-            raise NotSummedError
-
     events = events_of([("Seen", 1, {"who": "a"})] * 20)
     rebuild(memory_engine := memory(), source := Unable(events))
     assert source.summed == 0
