@@ -158,7 +158,7 @@ class _Noted:
         types = [_type_of(part) for part in parts]
         if types != list(shape.key_types) or not {str, int}.issuperset(types):
             raise _OtherwiseError
-        columns = tuple(name for name in shape.defaults if name in amounts)
+        columns = tuple(sorted(amounts, key=[*shape.defaults].index))
         values: Any = tuple(amounts[name] for name in columns)
         self.additions.append(Addition(table, columns, tuple(parts), values))
 

@@ -116,7 +116,7 @@ def _by_table(
         }
         while some := {kind: each.pop() for kind, each in left.items() if each}:
             added = {name for one in some.values() for name in one.columns}
-            columns = tuple(name for name in shape.defaults if name in added)
+            columns = tuple(sorted(added, key=[*shape.defaults].index))
             addends = {kind: one.addend(columns) for kind, one in some.items()}
             found.append(TableSum(shape, columns, addends))
     return found

@@ -26,8 +26,10 @@ from eventmig.rebuild import (
     summing,
 )
 from eventmig.rebuild.interleaving import contents
+from eventmig.rebuild.ranges import fold_range, packed, unpacked
+from eventmig.rebuild.replay import Replay
 from eventmig.stores.faster import NotSummedError
-from tests.unit.rebuild_helpers import history, rows_of
+from tests.unit.rebuild_helpers import MemorySource, history, rows_of
 from tests.unit.summing_source import SummingSource
 
 accounts = Table(
@@ -237,6 +239,24 @@ def test_what_handlers_only_add_is_added_without_them(making: Callable[[], ReadM
         assert (result.events_folded, result.events_summed) == (len(events), 0)
 
     check()
+
+
+@pytest.mark.parametrize("made", [model(), alike()])
+def test_what_is_added_can_be_handed_to_another_process(made: ReadModel) -> None:
+    events = events_of([("Moved", 2, {"source": "a", "target": "b", "cents": 3})] * 4)
+    plan = Replay(
+        source=MemorySource(events),
+        upcast=upcast,
+        types=None,
+        upto=4,
+        batch_size=10,
+        max_rows=100,
+        data_upcaster=chain_of,
+    )
+    found = fold_range(made, plan, 0, 4)
+    again = unpacked(made, packed(found))
+    assert [one.sums for one in again.tables] == [one.sums for one in found.tables]
+    assert all(one.sums and not one.effects for one in again.tables)
 
 
 SPOILED = [{"who": 7}, {"who": None}, {}, {"whom": "a"}]
