@@ -11,6 +11,7 @@ there, and its errors are the ones that name event, handler and row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -28,7 +29,7 @@ from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.replay import Replay, commit, folds_of
 from eventmig.rebuild.shape import Shape
 from eventmig.rebuild.sharing import is_little
-from eventmig.stores.faster import Addend, NotSummedError, Summing
+from eventmig.stores.faster import Addend, NotSummedError, Summed, Summing
 
 Version: TypeAlias = tuple[str, int]
 
@@ -150,7 +151,7 @@ def replay_sums(
     )
     try:
         with collector_paused() as paused:
-            for found in ranges:
+            for found in _as_far_as_it_goes(ranges):
                 for one, columns in zip(sums.tables, found.sums, strict=True):
                     add_fold(folds[one.shape.table], _folded(one, columns))
                 at = replace(
@@ -159,17 +160,26 @@ def replay_sums(
                     events_read=at.events_read + found.events,
                     events_folded=at.events_folded + found.events,
                 )
-                enough = batch.add(found.events, sum(map(len, folds.values())))
-                if found.until < plan.upto and not enough:
+                if not batch.add(found.events, sum(map(len, folds.values()))):
                     continue
                 commit(connection, hold, at, writers, plan.max_rows)
                 with paused.let_run():
                     yield at
                 batch.begin()
+            if batch.pending:
+                commit(connection, hold, at, writers, plan.max_rows)
+        if batch.pending:
+            yield at
     except JobLostError:
         raise
-    except (EventmigError, NotSummedError):
+    except EventmigError:
         connection.rollback()
+
+
+def _as_far_as_it_goes(ranges: Iterator[Summed]) -> Iterator[Summed]:
+    """Ends where the source cannot go on: the other way to read it says why, or goes on."""
+    with suppress(NotSummedError, EventmigError):
+        yield from ranges
 
 
 def _folded(one: TableSum, columns: Sequence[Sequence[Any]]) -> FoldApart:
