@@ -17,6 +17,7 @@ from eventmig.project import Project
 from eventmig.stores.open import open_store
 from tests.acceptance.support import project, steps
 from tests.acceptance.test_postgres_jobs import clean_history, fill, held
+from tests.forks import fork
 
 LOCKED = 5
 """The exit code of a process that another one was before."""
@@ -27,7 +28,7 @@ def forked(work: Callable[[], object], reached: Callable[[str], None] | None = N
 
     It ends with 0, with LOCKED where another holds the job, else with 1.
     """
-    child = os.fork()
+    child = fork()
     if child:
         return child
     code = 9

@@ -28,6 +28,7 @@ from eventmig.rebuild.bookkeeping import Kind
 from eventmig.rebuild.hold import held
 from tests.acceptance.support import event, fill, project
 from tests.acceptance.test_rebuilding_commands import order
+from tests.forks import assert_no_database_open
 from tests.unit.test_read_model import daily
 
 
@@ -176,6 +177,7 @@ def test_killed_meanwhile_the_same_command_ends_it(
         )
         commands.complete(made, drop=switch is Switch.TABLES)
 
+    assert_no_database_open()
     child = multiprocessing.get_context("fork").Process(target=killed)
     child.start()
     child.join()

@@ -31,7 +31,7 @@ from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store
 from tests.acceptance.support import event, project_in_files
 from tests.acceptance.test_postgres_jobs import fill
-from tests.forks import started
+from tests.forks import fork, started
 
 REGISTRY = """
 from eventmig import Registry, ops, rename_type, upcaster
@@ -155,7 +155,7 @@ class World:
 
     def begun(self, work: Callable[[], object], kill_at: str = "") -> int:
         """The id of a process that works."""
-        child = os.fork()
+        child = fork()
         if child == 0:
             code = 0
             try:

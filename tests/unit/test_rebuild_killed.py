@@ -27,6 +27,7 @@ from eventmig.rebuild import (
 )
 from eventmig.rebuild.following import bring_up_to_date
 from eventmig.rebuild.rebuild_read_models import drop_kept_read_models
+from tests.forks import assert_no_database_open
 from tests.unit.rebuild_helpers import MemorySource, rows_of, same
 from tests.unit.test_read_model import daily, orders, sales, sums
 from tests.unit.test_snapshots import cart, carts, replayed
@@ -60,6 +61,7 @@ def killed(url: str, work: Work, commit: int) -> bool:
             engine.dialect.do_commit = at_commit  # type: ignore[method-assign]
             work(engine)
 
+    assert_no_database_open()
     child = multiprocessing.get_context("fork").Process(target=run)
     child.start()
     child.join()
