@@ -15,8 +15,8 @@ from typing import TypeVar, cast
 from eventmig.errors import ConfigError, FencedError, JobError, Where
 from eventmig.events import Event, NewEvent
 from eventmig.migrate import ledger
+from eventmig.migrate.made_by import active_job
 from eventmig.migrate.states import Side, State, live_side
-from eventmig.project import active_job
 from eventmig.stores.base import EventAppender, Expected, JobTarget
 from eventmig.stores.crossing import Fencing
 from eventmig.stores.open import open_store

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, make_url
+from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
 from eventmig.config import Config, find_config, load_object
@@ -19,7 +19,6 @@ from eventmig.errors import (
     CheckError,
     ConfigError,
     JobError,
-    NewerLedgerError,
     NotAStoreError,
     ReadOnlyError,
     ReleaseError,
@@ -27,13 +26,13 @@ from eventmig.errors import (
     StoreFullError,
     Where,
 )
-from eventmig.migrate import ledger
 from eventmig.migrate.ledger import Job
-from eventmig.migrate.states import CROSSED, State
+from eventmig.migrate.made_by import active_job, finished_job, left_by
 from eventmig.rebuild import Aggregate, ReadModel
 from eventmig.registry import Registry
 from eventmig.release import Lock, Release, parse_lock
 from eventmig.stores.base import EventReader, JobTarget
+from eventmig.stores.crossing import Exchanging
 from eventmig.stores.kurrent import url as kurrent_url
 from eventmig.stores.open import open_engine, open_store
 from eventmig.transform import Pipeline
@@ -109,10 +108,16 @@ class Project:
         return self.config.url(url, release=release)
 
     def pipeline(
-        self, release: Release, source: EventReader, naming: str | None = None
+        self,
+        release: Release,
+        source: EventReader,
+        naming: str | None = None,
+        *,
+        beside: EventReader | None = None,
     ) -> Pipeline:
         """What a job to a release does; refuses a registry that drifted from the release.
 
+        `source` is the side that it reads, and `beside` the other one, where there is a job.
         Raises `CheckError` naming every drift.
         """
         found = drift(self.registry, release)
@@ -124,20 +129,20 @@ class Project:
                 f"`eventmig release {release.name} --amend` is for a release that no job has "
                 "finished yet",
             )
-        return self.registry.at(
-            release, done=self.steps_done(source), naming=naming or self.config.naming
-        )
+        done = self.steps_done(source, *([] if beside is None else [beside]))
+        return self.registry.at(release, done=done, naming=naming or self.config.naming)
 
-    def steps_done(self, source: EventReader) -> tuple[str, ...]:
+    def steps_done(self, source: EventReader, *beside: EventReader) -> tuple[str, ...]:
         """Names of the stream and store steps the source's own history has behind it.
 
+        Where tables changed names, that is told by the store with the other name: `beside`.
         Raises `JobError` for a source whose own job is not ready, `ReleaseError` for one of
         a release that the lock file does not know.
         """
-        job = finished_job(source)
+        job = finished_job(source, *beside)
         if job is None:
             begun = active_job(source)
-            if begun is not None:
+            if begun is not None and left_by(source, *beside) is None:
                 raise JobError(
                     f"the source is the target of a job that is {begun.state.value}, not ready",
                     where=Where(store=source.url),
@@ -146,53 +151,34 @@ class Project:
             return ()
         return tuple(sorted({*job.steps_done, *self.lock.get(job.release).steps}))
 
+    @contextmanager
+    def beside(self, store: EventReader) -> Iterator[tuple[EventReader, ...]]:
+        """The configured stores whose ledgers may know what made this one's events.
+
+        Those whose tables can change names with its own, with a ledger of their own; else none.
+        """
+        with ExitStack() as stack:
+            found = []
+            if isinstance(store, Exchanging) and store.schema is not None:
+                name = self.lock.latest.name if self.lock.latest else None
+                for kind in ("source", "target"):
+                    if getattr(self.config, kind) is not None:
+                        # What is not there, or cannot be reached, tells nothing.
+                        with suppress(StoreError, ConfigError):
+                            other = stack.enter_context(opened(self.url(kind, None, name)))
+                            found += [other] if store.can_exchange(other) else []
+            yield tuple(found)
+
+    def made_by(self, store: EventReader) -> Job | None:
+        """`finished_job`, also known to the configured source and target."""
+        with self.beside(store) as others:
+            return finished_job(store, *others)
+
 
 _NO_JOB = (
     "begin one with `eventmig upcast`, or name the release or the target of the job you mean "
     "(--release, --target)"
 )
-
-
-def finished_job(store: EventReader, *targets: EventReader) -> Job | None:
-    """The last job that made the events which this store holds now ready, or None.
-
-    Where a job's tables changed names, its events bear the name of its source; the job itself is
-    looked for in the store, and in `targets` that may be its.
-    """
-    job = active_job(store)
-    identity = store.identity()
-    here = [*filter(None, (_exchanged_job(place, identity) for place in (store, *targets)))]
-    if here:
-        return max(here, key=lambda one: one.begun_at)
-    if job is None or job.state not in {State.READY, *CROSSED}:
-        return None
-    with store.reading() as connection:
-        return None if _is_exchanged(connection, job) else job
-
-
-def _exchanged_job(target: EventReader, source_identity: str) -> Job | None:
-    """The last job of this source whose tables bear the source's name now, or None."""
-    with target.reading() as connection:
-        jobs = ledger.jobs(connection) if ledger.exists(connection) else []
-        for job in reversed(jobs):
-            if job.source_identity == source_identity and _is_exchanged(connection, job):
-                return job
-    return None
-
-
-def _is_exchanged(connection: Connection, job: Job) -> bool:
-    return job.state in CROSSED and ledger.exchanged(job, ledger.journal(connection, job))
-
-
-def active_job(store: EventReader) -> Job | None:
-    """The job that has this store as its target and is not ended, or None."""
-    namespace = getattr(store, "namespace", "")
-    try:
-        with store.reading() as connection:
-            return ledger.active_job(connection, namespace) if ledger.exists(connection) else None
-    except NewerLedgerError as error:
-        where = Where(store=store.url)
-        raise NewerLedgerError(error.what, where=where, remedy=error.remedy) from None
 
 
 def job_of(target: JobTarget) -> Job:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from eventmig.commands.naming import named, read_models_url, release_mark, source_of_rebuild
 from eventmig.commands.rebuilding import check_steps_done, helpers_of
 from eventmig.errors import RebuildError
-from eventmig.project import Project, finished_job, opened, public, sql_engine
+from eventmig.project import Project, opened, public, sql_engine
 from eventmig.rebuild import (
     Aggregate,
     ReadModel,
@@ -135,7 +135,7 @@ def check_snapshots(
             release=release_mark(project),
             sample=sample,
         )
-        made = finished_job(reader) is not None  # a source's are its owner's alone
+        made = project.made_by(reader) is not None  # a source's are its owner's alone
         owners = [
             compare_handed_over(
                 one,

@@ -12,8 +12,9 @@ from eventmig.errors import CrossingError, NotAStoreError, Where
 from eventmig.hooks import run_hook
 from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.ledger import Job
+from eventmig.migrate.made_by import active_job
 from eventmig.migrate.states import Side, State, Switch
-from eventmig.project import Project, active_job, opened, public
+from eventmig.project import Project, opened, public
 from eventmig.stores.base import JobTarget
 from eventmig.stores.crossing import Carrying, Dropping, Fencing
 

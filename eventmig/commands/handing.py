@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from eventmig.project import finished_job, opened, public
+from eventmig.project import Project, opened, public
 from eventmig.rebuild import Aggregate
 from eventmig.rebuild.handing_over import HandedOver, hand_over
 from eventmig.rebuild.owners import EventsourcingAggregate
@@ -31,6 +31,7 @@ class OwnersSnapshots:
 
 
 def hand_over_snapshots(
+    project: Project,
     aggregates: Sequence[tuple[Aggregate[Any], Collection[str] | None]],
     *,
     store: EventReader,
@@ -47,7 +48,7 @@ def hand_over_snapshots(
     """
     form = store.snapshot_form if isinstance(store, OwnerSnapshots) else ""
     there = store.left_behind() if isinstance(store, OwnerSnapshots) else []
-    made = finished_job(store) is not None
+    made = bool(form) and project.made_by(store) is not None
     ready: list[tuple[Aggregate[Any], EventsourcingAggregate, Collection[str] | None]] = []
     why_not = []
     for aggregate, streams in aggregates:

@@ -14,14 +14,13 @@ from eventmig.migrate.follow import HAND_OVER_S
 from eventmig.migrate.job import Setting, UpcastJob
 from eventmig.migrate.ledger import Controls, Job
 from eventmig.migrate.sides import Plan, Sides, take_steps
-from eventmig.migrate.states import CROSSED, ENDED, State, Switch
+from eventmig.migrate.states import ENDED, State, Switch
 from eventmig.migrate.throttle import Check, above, outside_hours, while_file
 from eventmig.project import Project, job_of, opened_target, public, sql_engine
 from eventmig.release import Release
 from eventmig.stores.base import JobTarget
 from eventmig.stores.crossing import Exchanging
 from eventmig.stores.open import open_store
-from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline
 
 
@@ -160,7 +159,6 @@ def _plan(
     budget_s: float,
     batch_size: int | None,
 ) -> Plan:
-    forth = project.pipeline(frozen, source, job_of(target).naming)
     job = job_of(target)
     with target.reading() as connection:
         crossed = ledger.journal(connection, job)
@@ -173,28 +171,23 @@ def _plan(
         )
     until = crossed[0].old_position if crossed else None
     chosen = before or switch or Switch.ROUTE
-    old = source
     if chosen is Switch.TABLES:
         _check_tables(source, target)
-        old = target if job.state in CROSSED else source
+    old, new = (target, source) if ledger.exchanged(job, crossed) else (source, target)
+    forth = project.pipeline(frozen, old, job.naming, beside=new)
     return Plan(
         forth=forth,
         back=BackPipeline(project.registry, forth, known_versions(project, frozen, old, until)),
-        setting=setting(project, frozen, source, forth),
+        setting=Setting(
+            release=frozen.name,
+            steps_done=project.steps_done(old, new),
+            source_name=public(source.url),
+            naming=forth.naming,
+            registry_fingerprint=frozen.fingerprint(),
+        ),
         switch=chosen,
         budget_s=budget_s,
         batch_size=batch_size or project.config.batch_size,
-    )
-
-
-def setting(project: Project, frozen: Release, source: JobTarget, forth: Pipeline) -> Setting:
-    """What makes the job this one."""
-    return Setting(
-        release=frozen.name,
-        steps_done=project.steps_done(source),
-        source_name=public(source.url),
-        naming=forth.naming,
-        registry_fingerprint=frozen.fingerprint(),
     )
 
 

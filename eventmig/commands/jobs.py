@@ -30,13 +30,13 @@ from eventmig.migrate.job import (
     check_source,
 )
 from eventmig.migrate.ledger import Job, Quarantined, Transition
+from eventmig.migrate.made_by import active_job
 from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher_for
 from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import WORTH_A_HELPER, Verification, VerifyHelper, verify_job
 from eventmig.processes import CALM, TURN_S, Child
 from eventmig.project import (
     Project,
-    active_job,
     check_sides,
     job_of,
     opened,
@@ -331,10 +331,10 @@ def verify(
                 where=Where(store=writer.url),
                 remedy=f"say --release {job.release}, or name another target",
             )
-        pipeline = project.pipeline(frozen, reader, naming or job.naming)
         with writer.reading() as connection:
             moved = ledger.exchanged(job, ledger.journal(connection, job))
         old, new = (writer, reader) if moved else (reader, writer)
+        pipeline = project.pipeline(frozen, old, naming or job.naming, beside=new)
 
         def report(done: int, total: int) -> None:
             if on_progress is not None:

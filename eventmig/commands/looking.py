@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from eventmig import plan as planning
@@ -18,7 +18,6 @@ from eventmig.events import Event
 from eventmig.project import (
     Project,
     check_sides,
-    finished_job,
     opened,
     public,
 )
@@ -73,12 +72,8 @@ def current(project: Project, *, store: str | None = None) -> Current:
     """The release a store is at, with its types, versions and counts. Reads only."""
     name = project.lock.latest.name if project.lock.latest else None
     url = project.url("source", store, name)
-    with opened(url) as reader, ExitStack() as stack:
-        targets = []
-        if project.config.target is not None:
-            with suppress(StoreError):  # what is not there, or cannot be reached, tells nothing
-                targets.append(stack.enter_context(opened(project.url("target", None, name))))
-        job = finished_job(reader, *targets)
+    with opened(url) as reader:
+        job = project.made_by(reader)
         return Current(
             store=public(url),
             release=job.release if job else None,

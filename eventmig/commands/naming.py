@@ -11,7 +11,8 @@ from sqlalchemy import make_url
 
 from eventmig.check import Finding
 from eventmig.errors import ConfigError, NotAStoreError, RebuildError, StoreError
-from eventmig.project import Project, finished_job, opened, sql_engine
+from eventmig.migrate.made_by import finished_job, left_by
+from eventmig.project import Project, opened, sql_engine
 from eventmig.rebuild import Aggregate, ReadModel, bookkeeping
 from eventmig.release import Release
 
@@ -32,7 +33,7 @@ def source_of_rebuild(project: Project, given: str | None) -> str:
         url = project.url("target", None, latest.name)
         try:
             with opened(url) as store:
-                if finished_job(store) is not None:
+                if finished_job(store) is not None and left_by(store) is None:
                     return url
         except NotAStoreError:
             pass

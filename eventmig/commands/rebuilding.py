@@ -133,7 +133,7 @@ def rebuild(
         owners = None
         if aggregates:
             each = [(one, own if streams else None) for (one,), own in parts]
-            owners = hand_over_snapshots(each, store=reader, url=source_url, engine=engine)
+            owners = hand_over_snapshots(project, each, store=reader, url=source_url, engine=engine)
     return RebuildReport(
         source=public(source_url),
         database=public(database),
@@ -197,7 +197,8 @@ def helpers_of(
 def check_steps_done(project: Project, reader: EventReader) -> None:
     """A rebuild upcasts event by event: stream and store steps must be behind the source."""
     latest = project.lock.latest
-    missing = set(latest.steps if latest else ()) - set(project.steps_done(reader))
+    with project.beside(reader) as others:
+        missing = set(latest.steps if latest else ()) - set(project.steps_done(reader, *others))
     if missing:
         raise RebuildError(
             f"this store has not been through {', '.join(sorted(missing))}",

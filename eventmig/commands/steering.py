@@ -15,8 +15,9 @@ from eventmig.hooks import run_hook
 from eventmig.migrate import ledger
 from eventmig.migrate.follow import Follower, Stop
 from eventmig.migrate.ledger import Controls, Job
+from eventmig.migrate.made_by import active_job
 from eventmig.migrate.states import CROSSED, ENDED, Side, State, live_side
-from eventmig.project import Project, active_job, job_of, opened, opened_target, public
+from eventmig.project import Project, job_of, opened, opened_target, public
 
 _ETA_FROM = 0.01
 _LAG_S = 2.0

@@ -59,7 +59,7 @@ def watch_copies(
             with second.reading() as connection:
                 crossed = ledger.journal(connection, job)
             old, new = (second, first) if ledger.exchanged(job, crossed) else (first, second)
-            pipeline = project.pipeline(frozen, first, job.naming)
+            pipeline = project.pipeline(frozen, old, job.naming, beside=new)
             reads, writes, row = old, new, job
             if job.state in CROSSED and job.state not in ENDED:
                 until = crossed[0].old_position if crossed else None

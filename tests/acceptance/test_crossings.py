@@ -14,20 +14,28 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from eventmig import Registry, commands, data_upcaster, ops, rename_type, upcaster
+from eventmig import Registry, commands, data_upcaster, merge, ops, rename_type, upcaster
 from eventmig.cli import render_lifecycle as render
-from eventmig.errors import CrossingError, FencedError, JobError, JobLostError, VerifyError
+from eventmig.errors import (
+    CrossingError,
+    FencedError,
+    JobError,
+    JobLostError,
+    RebuildError,
+    VerifyError,
+)
 from eventmig.events import Event, NewEvent
 from eventmig.live import LiveStore, look_up
 from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.crossing import CUT_OVER, cross, mend
 from eventmig.migrate.sides import Sides, take_steps
 from eventmig.migrate.states import Side, State, Switch
-from eventmig.project import Project
+from eventmig.project import Project, public
 from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store
 from tests.acceptance.support import event, fill, project, sql
 from tests.acceptance.test_postgres_jobs import fill as fill_at
+from tests.unit.test_read_model import daily
 
 OPENED_2 = NewEvent("Opened", b'{"title":"t"}', schema_version=2)
 OPENED_1 = NewEvent("Opened", b'{"name":"t"}')
@@ -262,12 +270,49 @@ def test_by_tables_the_application_changes_nothing(by_tables: Project) -> None:
         assert commands.upcast(third).ready
         assert releases() == ("2", "3")
         assert commands.cutover(third, switch=Switch.TABLES).job.state is State.REVERSE_WINDOW
-        assert releases() == ("3", None)
+        assert releases() == ("3", "2")
         add(OPENED_2)
         assert commands.reverse(third).job.state is State.REVERSED
+        assert releases() == ("2", None)
         assert len(events(plain)) == 12 + 5 + 2
+        commands.cutover(third)
+        commands.complete(third)
+        assert releases() == ("3", "2")
+        assert commands.source_of_rebuild(third, None) == third.config.url(plain)
     finally:
         application.close()
+
+
+def test_by_tables_with_a_stream_step(by_tables: Project) -> None:
+    """What a side has behind it goes by its events, whatever name they have now."""
+    old, new = urls(by_tables)
+    pair = [event("pair-1", kind, {"key": 1}) for kind in ("First", "Second")]
+    with open_store(old, mode="write") as store, store.begin() as tx:
+        tx.append_copied([one._replace(stream_position=n) for n, one in enumerate(pair, 1)])
+    merged = merge("pair", "First", "Second", into="Whole", streams="pair-*", by="key")
+    its = project(
+        by_tables.config.folder,
+        Registry([upcaster("Opened", 1, ops.rename("name", "title")), merged]),
+        source=old,
+        target=new,
+        read_models="sqlite:///views.db",
+        projections="given:here",
+    )
+    its.__dict__["projections"] = (daily(),)
+    commands.upcast(its)
+    commands.cutover(its, switch=Switch.TABLES)
+    append_to(old, "cart-1", OPENED_2)
+    assert commands.keep_up_once(its).state is State.REVERSE_WINDOW
+    assert commands.upcast(its).job.state is State.REVERSE_WINDOW
+    found = commands.verify(its).verification
+    assert found is not None
+    assert found.right, found.shown
+    assert commands.rebuild(its, all_=True).source == public(old)
+    assert commands.diff_read_models(its, all_=True).equal
+    with pytest.raises(RebuildError, match="has not been through pair"):
+        commands.rebuild(its, all_=True, source=new)
+    assert commands.reverse(its).job.state is State.REVERSED
+    assert len(events(old)) == 12 + 2 + 1
 
 
 @pytest.mark.parametrize("by_tables", ["sqlite", "postgres schemas"], indirect=True)
