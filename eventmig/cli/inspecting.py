@@ -59,9 +59,8 @@ def _head(found: commands.Inspection) -> RenderableType:
     head.append(f"\n  {found.events:,} events in {found.streams:,} streams")
     if found.order:
         head.append(f"\n  read in the order of ({', '.join(found.order)})")
-    if found.waiting:
-        some = f"{found.waiting:,} events wait" if found.waiting > 1 else "1 event waits"
-        head.append(f"\n  {some} for a transaction that is open on the server", style="yellow")
+    if found.held_up is not None:
+        head.append(f"\n  {found.held_up}\n  {found.held_up.remedy}", style="yellow")
     if found.others:
         head.append(f"\n  would fit too: {', '.join(found.others)}", style="dim")
     return head

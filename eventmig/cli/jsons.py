@@ -61,7 +61,7 @@ def _plain(value: object) -> object:
             return {str(k): _plain(v) for k, v in value.items()}
     if dataclasses.is_dataclass(value):
         names = [f.name for f in dataclasses.fields(value)]
-        extra = [n for n in ("ready", "right", "problems", "diff") if hasattr(value, n)]
+        extra = [n for n in ("ready", "right", "problems", "diff", "remedy") if hasattr(value, n)]
         return {n: _plain(getattr(value, n)) for n in dict.fromkeys([*names, *extra])}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]

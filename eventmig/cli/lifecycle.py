@@ -78,6 +78,7 @@ def reverse(
         target=target,
         export=export,
         budget_s=budget,
+        on_wait=_waiting(session),
     )
     session.show(found, lambda: render.crossing(found))
 

@@ -131,6 +131,8 @@ def job(found: commands.JobReport) -> RenderableType:
         parts.append(pushed(found.pushed))
     if found.verification is not None:
         parts.append(verification(found))
+    if found.held_up is not None:
+        parts.append(Text(f"  {found.held_up}\n  {found.held_up.remedy}", style="yellow"))
     parts += [Text(f"  {one} stay behind") for one in found.left_behind]
     parts += [
         Text(f"  in the target are {one}, not of this job: `rebuild --snapshots`", style="yellow")

@@ -39,6 +39,8 @@ def crossing(found: commands.CrossingReport) -> RenderableType:
             f"  crossed by {_by(found.switch)}; "
             f"writers stood still for {found.stood_still_s:.3f} s; live: {live_side(job.state)}"
         )
+    if found.held_up is not None:
+        parts.append(Text(f"  {found.held_up}\n  {found.held_up.remedy}", style="yellow"))
     if found.already:
         parts.append(Text("  it was across already; nothing was left to do", style="dim"))
     if found.outdated:
@@ -136,6 +138,8 @@ def measured(found: commands.Measured) -> RenderableType:
         f"  quarantined {found.quarantined:,}   verified {found.verified:,}   "
         f"mismatches {found.mismatches:,}",
     ]
+    if found.held_up is not None:
+        lines += [f"  {found.held_up}", f"  {found.held_up.remedy}"]
     if found.throttled:
         lines.append(f"  throttled: {found.throttled}")
     if found.live is Side.NEW:

@@ -25,6 +25,7 @@ from eventmig.migrate.states import Side, State, Switch, live_side
 from eventmig.ops.base import Loss
 from eventmig.project import Project, public
 from eventmig.stores.base import JobTarget
+from eventmig.stores.held_up import HeldUp, held_up
 from eventmig.ways_back import WayBack
 
 _SAMPLED = 50
@@ -61,6 +62,7 @@ class CrossingReport:
     events without a way back. `outdated` are live read models and snapshots that must be rebuilt:
     they were made of the tables that had the name before. `hook_failed` says what went wrong with
     the after-hook, which takes nothing back: the same call made again runs it again.
+    `held_up` is what the crossing would have to wait for, with `dry_run`.
     """
 
     crossing: str
@@ -75,6 +77,7 @@ class CrossingReport:
     left_behind: int = 0
     outdated: tuple[str, ...] = ()
     hook_failed: str = ""
+    held_up: HeldUp | None = None
 
 
 def cutover(
@@ -114,6 +117,7 @@ def cutover(
             writer,
             checks=checks(project, sides.side(Side.OLD)),
             until_lag_below_s=when_lag_below,
+            on_wait=on_wait,
         )
         if not dry_run:
             check_before(
@@ -132,8 +136,10 @@ def cutover(
                     remedy="mend the downcaster, or declare it lossy",
                 )
         lag, outdated, failed = _lag_events(sides), tuple[str, ...](), ""
+        waits_for = held_up(sides.side(Side.OLD))
         if not dry_run:
             check_before(sides.job, writer, State.READY)
+            _say(waits_for, on_wait)
             outdated, failed = _take(project, sides, CUT_OVER, "cutover", urls)
         return CrossingReport(
             crossing=CUT_OVER.name,
@@ -143,6 +149,7 @@ def cutover(
             dry_run=dry_run,
             stood_still_s=sides.stood_still_s,
             lag_events=lag,
+            held_up=waits_for if dry_run else None,
             ways=tuple(ways),
             outdated=outdated,
             hook_failed=failed,
@@ -157,6 +164,7 @@ def reverse(
     target: str | None = None,
     export: Path | None = None,
     budget_s: float = 10.0,
+    on_wait: Callable[[str], None] = lambda why: None,
 ) -> CrossingReport:
     """Take the application back to the old side, with all it appended since.
 
@@ -186,6 +194,7 @@ def reverse(
         _leave_behind(sides, writer, export)
         seen = back.job.tally.quarantined
         sides.may_leave_behind = export is not None
+        _say(held_up(sides.side(Side.NEW)), on_wait)
         outdated, failed = _take(project, sides, REVERSE, "reverse", urls)
         left = back.job.tally.quarantined
         if export is not None and left > seen:  # appended while we looked
@@ -331,6 +340,11 @@ def _wait_for(
             return
         on_wait(why)
         time.sleep(0.2)
+
+
+def _say(found: HeldUp | None, on_wait: Callable[[str], None]) -> None:
+    if found is not None:
+        on_wait(f"{found}; {found.remedy}")
 
 
 def _check_windows(sides: Sides, writer: JobTarget) -> None:

@@ -19,6 +19,7 @@ from eventmig.errors import (
 from eventmig.events import Event
 from eventmig.project import Project, opened, public
 from eventmig.stores.base import EventReader
+from eventmig.stores.held_up import HeldUp, Waiting
 from eventmig.stores.kurrent import url as kurrent_url
 from eventmig.stores.layouts import (
     OPTION,
@@ -47,8 +48,8 @@ class Inspection:
     `layout` is None for a store that eventmig made itself. `description` is TOML for the
     configuration where no preset fits. `source` is the URL that reads the store. `refused`
     says what a job would not read; the first `EVENTS_TRIED` events were tried. `order` names
-    the columns that order events over streams, where there are two, and `waiting` is how many
-    events such a store has behind a transaction that is open. `left_behind` is
+    the columns that order events over streams, where there are two; `held_up` is what keeps
+    events that are stored from being read, if anything does. `left_behind` is
     what a job does not copy; `snapshot_form` the library whose snapshots a rebuild can write.
     """
 
@@ -71,7 +72,7 @@ class Inspection:
     left_behind: tuple[LeftBehind, ...] = field(default=())
     snapshot_form: str = ""
     order: tuple[str, ...] = field(default=())
-    waiting: int = 0
+    held_up: HeldUp | None = None
 
 
 def inspect(project: Project, url: str, *, layout: str | None = None) -> Inspection:
@@ -172,7 +173,7 @@ def _described(
     refused = [str(found) for found in store.faults(events=EVENTS_TRIED)]
     content: dict[str, Any] = {"events": store.count(), "streams": 0, "types": (), "shown": ()}
     try:
-        content = _content(store) | {"waiting": store.waiting()}
+        content = _content(store)
     except (DataError, StoreDamagedError) as error:
         refused.insert(0, str(error))
     return Inspection(
@@ -198,6 +199,7 @@ def _described(
 def _content(store: EventReader) -> dict[str, Any]:
     shown: list[Event] = next(store.read_all(batch_size=EVENTS_SHOWN), [])
     return {
+        "held_up": store.held_up() if isinstance(store, Waiting) else None,
         "events": store.count(),
         "streams": sum(category.streams for category in store.categories()),
         "types": tuple((c.type, c.schema_version, c.count) for c in store.type_counts()),

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from eventmig.commands.holding import held
-from eventmig.commands.steering import keep_up_once, was_announced
+from eventmig.commands.steering import kept_up, was_announced
 from eventmig.errors import (
     EventmigError,
     JobError,
@@ -45,6 +45,7 @@ from eventmig.project import (
 )
 from eventmig.release import Release
 from eventmig.stores.base import EventReader, JobTarget
+from eventmig.stores.held_up import HeldUp, held_up
 from eventmig.stores.open import open_store
 from eventmig.stores.owned import LeftBehind, OwnerSnapshots
 from eventmig.transform import Pipeline
@@ -58,6 +59,7 @@ class JobReport:
     `pushed` counts the batches of this run that ran inside the database (None: it was no run).
     `left_behind` is what of the source's owner was not copied, `in_target` what snapshots its
     owner has in the target: those are not of the job. Both are empty where it was no run.
+    `held_up` is what kept a run from reading all that the source holds (None: nothing did).
     """
 
     job: Job
@@ -69,6 +71,7 @@ class JobReport:
     pushed: Pushed | None = None
     left_behind: tuple[LeftBehind, ...] = ()
     in_target: tuple[LeftBehind, ...] = ()
+    held_up: HeldUp | None = None
 
     @property
     def ready(self) -> bool:
@@ -101,8 +104,8 @@ def upcast(
     source_url = project.url("source", source, frozen.name)
     target_url = project.url("target", target, frozen.name)
     if was_announced(project, release=frozen.name, target=target):
-        kept = keep_up_once(project, release=frozen.name, source=source, target=target)
-        return JobReport(job=kept, target=public(target_url), resumed=True)
+        kept, waits_for = kept_up(project, release=frozen.name, source=source, target=target)
+        return JobReport(job=kept, target=public(target_url), resumed=True, held_up=waits_for)
     with opened(source_url) as reader:
         pipeline = project.pipeline(frozen, reader, naming)
         about = {"release": frozen.name, "source": public(source_url), "target": public(target_url)}
@@ -152,6 +155,7 @@ def upcast(
                 before = job.job.source_position
                 job.run()
                 report = JobReport(
+                    held_up=held_up(reader),
                     job=job.job,
                     target=public(target_url),
                     resumed=resumed,

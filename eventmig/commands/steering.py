@@ -18,6 +18,7 @@ from eventmig.migrate.ledger import Controls, Job
 from eventmig.migrate.made_by import active_job
 from eventmig.migrate.states import CROSSED, ENDED, Side, State, live_side
 from eventmig.project import Project, job_of, opened, opened_target, public
+from eventmig.stores.held_up import HeldUp, held_up
 
 _ETA_FROM = 0.01
 _LAG_S = 2.0
@@ -63,6 +64,7 @@ def keep_up(
                     checks=checks(project, sides.side(Side.OLD)),
                     share=project.config.throttle.share,
                     tell=tell,
+                    on_wait=lambda why: on_event("waiting", why),
                 )
                 last = sides.job
                 if follower.run() is Stop.ENDED:
@@ -86,9 +88,17 @@ def keep_up_once(
     target: str | None = None,
 ) -> Job:
     """Bring the side that is not live up to the other once, proven, in whatever state."""
+    return kept_up(project, release=release, source=source, target=target)[0]
+
+
+def kept_up(
+    project: Project, *, release: str | None, source: str | None, target: str | None
+) -> tuple[Job, HeldUp | None]:
+    """`keep_up_once`, and what kept it from reading all that is stored (None: nothing did)."""
     with held(project, release=release, source=source, target=target) as (sides, writer):
         Follower(sides, writer, until_lag_below_s=_LAG_S).run()
-        return sides.job
+        live = live_side(sides.job.state)
+        return sides.job, None if live is None else held_up(sides.side(live))
 
 
 def was_ready(project: Project, *, release: str | None = None, target: str | None = None) -> bool:
@@ -205,7 +215,8 @@ class Measured:
     `done` of `total` source events are copied; rates are since the measurement before (None:
     there was none). `lag_s` is the age of the oldest event that is not copied, `checkpoint_s`
     that of the last checkpoint, `eta_s` what is left at this rate (None before 1%), all in
-    seconds. `switch` and `unsafe` (events without a way back) matter after a cut-over.
+    seconds. `switch` and `unsafe` (events without a way back) matter after a cut-over. `held_up` is
+    what keeps events from being read, if anything does.
     """
 
     job: Job
@@ -225,6 +236,7 @@ class Measured:
     verified: int
     mismatches: int
     unsafe: int = 0
+    held_up: HeldUp | None = None
     stood_still_s: float | None = None
     events_per_s: float | None = None
     bytes_per_s: float | None = None
@@ -284,6 +296,7 @@ def measure(
             verified=told.verified,
             mismatches=told.mismatches,
             unsafe=row.tally.quarantined if row is not job else 0,
+            held_up=held_up(reads),
             stood_still_s=crossed[-1].stood_still_us / 1e6 if crossed else None,
         )
     return _with_rates(now, before)

@@ -21,12 +21,15 @@ from eventmig.migrate.states import CROSSED, ENDED, FOLLOWS, Side, State
 from eventmig.migrate.throttle import Check, first_reason, rest_after
 from eventmig.migrate.verify import verify_job
 from eventmig.stores.base import JobTarget
+from eventmig.stores.held_up import OpenTransaction, held_up
 
 HAND_OVER_S = 10.0
 """How long another command asks a follower for the job, in seconds."""
 
 _VERIFY_SHARE = 0.25  # of the time, at the most, while there is something to copy
 _VERIFY_BATCHES = 50
+
+_LOOK_EVERY_S = 2.0  # at what keeps events from being read, while there is nothing to copy
 
 Tell = Callable[[str, str], None]
 """Told (what happened, why): "ready", "failed", "window_unsafe", "needs_operator"."""
@@ -44,7 +47,8 @@ class Follower:
     """Follows on the sides that this process holds.
 
     `until_lag_below_s`: stop once a round took no longer than that, instead of staying: so
-    much is left then, at the most. Until then it keeps the job.
+    much is left then, at the most. Until then it keeps the job. `on_wait` is told what keeps
+    stored events from being read, once for each transaction that does.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Follower:
         checks: Sequence[Check] = (),
         share: float = 1.0,
         tell: Tell = lambda what, why: None,
+        on_wait: Callable[[str], None] = lambda why: None,
         poll_s: float = 0.2,
         until_lag_below_s: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -65,6 +70,9 @@ class Follower:
         self._checks = checks
         self._share = share
         self._tell = tell
+        self._on_wait = on_wait
+        self._look_at = 0.0
+        self._held_up_by: OpenTransaction | None = None
         self._poll_s = poll_s
         self._until_lag_below_s = until_lag_below_s
         self._sleep = sleep
@@ -104,10 +112,20 @@ class Follower:
         if self._until_lag_below_s is not None and took_s <= self._until_lag_below_s:
             return Stop.CAUGHT_UP
         if not moved and proven:
+            self._look_what_waits()
             self._sleep(self._poll_s)
         elif (share := min(self._share, asked.share)) < 1:
             self._sleep(rest_after(took_s, share))
         return None
+
+    def _look_what_waits(self) -> None:
+        if self._clock() < self._look_at:
+            return
+        self._look_at = self._clock() + _LOOK_EVERY_S
+        found = held_up(self._sides.side(self._leaves()))
+        if found is not None and found.by != self._held_up_by:
+            self._on_wait(f"{found}; {found.remedy}")
+        self._held_up_by = None if found is None else found.by
 
     # what it was asked ----------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from eventmig.migrate.states import CROSSED, Side, State, Switch
 from eventmig.migrate.verify import Verification, verify_tail
 from eventmig.stores.base import JobTarget, TargetTransaction
 from eventmig.stores.crossing import Exchanging, Fencing, PublishedRoute, Publishing, Settling
+from eventmig.stores.held_up import Waiting
 from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline
 
@@ -346,11 +347,14 @@ class Sides:
         store = self.side(side)
         while isinstance(store, Settling) and not store.settled():
             if self._still() > self.plan.budget_s:
+                found = store.held_up() if isinstance(store, Waiting) else None
                 raise CrossingError(
                     "transactions that are older than the last event were still open after "
-                    f"{self._still():.1f} s: they could append before it",
+                    f"{self._still():.1f} s: they could append before it"
+                    + (f"; {found}" if found is not None else ""),
                     where=Where(store=store.url),
-                    remedy="end what keeps them open, anywhere on that server (backend_xid in "
+                    remedy=(f"{found.remedy}; " if found is not None else "")
+                    + "end what keeps them open, anywhere on that server (backend_xid in "
                     "pg_stat_activity, pg_prepared_xacts), then run it again",
                 )
             time.sleep(_PAUSE_S)

@@ -27,6 +27,7 @@ from sqlalchemy import (
 
 from eventmig.errors import CrossingError, JobLostError, Where
 from eventmig.stores.crossing import Fence
+from eventmig.stores.held_up import OpenTransaction
 
 REFUSAL: Final = "eventmig: applications may not append here now"
 """What the database says to who appends before a closed fence."""
@@ -131,12 +132,13 @@ def let_through(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT set_config('eventmig.passes', 'on', true)")
 
 
-def still_open(url: str, wait_s: float) -> CrossingError:
-    """What there is to say where who appends was not waited out."""
+def still_open(url: str, wait_s: float, by: OpenTransaction | None) -> CrossingError:
+    """What there is to say where who appends was not waited out; `by`, if it still is open."""
+    what = f"transactions that append were still open after {wait_s:g} s"
     return CrossingError(
-        f"transactions that append were still open after {wait_s:g} s",
+        what if by is None else f"{what}: {by}",
         where=Where(store=url),
-        remedy="end what keeps them open (pg_stat_activity shows it), then run it again",
+        remedy="run it again" if by is None else f"{by.remedy}; then run it again",
     )
 
 

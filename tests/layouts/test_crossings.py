@@ -207,7 +207,7 @@ def test_open_appends_are_waited_out_and_named_when_they_last(messages: str) -> 
             " VALUES ('order-1', 1, 'Late', '{}')"
         )
         writer.execute(insert)
-        with pytest.raises(CrossingError, match=r"still open after 0\.2 s"):
+        with pytest.raises(CrossingError, match=r"still open after 0\.2 s: session \d+ "):
             close(store)
         assert store.fence() is None
         closing_ = threading.Thread(

@@ -18,11 +18,13 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from rich.console import Console, RenderableType
 from sqlalchemy import column
 
 from eventmig import Registry, commands, ops, upcaster
+from eventmig.cli import render, render_lifecycle
 from eventmig.cli.inspecting import text
+from eventmig.cli.jsons import to_json
 from eventmig.errors import (
     ConfigError,
     CrossingError,
@@ -35,6 +37,7 @@ from eventmig.events import Event
 from eventmig.migrate import failpoints
 from eventmig.migrate.states import State
 from eventmig.project import Project
+from eventmig.stores import held_up
 from eventmig.stores.base import EventReader
 from eventmig.stores.layouts.columns import Kind
 from eventmig.stores.layouts.late import places_of
@@ -172,7 +175,7 @@ def test_a_transaction_elsewhere_on_the_server_delays_and_loses_nothing(
 ) -> None:
     with (
         postgres_server.database() as elsewhere,
-        psycopg.connect(elsewhere) as idle,
+        psycopg.connect(elsewhere, application_name="far away") as idle,
         writers(postgres_url, 1) as (writer,),
     ):
         writer.append("s")
@@ -182,17 +185,81 @@ def test_a_transaction_elsewhere_on_the_server_delays_and_loses_nothing(
         writer.commit()
         assert ids(store) == ["s/1"]
         looked = commands.inspect(Project.open(), url)
-        assert (looked.events, looked.waiting) == (3, 2)
+        assert looked.events == 3
+        assert looked.held_up is not None
+        assert looked.held_up.events == 2
         assert looked.order == ("transaction_id", "global_position")
-        console = Console(width=100, record=True, file=io.StringIO())
-        console.print(text(looked))
-        said = console.export_text()
+        said = printed(text(looked))
         assert f"read in the order of {ORDER}" in said
-        assert "2 events wait for a transaction that is open on the server" in said
+        assert "2 events wait for a transaction that is open on the server: session" in said
+        pid, begun = idle.info.backend_pid, looked.held_up.by.since
+        assert begun is not None
+        assert (
+            f"session {pid} (far away) in the database {idle.info.dbname}, "
+            f"since {begun:%Y-%m-%d %H:%M:%S} UTC" in said
+        )
+        assert f"SELECT pg_terminate_backend({pid})" in said
         idle.rollback()
         assert ids(store, after=store.head_position()) == []
         assert ids(store) == ["s/1", "s/2", "s/3"]
-        assert commands.inspect(Project.open(), url).waiting == 0
+        assert commands.inspect(Project.open(), url).held_up is None
+
+
+def printed(what: RenderableType) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(what)
+    return console.export_text()
+
+
+def test_a_job_says_for_whom_it_waits(
+    tmp_path: Path, postgres_url: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the words of `inspect`: its report, what a cut-over and a follower say, `status`."""
+    monkeypatch.setattr(held_up, "LONG_S", 0)
+    moved = project(tmp_path, RENAME, source=url, target="sqlite:///new.db")
+    with psycopg.connect(postgres_url) as idle, writers(postgres_url, 1) as (writer,):
+        writer.append("s")
+        writer.commit()
+        assert commands.upcast(moved).held_up is None
+        idle.execute(HELD)
+        writer.append("s", 2)
+        writer.commit()
+        found = commands.upcast(moved)
+        assert (found.ready, found.job.tally.read) == (True, 1)
+        said = str(commands.inspect(Project.open(), url).held_up)
+        assert said.startswith("2 events wait for a transaction that is open on the server")
+        assert said in printed(render.job(found))
+        assert json.loads(to_json(found))["held_up"]["by"]["pid"] == idle.info.backend_pid
+        looked = commands.measure(moved)
+        assert (str(looked.held_up), looked.lag_events) == (said, 2)
+        assert said in printed(render_lifecycle.measured(looked))
+        dry = commands.cutover(moved, dry_run=True)
+        assert said in printed(render_lifecycle.crossing(dry))
+
+        heard: list[tuple[str, str]] = []
+
+        def hear(what: str, why: str) -> None:
+            heard.append((what, why))
+            commands.steer(moved, paused=True)
+            idle.rollback()
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            commands.keep_up(moved, on_event=hear)
+        (told,) = heard
+        remedy = f"SELECT pg_terminate_backend({idle.info.backend_pid})"
+        assert told == ("waiting", f"{said}; end it if nobody needs it any more: {remedy}")
+        assert commands.upcast(moved).held_up is None
+
+
+def test_a_transaction_of_a_moment_is_not_spoken_of(postgres_url: str, store: EventReader) -> None:
+    with writers(postgres_url, 2) as (slow, fast):
+        slow.begin()
+        fast.append("s")
+        fast.commit()
+        assert held_up.held_up(store) is None
+        assert isinstance(store, held_up.Waiting)
+        assert store.held_up() is not None
 
 
 def a_late_event(url: str) -> None:
@@ -480,9 +547,9 @@ def test_across_and_back_nobody_can_append_before_what_was_copied(
     idle.begin()
     old.append("s")
     old.commit()
-    with pytest.raises(CrossingError, match="older than the last event") as error:
+    with pytest.raises(CrossingError, match=r"older than the last event .* session \d+ ") as error:
         commands.cutover(moved, budget_s=3)
-    assert "backend_xid" in error.value.remedy
+    assert "pg_terminate_backend" in error.value.remedy
     idle.append("idle")  # the old side is open again
     idle.commit()
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventmig.errors import StoreDamagedError
+from eventmig.errors import CrossingError, StoreDamagedError
 from eventmig.events import Event, NewEvent
 from eventmig.stores.open import open_store
 from eventmig.stores.postgres import tail
@@ -73,8 +73,25 @@ def test_a_lower_position_that_commits_later_is_waited_for(opened: Opener) -> No
         assert reader.head_position() == 1
         assert positions(reader) == [1]
         assert [e.stream for e in reader.read_stream("fast")] == ["fast"]
+        waiting = reader.held_up()
+        assert waiting is not None
+        assert waiting.events == 1
+        assert f"pg_terminate_backend({waiting.by.pid})" in waiting.remedy
+        assert reader.held_up(open_for_s=3_600) is None
     assert reader.head_position() == 4
+    assert reader.held_up() is None
     assert positions(reader, after=1) == [2, 3, 4]
+
+
+def test_a_fence_names_who_appends(opened: Opener) -> None:
+    slow, crossing = opened(), opened()
+    with (
+        appending(slow, "slow"),
+        pytest.raises(CrossingError, match=r"still open after 0\.1 s: session \d+ ") as error,
+    ):
+        crossing.set_fence(closed=True, job_id="job", epoch=1, wait_s=0.1)
+    assert "pg_terminate_backend" in error.value.remedy
+    assert crossing.fence() is None
 
 
 def test_positions_that_rolled_back_are_not_waited_for(opened: Opener) -> None:
@@ -110,6 +127,15 @@ def test_a_prepared_transaction_is_waited_for(opened: Opener, postgres_url: str)
         cursor.execute("PREPARE TRANSACTION 'waiting'")
     store.append("one-phase", [NewEvent("T", b"{}")], expected=None)
     assert store.head_position() == 0
+    waiting = store.held_up()
+    assert waiting is not None
+    assert (waiting.events, waiting.by.pid, waiting.by.prepared) == (1, None, "waiting")
+    assert str(waiting).startswith(
+        "1 event waits for a transaction that is open on the server: "
+        "the prepared transaction 'waiting' in the database "
+    )
+    assert "COMMIT PREPARED 'waiting'" in waiting.remedy
+    assert store.held_up(open_for_s=3_600) is None
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("COMMIT PREPARED 'waiting'")
     assert positions(store) == [1, 2]

@@ -24,6 +24,7 @@ from eventmig.errors import CrossingError
 from eventmig.stores import fences
 from eventmig.stores.base import TargetTransaction
 from eventmig.stores.crossing import Fence
+from eventmig.stores.held_up import asking, locking
 from eventmig.stores.layouts.checks import lost_rows
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.place import locate
@@ -105,16 +106,18 @@ class FencedLayoutStore(LayoutStore):
             self._lifted = True
 
     def _wait_out(self, connection: Connection, wait_s: float) -> None:
-        quote = connection.dialect.identifier_preparer.quote
+        quoted = list(map(connection.dialect.identifier_preparer.quote, _fenced(self.layout)))
+        names = ", ".join(quoted)
         patience = f"{max(1, round(wait_s * 1e3))}ms"
         connection.exec_driver_sql("SELECT set_config('lock_timeout', %s, true)", (patience,))
         try:
-            names = ", ".join(map(quote, _fenced(self.layout)))
-            connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
+            with connection.begin_nested():  # a savepoint: it is asked on, who has it
+                connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
                 raise
-            raise fences.still_open(self.url, wait_s) from error
+            by = locking(asking(connection), quoted)
+            raise fences.still_open(self.url, wait_s, by) from error
 
 
 def open_layout(url: URL, *, mode: Literal["read", "write", "create"]) -> LayoutStore:

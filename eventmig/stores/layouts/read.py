@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, Select, Text, cast, func, inspect, selec
 from eventmig.errors import DataError, StoreDamagedError
 from eventmig.events import CategoryCount, Event, Origin, Page, StreamHead, TypeCount
 from eventmig.stores.base import Capability, DataRow, EventReader, one_by_one
+from eventmig.stores.held_up import HeldUp, asking, oldest
 from eventmig.stores.layouts import lineage, links
 from eventmig.stores.layouts.checks import damages
 from eventmig.stores.layouts.columns import Expression
@@ -279,15 +280,20 @@ class LayoutReader:
             ours = tables.order.last(tables.source).where(*rows.ours(), tables.position <= safe)
             return int(connection.execute(ours).scalar() or 0)
 
-    def waiting(self) -> int:
-        """How many events stand behind the safe head until a transaction ends; else 0.
+    def held_up(self, *, open_for_s: float = 0) -> HeldUp | None:
+        """The oldest open transaction of the server, if stored events wait for it.
 
         Only where the order over streams is one by transactions. Reads only.
         """
-        if self.place.layout.transaction is None:
-            return 0
+        if self._late is None:
+            return None
+        with self.reading() as connection:
+            by = oldest(asking(connection), open_for_s=open_for_s)
+        if by is None:
+            return None
         head = self.head_position()
-        return self.count() - self.count(until=head)
+        events = self.count() - self.count(until=head)
+        return HeldUp(events=events, by=by) if events else None
 
     def count(self, *, until: int | None = None, types: Collection[str] | None = None) -> int:
         """How many events (of these types) lie at or before a global position."""

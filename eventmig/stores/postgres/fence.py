@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from eventmig.stores import fences
 from eventmig.stores.crossing import Fence
+from eventmig.stores.held_up import asking, locking
 from eventmig.stores.postgres.location import Location
 from eventmig.stores.postgres.schema import Tables
 
@@ -60,9 +61,11 @@ def set_fence(
     try:
         # The lock first: two holders come one after the other, and the row is read under it.
         events = sql.Identifier(*_names(tables.events.schema, str(tables.events.name)))
-        driver.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(events))
+        with connection.begin_nested():  # a savepoint: it is asked on, who has it
+            driver.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(events))
     except psycopg.errors.LockNotAvailable as error:
-        raise fences.still_open(location.url, wait_s) from error
+        by = locking(asking(connection), [events.as_string()])
+        raise fences.still_open(location.url, wait_s, by) from error
     fences.note(
         connection, *_row(place), url=location.url, closed=closed, job_id=job_id, epoch=epoch
     )

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 from psycopg import sql
@@ -37,7 +37,8 @@ from eventmig.stores import fences
 from eventmig.stores.base import EventReader, Expected, Mode, TargetTransaction
 from eventmig.stores.crossing import Fence
 from eventmig.stores.engines import create_engine
-from eventmig.stores.postgres import fence, switch
+from eventmig.stores.held_up import HeldUp, transaction_of
+from eventmig.stores.postgres import fence, switch, tail
 from eventmig.stores.postgres.check import current_schema
 from eventmig.stores.postgres.failures import translated
 from eventmig.stores.postgres.fence import Place
@@ -56,6 +57,9 @@ _HELD = """SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
       AND classid::bigint << 32 | objid::bigint = %(key)s)"""
 
 
+_AFTER = """SELECT count(*) FROM {events} e JOIN {streams} s ON s.stream_id = e.stream_id
+    WHERE e.global_position > %(after)s::bigint
+      AND s.release IS NOT DISTINCT FROM %(release)s::text"""
 _BUSY_SECONDS = 30  # as SQLite's store waits
 _LAST = 2**63 - 1
 _MAY_READ = """SELECT bool_and(has_schema_privilege(n.oid, 'USAGE')
@@ -228,6 +232,37 @@ class PostgresStore(PostgresReader):
         """Whether a process holds this target now; changes nothing."""
         key = self.location.key("job", self._found.schema)
         return bool(self._rows(_HELD, {"key": key})[0][0])
+
+    # --- waiting (`Waiting`)
+
+    def held_up(self, *, open_for_s: float = 0) -> HeldUp | None:
+        """The transaction that has announced the lowest positions, if stored events wait for it."""
+        found = self._found
+        if found.replica:
+            return None
+        with self._guard, translated(self.location), self._cursor() as cursor:
+            holder = tail.holder(cursor, table=found.events, sequence=found.positions)
+            if holder is None:
+                return None
+            settled, pid, virtual = holder
+
+            def ask(statement: str, bound: Mapping[str, Any]) -> Sequence[Any] | None:
+                return cursor.execute(statement.encode(), bound).fetchone()
+
+            by = transaction_of(ask, pid, virtual, open_for_s=open_for_s)
+        if by is None:
+            return None
+        events = self._count_after(settled)
+        return HeldUp(events=events, by=by) if events else None
+
+    def _count_after(self, position: int) -> int:
+        events, streams = (
+            sql.Identifier(str(table.schema), str(table.name))
+            for table in (self._tables.events, self._tables.streams)
+        )
+        statement = sql.SQL(_AFTER).format(events=events, streams=streams).as_string()
+        bound = {"after": position, "release": self.location.release}
+        return int(self._rows(statement, bound)[0][0])
 
     # --- crossings (`Fencing`, `Exchanging`, `Dropping`)
 

@@ -38,7 +38,8 @@ LAST_VALUE: Final = "SELECT pg_sequence_last_value(%(sequence)s::bigint::oid::re
 
 # A key of 64 bits stands in two columns (objsubid 1 tells it from a pair of 32 bits); only
 # shared locks, which few others take; the locks of prepared transactions stand here, too.
-_LOWER_BOUNDS: Final = """SELECT classid::bigint << 32 | objid::bigint FROM pg_catalog.pg_locks
+_LOWER_BOUNDS: Final = """SELECT classid::bigint << 32 | objid::bigint, pid, virtualtransaction
+    FROM pg_catalog.pg_locks
     WHERE locktype = 'advisory' AND objsubid = 1 AND mode = 'ShareLock' AND granted
       AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
       AND classid::bigint >> 8 = %(namespace)s"""
@@ -83,4 +84,14 @@ def settled(cursor: Cursor, *, table: int, sequence: int) -> int:
     """
     last = last_value(cursor, sequence)
     cursor.execute(_LOWER_BOUNDS, {"namespace": table & _NAMESPACE_MASK})
-    return min((lower_bound(key, last) for (key,) in cursor), default=last)
+    return min((lower_bound(key, last) for key, *_ in cursor), default=last)
+
+
+def holder(cursor: Cursor, *, table: int, sequence: int) -> tuple[int, int | None, str] | None:
+    """Who keeps readers from going on: the position up to which they may, then the session
+    (None: a prepared transaction) and virtual transaction as in `pg_locks`. None: nobody does.
+    """
+    last = last_value(cursor, sequence)
+    cursor.execute(_LOWER_BOUNDS, {"namespace": table & _NAMESPACE_MASK})
+    found = [(lower_bound(key, last), pid, virtual) for key, pid, virtual in cursor]
+    return min(found, key=lambda one: one[0], default=None)
