@@ -1,12 +1,13 @@
-"""The command line: argv → command → text or JSON, and an exit code. The only printer."""
+"""The command line: argv → command → text or JSON, and an exit code. The only printer.
+
+Nothing is imported here: whatever takes time is imported where a Ctrl-C is seen to.
+"""
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections.abc import Sequence
-
-from eventmig.cli.exits import INTERRUPTED, ExitCode
+TYPE_CHECKING = False  # as `typing` has it, which is not imported for that
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
@@ -16,15 +17,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `argv` is without the program's name; None takes the process's own.
     """
+    try:
+        return _loaded()(argv)
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def _loaded() -> Callable[[Sequence[str] | None], int]:
+    """`app.main`: half a second of imports."""
+    import gc
+
     collects = gc.isenabled()
     gc.disable()  # what is imported stays: the collector would look through it again and again
     try:
-        # Half a second of imports: Ctrl-C finds a program here that knows how to end.
         from eventmig.cli.app import main as run
-    except KeyboardInterrupt:
-        print(f"\n{INTERRUPTED}", file=sys.stderr)
-        return ExitCode.INTERRUPTED
     finally:
         if collects:
             gc.enable()
-    return run(argv)
+    return run
+
+
+def _interrupted() -> int:
+    import sys
+
+    from eventmig.cli.exits import INTERRUPTED, ExitCode
+
+    print(f"\n{INTERRUPTED}", file=sys.stderr)
+    return ExitCode.INTERRUPTED

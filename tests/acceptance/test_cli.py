@@ -9,14 +9,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from eventmig.cli import main
-from eventmig.cli.exits import MEANING, ExitCode
+from eventmig.cli import main, session
+from eventmig.cli.exits import INTERRUPTED, MEANING, ExitCode
 from tests.acceptance.support import (
     bare,
     cli,
@@ -399,18 +398,38 @@ def test_a_result_that_cannot_be_written_is_told(
             assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_while_the_program_still_loads(
+# What the installed command runs, interrupted where it begins to import a module.
+INTERRUPTED_AT = """
+import sys
+
+class Interrupted:
+    def find_spec(self, name, *rest):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from eventmig.cli import main
+sys.exit(main(["current"]))
+"""
+
+
+@pytest.mark.parametrize("module", ["eventmig.errors", "msgspec", "sqlalchemy", "typer"])
+def test_ctrl_c_while_the_program_still_loads(tmp_path: Path, module: str) -> None:
+    done = driver(tmp_path, INTERRUPTED_AT, module)
+    assert (done.returncode, done.stdout) == (ExitCode.INTERRUPTED, "")
+    assert done.stderr == f"\n{INTERRUPTED}\n"
+
+
+def test_ctrl_c_before_and_after_a_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Interrupted(MetaPathFinder):
-        def find_spec(self, name: str, *rest: object) -> None:
-            if name == "eventmig.cli.app":
-                raise KeyboardInterrupt
+    def interrupted() -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "eventmig.cli.app", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.setattr(session, "start", interrupted)
     assert main(["current"]) == ExitCode.INTERRUPTED
-    assert "the same command resumes" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"\n{INTERRUPTED}\n"
 
 
 def test_a_closed_pipe_is_no_fault(tmp_path: Path) -> None:
