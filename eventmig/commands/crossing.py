@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eventmig.commands.holding import check_before, checks, held
-from eventmig.commands.outdating import mark_outdated
+from eventmig.commands.outdating import Marks, marks_of
 from eventmig.drafts import Draft
-from eventmig.errors import CrossingError, UpcastError, Where
+from eventmig.errors import CrossingError, EventmigError, UpcastError, Where
 from eventmig.events import Event
 from eventmig.export import export_line
 from eventmig.files import write_atomically
@@ -107,7 +107,7 @@ def cutover(
         project, release=release, source=source, target=target, switch=switch, budget_s=budget_s
     ) as (sides, writer):
         if not dry_run and (crossed := _crossed_before(sides, writer, CUT_OVER)):
-            outdated = _outdate(project, sides, CUT_OVER, urls)
+            outdated = _marks(project, sides, urls).outdated(Side.NEW)
             failed = _tell_across(project, sides, "cutover", crossed.stood_still_s, already=True)
             return replace(crossed, outdated=outdated, hook_failed=failed)
         _check_windows(sides, writer)
@@ -182,7 +182,7 @@ def reverse(
             back = sides.copier(Side.NEW)
             if export is not None:
                 _leave_behind(sides, writer, export)
-            outdated = _outdate(project, sides, REVERSE, urls)
+            outdated = _marks(project, sides, urls).outdated(Side.OLD)
             failed = _tell_across(project, sides, "reverse", crossed.stood_still_s, already=True)
             left = back.job.tally.quarantined
             return replace(crossed, left_behind=left, outdated=outdated, hook_failed=failed)
@@ -276,20 +276,24 @@ def _take(
     wrong with the after-hook.
     """
     run_hook(project.config, f"before_{name}", context_of(sides.job))
-    take_steps(cross(sides, crossing))
-    outdated = _outdate(project, sides, crossing, urls)
+    marks = _marks(project, sides, urls)
+    sides.before_switch = lambda: marks.leave(crossing.leaves)
+    try:
+        take_steps(cross(sides, crossing))
+    except EventmigError:
+        if sides.job.state is crossing.back:
+            marks.settle(crossing.leaves)
+        raise
+    marks.settle(crossing.enters)
+    outdated = marks.outdated(crossing.enters)
     return outdated, _tell_across(project, sides, name, sides.stood_still_s, already=False)
 
 
-def _outdate(
-    project: Project, sides: Sides, crossing: Crossing, urls: tuple[str, str]
-) -> tuple[str, ...]:
-    """Mark what was made of tables that have other names now; returns whose live rows were."""
-    if sides.plan.switch is not Switch.TABLES or project.config.projections is None:
-        return ()
+def _marks(project: Project, sides: Sides, urls: tuple[str, str]) -> Marks:
+    """Those that a crossing of these sides makes: none, but where the tables change names."""
+    by_tables = sides.plan.switch is Switch.TABLES
     stores = (sides.side(Side.OLD), sides.side(Side.NEW))
-    new = crossing.enters is Side.NEW
-    return tuple(mark_outdated(project, sides.job, stores, urls, new=new))
+    return marks_of(project, sides.job, stores, urls if by_tables else ())
 
 
 def _tell_across(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from eventmig.commands.outdating import marks_of
 from eventmig.errors import CrossingError, JobError, JobLockedError, ReadOnlyError, Where
 from eventmig.migrate import ledger
 from eventmig.migrate.crossing import mend
@@ -14,7 +15,7 @@ from eventmig.migrate.follow import HAND_OVER_S
 from eventmig.migrate.job import Setting, UpcastJob
 from eventmig.migrate.ledger import Controls, Job
 from eventmig.migrate.sides import Plan, Sides, take_steps
-from eventmig.migrate.states import ENDED, State, Switch
+from eventmig.migrate.states import ENDED, State, Switch, live_side
 from eventmig.migrate.throttle import Check, above, outside_hours, while_file
 from eventmig.project import Project, job_of, opened_target, public, sql_engine
 from eventmig.release import Release
@@ -45,10 +46,8 @@ def held(
     process keeps it.
     """
     frozen = project.release(release)
-    with (
-        _source(project.url("source", source, frozen.name)) as reader,
-        opened_target(project.url("target", target, frozen.name), "write") as writer,
-    ):
+    urls = project.url("source", source, frozen.name), project.url("target", target, frozen.name)
+    with _source(urls[0]) as reader, opened_target(urls[1], "write") as writer:
         job = job_of(writer)
         with _locked(writer, job, HAND_OVER_S if ask else 0):
             set_controls(writer, job, hand_over=0)
@@ -70,6 +69,9 @@ def held(
                 crossed_before = ledger.announced(connection, forward.job)
             if crossed_before:
                 take_steps(mend(sides))
+                if isinstance(writer, Exchanging) and writer.can_exchange(reader):
+                    marks = marks_of(project, sides.job, (reader, writer), urls)
+                    marks.settle(live_side(sides.job.state))
             yield sides, writer
 
 

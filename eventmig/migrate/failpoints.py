@@ -25,6 +25,8 @@ NAMES = (
     "prove: after",
     "prepare: before",
     "prepare: after",
+    "mark: before",
+    "mark: after",
     "switch: before",
     "switch: after",
     "open: before",

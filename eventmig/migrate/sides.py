@@ -72,6 +72,7 @@ class Sides:
         self._back: UpcastJob | None = None
         self.stood_still_s = 0.0
         self.may_leave_behind = False
+        self.before_switch: Callable[[], None] = lambda: None
 
     # which store is which ------------------------------------------------------------------
 
@@ -263,7 +264,11 @@ class Sides:
             self._target.check_exchange(self._source)
 
     def switch(self, crossing: Crossing) -> None:
-        """The point of no return: state, journal, and the tables' names, in one transaction."""
+        """The point of no return: state, journal, and the tables' names, in one transaction.
+
+        `before_switch` is called first; what it raises keeps the application where it is.
+        """
+        self.before_switch()
         new = self.side(Side.NEW)
         heads = tuple(self.last_position(side) for side in (Side.OLD, Side.NEW))
         self._in_time()

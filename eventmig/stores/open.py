@@ -15,6 +15,7 @@ from eventmig.stores.base import Mode
 from eventmig.stores.engines import create_engine
 from eventmig.stores.kurrent import url as kurrent_url
 from eventmig.stores.layouts import OPTION, LayoutStore, open_layout
+from eventmig.stores.sqlite.file import OPTIONS as SQLITE_OPTIONS
 from eventmig.stores.sqlite.file import locate as locate_sqlite
 from eventmig.stores.sqlite.store import SqliteStore
 
@@ -62,6 +63,8 @@ def open_engine(url: str) -> Engine:
         parsed = make_url(url)
         if OPTION in parsed.query:  # beside somebody else's events
             parsed = parsed.difference_update_query((OPTION, "table", "release"))
+        if parsed.drivername in _SQLITE:  # a store's own options, beside its events
+            parsed = parsed.difference_update_query(SQLITE_OPTIONS)
         if parsed.drivername not in _POSTGRES:
             return create_engine(parsed, poolclass=NullPool)
     except (ArgumentError, ImportError) as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,19 @@ from rich.console import Console
 from eventmig import Registry, commands, ops, upcaster
 from eventmig.cli import render_lifecycle
 from eventmig.cli.jsons import to_json
-from eventmig.commands import crossing
 from eventmig.commands.naming import outdated_read_models
-from eventmig.errors import RebuildError
+from eventmig.errors import CrossingError, RebuildError, StoreError
 from eventmig.migrate import failpoints
-from eventmig.migrate.states import State, Switch
+from eventmig.migrate.crossing import Crossing
+from eventmig.migrate.sides import Sides
+from eventmig.migrate.states import CROSSED, Side, State, Switch
 from eventmig.project import Project, sql_engine
-from eventmig.rebuild import Aggregate, ReadModel
+from eventmig.rebuild import Aggregate, ReadModel, bookkeeping
 from eventmig.rebuild.bookkeeping import Kind
 from eventmig.rebuild.hold import held
 from tests.acceptance.support import event, fill, project
 from tests.acceptance.test_rebuilding_commands import order
-from tests.forks import assert_no_database_open
+from tests.forks import forked
 from tests.unit.test_read_model import daily
 
 
@@ -87,12 +88,7 @@ def test_read_models_of_the_other_tables_are_not_gone_on_with(tmp_path: Path) ->
     here = f"sqlite:///{tmp_path}/source.db"
     commands.rebuild(made, all_=True, source=here)
     commands.follow(made, ["daily"], source=here)
-    with pytest.MonkeyPatch.context() as killed:  # behind the switch, before anything is marked
-        killed.setattr(crossing, "mark_outdated", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            commands.cutover(made, switch=Switch.TABLES)
-    across_now = commands.cutover(made)
-    assert across_now.already
+    across_now = commands.cutover(made, switch=Switch.TABLES)
     assert across_now.outdated == ("daily", "order")
     console = Console(record=True, width=200, file=io.StringIO())
     console.print(render_lifecycle.crossing(across_now))
@@ -102,16 +98,100 @@ def test_read_models_of_the_other_tables_are_not_gone_on_with(tmp_path: Path) ->
     assert "eventmig rebuild daily" in str(refused.value)
     (finding,) = [f for f in outdated_read_models(made) if "changed names" in f.what]
     assert finding.about == "read model daily"
-    assert commands.cutover(made).outdated == ()  # they are marked, and marked once
+    again = commands.cutover(made)
+    assert (again.already, again.outdated) == (True, ("daily", "order"))
 
     assert commands.reverse(made).outdated == ()
     commands.follow(made, ["daily"], source=here)
     assert commands.cutover(made).outdated == ("daily", "order")
     commands.rebuild(made, all_=True, source=here)
     commands.follow(made, ["daily"], source=here)
+    assert commands.cutover(made).outdated == ()
+    commands.follow(made, ["daily"], source=here)
     assert commands.reverse(made).outdated == ("daily", "order")
     with pytest.raises(RebuildError, match="tables that changed names"):
         commands.follow(made, ["daily"], source=here)
+
+
+MARKING = ["mark: before", "mark: after"]
+
+
+@pytest.mark.parametrize(
+    ("point", "read_models"),
+    [
+        ("mark: before", "sqlite:///views.db"),
+        ("mark: after", "sqlite:///views.db"),
+        ("mark: after", None),  # beside the events
+        ("switch: after", "sqlite:///views.db"),
+        ("fall back: after", "sqlite:///views.db"),
+    ],
+)
+def test_killed_amid_a_crossing_by_tables_nobody_goes_on_with_what_is_outdated(
+    tmp_path: Path, point: str, read_models: str | None
+) -> None:
+    """At no moment, whatever is run next; and what is not outdated is gone on with again."""
+    how = {"target": "sqlite:///source.db?tables=v2_", "read_models": read_models}
+    made = across(tmp_path, (daily(),), rebuilds=0, crossing=False, **how)
+    here = f"sqlite:///{tmp_path}/source.db"
+    commands.rebuild(made, all_=True, source=here)
+
+    def follow() -> None:
+        commands.follow(made, ["daily"], source=here)
+
+    def fall_back(sides: Sides, crossing: Crossing) -> None:
+        sides.before_switch()
+        raise CrossingError("the tables were in use")
+
+    for cross, leaves in ((commands.cutover, Side.OLD), (commands.reverse, Side.NEW)):
+        follow()
+        with pytest.MonkeyPatch.context() as patched:
+            if point == "fall back: after":
+                patched.setattr(Sides, "switch", fall_back)
+            killed_at(point, partial(cross, made, **BY_TABLES if leaves is Side.OLD else {}))
+        switched = commands.status(made).job.state in CROSSED
+        if point in ("mark: after", "switch: after"):
+            with pytest.raises(RebuildError, match="tables that changed names"):
+                follow()
+        assert switched is ((leaves is Side.OLD) is (point == "switch: after"))
+        if point != "switch: after":
+            commands.keep_up_once(made)
+            follow()
+        assert cross(made, **BY_TABLES if leaves is Side.OLD else {}).outdated == ("daily",)
+        with pytest.raises(RebuildError, match="tables that changed names"):
+            follow()
+        commands.rebuild(made, all_=True, source=here)
+
+
+def test_read_models_that_cannot_be_marked_keep_the_application_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {"target": "sqlite:///source.db?tables=v2_", "read_models": "sqlite:///views.db"}
+    made = across(tmp_path, rebuilds=1, crossing=False, **how)
+
+    def refused(*_: object) -> None:
+        raise StoreError("the read models' database is in use")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bookkeeping, "rename_sources", refused)
+        with pytest.raises(StoreError, match="in use"):
+            commands.cutover(made, switch=Switch.TABLES)
+    assert commands.status(made).job.state is State.CATCHING_UP
+    assert commands.cutover(made, switch=Switch.TABLES).outdated == ("daily", "order")
+
+
+BY_TABLES: dict[str, Any] = {"switch": Switch.TABLES}
+
+
+def killed_at(point: str, work: Callable[[], object]) -> None:
+    """Do this in a process that is killed at a failpoint."""
+
+    def killed() -> None:
+        failpoints.handler = lambda name: (
+            os.kill(os.getpid(), signal.SIGKILL) if name == point else None
+        )
+        work()
+
+    assert forked(killed) == -signal.SIGKILL
 
 
 def test_what_the_project_does_not_declare_stays(tmp_path: Path) -> None:
@@ -171,17 +251,7 @@ def test_killed_meanwhile_the_same_command_ends_it(
     how = {"target": "sqlite:///source.db?tables=v2_"} if switch is Switch.TABLES else {}
     made = across(tmp_path, switch=switch, read_models="sqlite:///views.db", **how)
 
-    def killed() -> None:
-        failpoints.handler = lambda name: (
-            os.kill(os.getpid(), signal.SIGKILL) if name == point else None
-        )
-        commands.complete(made, drop=switch is Switch.TABLES)
-
-    assert_no_database_open()
-    child = multiprocessing.get_context("fork").Process(target=killed)
-    child.start()
-    child.join()
-    assert child.exitcode == -9
+    killed_at(point, partial(commands.complete, made, drop=switch is Switch.TABLES))
     found = commands.complete(made).kept
     assert found is not None
     assert found.names == (() if point == "drop kept: after" else ("daily", "order"))

@@ -20,7 +20,7 @@ from sqlalchemy import URL
 from eventmig.errors import ConfigError, NotAStoreError, StoreDamagedError, Where
 
 _MAGIC: Final = b"SQLite format 3\x00"
-_OPTIONS: Final = ("tables", "release")
+OPTIONS: Final = ("tables", "release")
 _PREFIX: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 _RELEASE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -80,12 +80,12 @@ def locate(url: URL) -> Location:
             "a SQLite URL has no host",
             "write three slashes before a relative path, four before an absolute one",
         )
-    if unknown := [name for name in url.query if name not in _OPTIONS]:
+    if unknown := [name for name in url.query if name not in OPTIONS]:
         raise wrong(
             f"a SQLite URL has no option {', '.join(map(repr, unknown))}",
-            f"it knows {' and '.join(_OPTIONS)}, as in sqlite:///history.db?tables=v2_",
+            f"it knows {' and '.join(OPTIONS)}, as in sqlite:///history.db?tables=v2_",
         )
-    options = {name: url.query.get(name, "") for name in _OPTIONS}
+    options = {name: url.query.get(name, "") for name in OPTIONS}
     tables, release = options["tables"], options["release"]
     if not isinstance(tables, str) or not isinstance(release, str):
         raise wrong("an option stands twice in the URL", "name it once")
