@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -148,14 +148,21 @@ def stored(engine: Engine) -> Mapping[str, list[tuple[object, ...]]]:
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sharing, "WORTH_IT", 1)
     monkeypatch.setattr(summing, "_FIRST", 5)
     monkeypatch.setattr(summing, "_LAST", 3)
+    yield
+    while ENGINES:
+        ENGINES.pop().dispose()
+
+
+ENGINES: list[Engine] = []
 
 
 def memory() -> Engine:
-    return create_engine("sqlite://", poolclass=StaticPool)
+    ENGINES.append(create_engine("sqlite://", poolclass=StaticPool))
+    return ENGINES[-1]
 
 
 @settings(max_examples=60, deadline=None)

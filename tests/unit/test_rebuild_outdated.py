@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from tests.unit.test_snapshots import cart, carts
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return engine_at(tmp_path / "read.db")
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = engine_at(tmp_path / "read.db")
+    yield made
+    made.dispose()
 
 
 def renaming(engine: Engine, phase: Phase) -> Callable[[RebuildProgress], None]:
