@@ -3,9 +3,9 @@
     which types and versions there are ─▶ from where on all of them can be summed
         ─▶ sums per range of events, put together ─▶ written (rows + checkpoint together)
 
-Sums do not depend on the order of events, so they give the rows of a fold. Ends early, at its
-last checkpoint, where an event has to be looked at by Python; `replay` then goes on from
-there, and its errors are the ones that name event, handler and row.
+Sums do not depend on the order of events, so they give the rows of a fold. It ends before a
+range with an event that Python has to look at, with all before it written; `replay` then goes
+on from there, and its errors are the ones that name event, handler and row.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ What is PostgreSQL's own: global positions come from the sequence `events_positi
 `tail`); data is `jsonb`, `json`, `text` or `bytea`, and metadata the same, but `json` beside
 `jsonb`, so that its bytes are kept; names are compared byte by byte (collation "C").
 There are no foreign keys: each would cost a look-up per row, and only eventmig writes here.
-Imports nothing of eventmig but the location, and runs nothing.
+Imports nothing of eventmig but other parts of statements, and runs nothing.
 """
 
 from __future__ import annotations
