@@ -460,7 +460,7 @@ def test_a_process_that_is_of_no_help_does_no_harm(
     monkeypatch.setattr(fold_workers, "_CHILD", code)
     target = work.store("views")
     report = commands.rebuild(work.project(), all_=True, read_models=url_of(target), workers=2)
-    assert [result.swapped for result in report.results] == [True] * 3
+    assert [result.swapped for result in report.results] == [True] * 4
     engine = engine_at(target)
     assert [rows_of(engine, activity)] == rows_alone(work)
     engine.dispose()
