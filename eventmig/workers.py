@@ -13,7 +13,7 @@ from eventmig.errors import UpcastError
 from eventmig.events import Columns, Event, Kept, Origin
 from eventmig.migrate import ledger
 from eventmig.migrate.batch import Transformed, Transformer
-from eventmig.migrate.job import Transforming
+from eventmig.migrate.copying import Transforming
 from eventmig.migrate.ledger import Batch, Job
 from eventmig.migrate.tally import Tally
 from eventmig.migrate.verify import Compared, Hashed, Share, VerifyHelper

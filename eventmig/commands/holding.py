@@ -12,8 +12,9 @@ from eventmig.errors import CrossingError, JobError, JobLockedError, ReadOnlyErr
 from eventmig.migrate import ledger
 from eventmig.migrate.crossing import mend
 from eventmig.migrate.follow import HAND_OVER_S
-from eventmig.migrate.job import Setting, UpcastJob
+from eventmig.migrate.job import UpcastJob
 from eventmig.migrate.ledger import Controls, Job
+from eventmig.migrate.setting import Setting
 from eventmig.migrate.sides import Plan, Sides, take_steps
 from eventmig.migrate.states import ENDED, State, Switch, live_side
 from eventmig.migrate.throttle import Check, above, outside_hours, while_file

@@ -19,12 +19,11 @@ from eventmig.errors import (
 )
 from eventmig.hooks import run_hook
 from eventmig.migrate import ledger
+from eventmig.migrate.copying import Transforming
 from eventmig.migrate.job import (
     OnProgress,
     Phase,
     Progress,
-    Setting,
-    Transforming,
     UpcastJob,
     cancel_job,
     check_source,
@@ -32,6 +31,7 @@ from eventmig.migrate.job import (
 from eventmig.migrate.ledger import Job, Quarantined, Transition
 from eventmig.migrate.made_by import active_job
 from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher_for
+from eventmig.migrate.setting import Setting
 from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import WORTH_A_HELPER, Verification, VerifyHelper, verify_job
 from eventmig.processes import CALM, TURN_S, Child

@@ -20,8 +20,9 @@ from typing import Final
 from eventmig.errors import CapabilityError, CrossingError, JobError, JobLostError, Where
 from eventmig.migrate import failpoints, ledger
 from eventmig.migrate.crossing import CROSSINGS, CUT_OVER, Crossing, Step
-from eventmig.migrate.job import Setting, UpcastJob
+from eventmig.migrate.job import UpcastJob
 from eventmig.migrate.ledger import Job
+from eventmig.migrate.setting import Setting
 from eventmig.migrate.states import CROSSED, Side, State, Switch
 from eventmig.migrate.verify import Verification, verify_tail
 from eventmig.stores.base import JobTarget, TargetTransaction

@@ -17,7 +17,8 @@ from eventmig import Registry, commands, data_upcaster, drop_event, ops, upcaste
 from eventmig.errors import DuplicateIdError, UpcastError
 from eventmig.events import Event
 from eventmig.migrate import ledger
-from eventmig.migrate.job import Setting, UpcastJob
+from eventmig.migrate.job import UpcastJob
+from eventmig.migrate.setting import Setting
 from eventmig.stores.open import open_store
 from eventmig.stores.sqlite.keep import Keeper
 from eventmig.stores.sqlite.store import SqliteStore

@@ -15,7 +15,8 @@ import pytest
 from eventmig import Registry, commands
 from eventmig.errors import JobLockedError, JobLostError
 from eventmig.migrate import ledger
-from eventmig.migrate.job import Setting, UpcastJob
+from eventmig.migrate.job import UpcastJob
+from eventmig.migrate.setting import Setting
 from eventmig.stores.open import open_store
 from tests.acceptance.support import (
     cli,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select
 
-from eventmig.errors import Where
+from eventmig.errors import UpcastError, Where
 from eventmig.events import Event
+from eventmig.goal import place_of
 from eventmig.migrate.ledger import tables
 from eventmig.migrate.ledger.records import Job
 
@@ -21,6 +22,16 @@ class Quarantined:
     what: str
     remedy: str
     where: Where
+
+    @classmethod
+    def of(cls, event: Event, error: UpcastError) -> Quarantined:
+        """An event set aside because of this error."""
+        return cls(
+            event=event,
+            what=error.what,
+            remedy=error.remedy,
+            where=error.where.within(place_of(event)),
+        )
 
 
 def set_aside(connection: Connection, job: Job, found: Iterable[Quarantined]) -> None:
