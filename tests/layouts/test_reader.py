@@ -97,7 +97,7 @@ def test_a_page_ends_early_where_data_are_large(
     pair: tuple[EventReader, EventReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     native, layout = pair
-    monkeypatch.setattr("eventmig.stores.layouts.read._PAGE_BYTES", 100)
+    monkeypatch.setattr("eventmig.stores.layouts.pages._PAGE_BYTES", 100)
     pages = list(layout.read_all())
     assert len(pages) > 5
     assert [e for page in pages for e in page] == [e for page in native.read_all() for e in page]

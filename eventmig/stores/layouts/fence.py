@@ -56,7 +56,7 @@ class FencedLayoutStore(LayoutStore):
 
     def set_fence(self, *, closed: bool, job_id: str, epoch: int, wait_s: float) -> None:
         """Close or open the fence; transactions that append are waited out, `wait_s` at most."""
-        tables = self._tables
+        tables = self._access.tables
         with self._database.begin() as connection:
             if not tables.sqlite:
                 self._wait_out(connection, wait_s)
@@ -80,10 +80,10 @@ class FencedLayoutStore(LayoutStore):
 
     def last_position(self) -> int:
         """The last global position of an event; not the safe head, which waits for writers."""
-        tables = self._tables
-        with self._reading() as (connection, rows):
-            if self._late is not None:
-                return self._late.last(connection, rows)
+        tables, late = self._access.tables, self._access.late
+        with self._access.reading() as (connection, rows):
+            if late is not None:
+                return late.last(connection, rows)
             found = tables.order.last(tables.source).where(*rows.ours())
             return int(connection.execute(found).scalar() or 0)
 
@@ -97,7 +97,7 @@ class FencedLayoutStore(LayoutStore):
 
     def pass_fence(self, tx: TargetTransaction) -> None:
         """Let this transaction append though the fence is closed."""
-        if not self._tables.sqlite:
+        if not self._access.tables.sqlite:
             fences.let_through(tx.connection)
             return
         fence = fences.read(tx.connection, self.namespace)

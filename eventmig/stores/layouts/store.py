@@ -53,7 +53,7 @@ class LayoutStore(LayoutReader):
             if mode == "create":
                 self._made = self._database.create(place.layout)
             self._database.check()
-            _ = self._tables
+            _ = self._access.tables
             if mode == "create":
                 self._check_snapshots()
         except BaseException:
@@ -77,7 +77,7 @@ class LayoutStore(LayoutReader):
         with self._database.begin() as connection:
             lineage.metadata.create_all(connection)
             yield LayoutTransaction(
-                connection, place=self.place, database=self._database, tables=self._tables
+                connection, place=self.place, database=self._database, tables=self._access.tables
             )
 
     @contextmanager
@@ -108,7 +108,7 @@ class LayoutStore(LayoutReader):
         Where streams of a release stand beside others, the table's snapshots are of those.
         """
         with self.reading() as connection:
-            found = owner_snapshots.left_behind(connection, self._tables)
+            found = owner_snapshots.left_behind(connection, self._access.tables)
         return [one for one in found if self.place.release is None or not one.table]
 
     def replace_snapshots(
@@ -120,7 +120,7 @@ class LayoutStore(LayoutReader):
         """
         with self._database.begin() as connection:
             place = self._snapshot_table(connection)
-            rows = self._rows(connection, self._tables)
+            rows = self._access.rows(connection)
             return place.name, place.replace(streams, snapshots, rows, self.url)
 
     def snapshot_places(self, streams: Collection[str]) -> list[tuple[str, int]]:
@@ -130,18 +130,18 @@ class LayoutStore(LayoutReader):
 
     def unlike_snapshots(self, snapshots: Sequence[OwnerSnapshot]) -> list[tuple[str, int, str]]:
         """Stream, position and what is wrong, of those that are not stored so. Reads only."""
-        with self._reading() as (connection, rows):
+        with self._access.reading() as (connection, rows):
             return list(self._snapshot_table(connection).unlike(snapshots, rows, self.url))
 
     def _snapshot_table(self, connection: Connection) -> SnapshotTable:
-        names = owner_snapshots.there(connection, self._tables)
+        names = owner_snapshots.there(connection, self._access.tables)
         if not names:
             raise NotAStoreError(
                 f"there is no table {', '.join(self.place.layout.snapshot_tables())}",
                 where=Where(store=self.url),
                 remedy="let the library that owns the tables make it",
             )
-        return SnapshotTable(connection, self._tables, names[0])
+        return SnapshotTable(connection, self._access.tables, names[0])
 
     def drop_astray(self) -> int:
         """Delete snapshots that stand where no event is; returns how many.
@@ -150,7 +150,7 @@ class LayoutStore(LayoutReader):
         """
         if self.place.release is not None:
             return 0
-        tables = self._tables
+        tables = self._access.tables
         with self._database.begin() as connection:
             return owner_snapshots.drop_astray(connection, tables)
 
@@ -158,7 +158,7 @@ class LayoutStore(LayoutReader):
         """What this store hands back for these events: the schema version is inside of data or
         metadata, if anywhere, and jsonb is spelled by the database. Reads only.
         """
-        layout, tables = self.place.layout, self._tables
+        layout, tables = self.place.layout, self._access.tables
         out = [self._versioned(event) for event in events]
         with self.reading() as connection:
             if tables.kind(layout.data.column) is Kind.JSONB:
@@ -181,7 +181,7 @@ class LayoutStore(LayoutReader):
         self, connection: Connection, events: Sequence[Event]
     ) -> tuple[list[bytes | None], list[dict[str, object]]]:
         """Metadata without the passed-through columns in them, and those columns."""
-        layout, tables = self.place.layout, self._tables
+        layout, tables = self.place.layout, self._access.tables
         names = layout.passed_through
         if not names:
             return [event.metadata for event in events], []
@@ -232,7 +232,7 @@ class LayoutStore(LayoutReader):
         if self.place.release is not None or self.count():
             return
         with self.reading() as connection:
-            for name in owner_snapshots.there(connection, self._tables):
+            for name in owner_snapshots.there(connection, self._access.tables):
                 query = select(func.count()).select_from(table(name))
                 if count := connection.execute(query).scalar_one():
                     raise StoreError(
