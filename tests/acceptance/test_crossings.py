@@ -35,7 +35,7 @@ from eventmig.stores.base import ANY
 from eventmig.stores.open import open_store
 from tests.acceptance.support import event, fill, project, sql
 from tests.acceptance.test_postgres_jobs import fill as fill_at
-from tests.unit.test_read_model import daily
+from tests.unit.read_model_helpers import daily
 
 OPENED_2 = NewEvent("Opened", b'{"title":"t"}', schema_version=2)
 OPENED_1 = NewEvent("Opened", b'{"name":"t"}')

@@ -30,7 +30,7 @@ from eventmig.rebuild.hold import held
 from tests.acceptance.support import event, fill, project
 from tests.acceptance.test_rebuilding_commands import order
 from tests.forks import forked
-from tests.unit.test_read_model import daily
+from tests.unit.read_model_helpers import daily
 
 
 def across(

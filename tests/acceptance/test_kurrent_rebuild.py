@@ -19,8 +19,8 @@ from eventmig.stores.kurrent.url import locate
 from tests import kurrent
 from tests.acceptance.kurrent_support import into_kurrent
 from tests.kurrent_server.server import Node, running
+from tests.unit.read_model_helpers import daily, orders, rebuild, sales, sums
 from tests.unit.rebuild_helpers import engine_at, rows_of, same
-from tests.unit.test_read_model import daily, orders, rebuild, sales, sums
 from tests.unit.test_read_model_following import until
 from tests.unit.test_snapshots import cart, carts
 

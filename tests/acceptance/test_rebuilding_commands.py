@@ -19,7 +19,7 @@ from eventmig.project import Project
 from eventmig.rebuild import Aggregate, ReadModel
 from eventmig.release import Lock
 from tests.acceptance.support import event, fill, sql, url
-from tests.unit.test_read_model import OrderPlaced, daily
+from tests.unit.read_model_helpers import OrderPlaced, daily
 
 renamed = upcaster("Paid", 1, ops.rename("sum", "cents"))
 more = upcaster("OrderPlaced", 1, ops.add("channel", "web"))

@@ -15,8 +15,8 @@ from eventmig.rebuild import rollback_read_models
 from eventmig.rebuild.comparing import ModelDifference, RowDifference
 from eventmig.rebuild.read_model import ReadModel
 from eventmig.rebuild.rebuild_read_models import compare_read_models
+from tests.unit.read_model_helpers import daily, orders, rebuild, sales, sums
 from tests.unit.rebuild_helpers import MemorySource, engine_at, rows_of, same
-from tests.unit.test_read_model import daily, orders, rebuild, sales, sums
 from tests.unit.test_read_model_following import Growing, bring_on
 
 

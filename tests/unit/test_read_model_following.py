@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,8 +15,8 @@ from eventmig.errors import JobLockedError, RebuildError
 from eventmig.rebuild import Phase, RebuildProgress, following, rollback_read_models
 from eventmig.rebuild.following import Followed, bring_up_to_date, follow
 from eventmig.rebuild.read_model import ReadModel
-from tests.unit.rebuild_helpers import MemorySource, engine_at, rows_of, same
-from tests.unit.test_read_model import StopError, daily, orders, rebuild, sales, sums
+from tests.unit.read_model_helpers import StopError, daily, orders, rebuild, sales, sums
+from tests.unit.rebuild_helpers import MemorySource, rows_of, same
 
 
 class Growing(MemorySource):
@@ -30,13 +29,6 @@ class Growing(MemorySource):
 
     def grow_to(self, seen: int) -> None:
         self.events = self.all[:seen]
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = engine_at(tmp_path / "read.db")
-    yield made
-    made.dispose()
 
 
 def bring_on(engine: Engine, source: MemorySource, model: ReadModel | None = None, **o: Any) -> Any:

@@ -29,8 +29,8 @@ from sqlalchemy import (
 from eventmig.errors import RebuildError
 from eventmig.project import sql_engine
 from eventmig.rebuild import ReadModel, Rows, bulk, locking, rollback_read_models, staging
+from tests.unit.read_model_helpers import daily, orders, rebuild, sales, sums
 from tests.unit.rebuild_helpers import MemorySource, history, rows_of
-from tests.unit.test_read_model import daily, orders, rebuild, sales, sums
 from tests.unit.test_read_model_fold import model, operations, plain, reference, strict
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +14,8 @@ from sqlalchemy.pool import StaticPool
 from eventmig.errors import RebuildError, UpcastError
 from eventmig.events import Event
 from eventmig.rebuild import careful, rollback_read_models
-from tests.unit.rebuild_helpers import MemorySource, engine_at, history, names_in, rows_of, same
-from tests.unit.test_read_model import StopError, daily, orders, rebuild, sales, stop_after, sums
+from tests.unit.read_model_helpers import StopError, daily, orders, rebuild, sales, stop_after, sums
+from tests.unit.rebuild_helpers import MemorySource, history, names_in, rows_of, same
 from tests.unit.test_read_model_fold import (
     OneAtATime,
     metadata,
@@ -62,13 +60,6 @@ def test_what_fails_is_set_aside_and_nothing_else(data: list[dict[str, Any]], ba
     assert result.events_read == len(events)
     assert {t.name: rows_of(engine, t) for t in (plain, strict)} == wanted
     engine.dispose()
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = engine_at(tmp_path / "read.db")
-    yield made
-    made.dispose()
 
 
 def broken(count: int, *positions: int) -> MemorySource:

@@ -13,8 +13,8 @@ from eventmig.errors import RebuildError
 from eventmig.project import sql_engine
 from eventmig.rebuild import ReadModel, Rows, Sql, careful
 from eventmig.testing import assert_order
+from tests.unit.read_model_helpers import OrderPlaced, StopError, orders, rebuild, stop_after
 from tests.unit.rebuild_helpers import MemorySource, engine_at, rows_of
-from tests.unit.test_read_model import OrderPlaced, StopError, orders, rebuild, stop_after
 from tests.unit.test_read_model_following import Growing, bring_on
 
 ranked = Table(

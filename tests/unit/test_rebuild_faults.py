@@ -21,8 +21,8 @@ from eventmig.rebuild import (
     rebuild_snapshots,
     swapping,
 )
+from tests.unit.read_model_helpers import daily, orders, sales, sums, texts, wide
 from tests.unit.rebuild_helpers import MemorySource, rows_of, same
-from tests.unit.test_read_model import daily, orders, sales, sums, texts, wide
 from tests.unit.test_rebuild_killed import generations
 from tests.unit.test_snapshots import cart, carts
 

@@ -28,8 +28,8 @@ from eventmig.rebuild import (
 from eventmig.rebuild.following import bring_up_to_date
 from eventmig.rebuild.rebuild_read_models import drop_kept_read_models
 from tests.forks import assert_no_database_open
+from tests.unit.read_model_helpers import daily, orders, sales, sums
 from tests.unit.rebuild_helpers import MemorySource, rows_of, same
-from tests.unit.test_read_model import daily, orders, sales, sums
 from tests.unit.test_snapshots import cart, carts, replayed
 from tests.unit.test_snapshots_side_by_side import helpers as gathering_helpers
 from tests.unit.test_snapshots_side_by_side import plan_of

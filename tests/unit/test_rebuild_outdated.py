@@ -18,8 +18,8 @@ from eventmig.rebuild import (
     rebuild_snapshots,
 )
 from eventmig.rebuild.following import bring_up_to_date
+from tests.unit.read_model_helpers import daily, orders, sales, sums
 from tests.unit.rebuild_helpers import MemorySource, engine_at, rows_of, same
-from tests.unit.test_read_model import daily, orders, sales, sums
 from tests.unit.test_snapshots import cart, carts
 
 
