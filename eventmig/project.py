@@ -193,17 +193,6 @@ def job_of(target: JobTarget) -> Job:
     return job
 
 
-def check_sides(source: EventReader, target: EventReader) -> None:
-    """Raise `JobError` where they are the same store."""
-    if target.identity() == source.identity():
-        raise JobError(
-            "the target is the source",
-            where=Where(store=target.url),
-            remedy="name another file, another set of tables (?tables=…), or new streams "
-            "in the same tables (?release=… with a naming such as {stream}-{release})",
-        )
-
-
 @contextmanager
 def opened(url: str, mode: str = "read") -> Iterator[JobTarget]:
     """A store for the length of a block."""

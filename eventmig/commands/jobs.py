@@ -31,13 +31,12 @@ from eventmig.migrate.job import (
 from eventmig.migrate.ledger import Job, Quarantined, Transition
 from eventmig.migrate.made_by import active_job
 from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher_for
-from eventmig.migrate.setting import Setting
+from eventmig.migrate.setting import Setting, check_sides
 from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import WORTH_A_HELPER, Verification, VerifyHelper, verify_job
 from eventmig.processes import CALM, TURN_S, Child
 from eventmig.project import (
     Project,
-    check_sides,
     job_of,
     opened,
     opened_target,

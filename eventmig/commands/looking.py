@@ -15,9 +15,9 @@ from eventmig.errors import (
     Where,
 )
 from eventmig.events import Event
+from eventmig.migrate.setting import check_sides
 from eventmig.project import (
     Project,
-    check_sides,
     opened,
     public,
 )

@@ -29,8 +29,8 @@ class Setting:
     registry_fingerprint: str
 
 
-def check_pair(source: EventReader, target: JobTarget, pipeline: Pipeline) -> None:
-    """Raise `JobError` where a job from this source to this target would read what it writes."""
+def check_sides(source: EventReader, target: EventReader) -> None:
+    """Raise `JobError` where they are the same store."""
     if source.identity() == target.identity():
         raise JobError(
             "the target is the source",
@@ -38,6 +38,11 @@ def check_pair(source: EventReader, target: JobTarget, pipeline: Pipeline) -> No
             remedy="name another file, another set of tables (?tables=…), or new streams in "
             "the same tables (?release=… with a naming such as {stream}-{release})",
         )
+
+
+def check_pair(source: EventReader, target: JobTarget, pipeline: Pipeline) -> None:
+    """Raise `JobError` where a job from this source to this target would read what it writes."""
+    check_sides(source, target)
     if isinstance(target, SharingTarget) and target.shares_streams(source):
         raise JobError(
             "source and target share streams: the job would read what it writes",
