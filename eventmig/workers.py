@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -66,7 +66,9 @@ def transform_in(
         "batch_size": batch_size,
     }
 
-    def make(after: int, until: int, settled: int, keeping: bool) -> Iterator[Transformed]:
+    def make(
+        after: int, until: int, settled: int, keeping: bool
+    ) -> Generator[Transformed, None, None]:
         span = {"after": after, "until": until, "settled": settled, "keeping": keeping}
         messages = child.ask(order | span).rest()
         for small in messages:

@@ -6,14 +6,14 @@ and another there, neither waits. Python's own work does not get faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
+def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """The same items in the same order, each asked for while the one before is in use.
 
     What making an item raises is raised where that item would have come. An iterator that

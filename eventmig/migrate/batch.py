@@ -92,7 +92,7 @@ class Transformer:
 
     def all(
         self, source: EventReader, *, after: int, until: int, batch_size: int
-    ) -> Iterator[Transformed]:
+    ) -> Generator[Transformed, None, None]:
         """What a source's events become, batch by batch: `after` exclusive, `until` inclusive.
 
         Reads only as much of them as is needed. Raises as `page` does.

@@ -10,7 +10,8 @@ way is in `batch`, through Python, and in `pushdown`, inside the database.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import cast
 
 from eventmig.events import Event
@@ -27,7 +28,7 @@ from eventmig.stores.crossing import Fencing
 from eventmig.stores.faster import KeepingTarget, KeepingTransaction
 from eventmig.stores.pushing import NotPushedError, PushingTransaction
 
-Transforming = Callable[[int, int, int, bool], Iterator[Transformed]]
+Transforming = Callable[[int, int, int, bool], Generator[Transformed, None, None]]
 """Yields transformed batches of the source: after (exclusive), until (inclusive), the end of
 reading of the run before, which settled what stream steps yield, and whether the target
 keeps what does not change (`Transformer`)."""
@@ -60,7 +61,7 @@ class Copying:
         self._pusher = pusher
         self._folding = Folding()
 
-    def batches(self) -> Iterator[int]:
+    def batches(self) -> Generator[int, None, None]:
         """Commit every batch up to the job's end of reading.
 
         Yields after each how many bytes of data of it went through Python.
@@ -72,8 +73,8 @@ class Copying:
 
     # through Python -------------------------------------------------------------------------
 
-    def _through(self, settled: int) -> Iterator[int]:
-        """Every batch left."""
+    def _through(self, settled: int) -> Generator[int, None, None]:
+        """Every batch left; whatever ends it, nothing is read any more then."""
         job = self._held.job
         after, until = job.source_position, job.source_until
         if after < until:
@@ -82,13 +83,14 @@ class Copying:
             batches = make(after, until, settled, keeping)
             if self._transforming is None and self._by_a_server():
                 batches = one_ahead(batches)
-            for made in batches:
-                self._commit(made, in_place=keeping and self._held.job.tally.even)
-                yield made.data_bytes
+            with closing(batches):
+                for made in batches:
+                    self._commit(made, in_place=keeping and self._held.job.tally.even)
+                    yield made.data_bytes
 
     def _in_process(
         self, after: int, until: int, settled: int, keeping: bool
-    ) -> Iterator[Transformed]:
+    ) -> Generator[Transformed, None, None]:
         transformer = self.transformer(settled, after, keeping=keeping)
         return transformer.all(self._source, after=after, until=until, batch_size=self.batch_size)
 
@@ -173,7 +175,7 @@ class Copying:
 
     # inside the database --------------------------------------------------------------------
 
-    def _inside(self, pusher: Pusher, settled: int) -> Iterator[int]:
+    def _inside(self, pusher: Pusher, settled: int) -> Generator[int, None, None]:
         """Batches as long as that can be; what is left then goes through Python.
 
         A batch that cannot is read from the source, and written to its own places: those

@@ -7,6 +7,7 @@ How a job is held is in `held`, the path of its batches in `copying`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -127,9 +128,10 @@ class UpcastJob(HeldJob):
             self._report(Progress(phase=Phase.COPYING, done=self.job.tally.read, total=total))
 
         tell()
-        for data_bytes in self._copying.batches():
-            self.copied_bytes += data_bytes
-            tell()
+        with closing(self._copying.batches()) as batches:
+            for data_bytes in batches:
+                self.copied_bytes += data_bytes
+                tell()
 
     def _build_indexes(self) -> None:
         self._report(Progress(phase=Phase.INDEXING, done=0, total=1))

@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eventmig import Registry, commands
 from eventmig.errors import JobLockedError, JobLostError
 from eventmig.migrate import ledger
+from eventmig.migrate.batch import Transformed
 from eventmig.migrate.job import UpcastJob
 from eventmig.migrate.setting import Setting
 from eventmig.stores.open import open_store
@@ -297,37 +301,71 @@ def test_the_lock_is_seen_within_one_process_too(tmp_path: Path) -> None:
     assert commands.upcast(its).ready
 
 
-def test_who_lost_the_job_writes_nothing_more(tmp_path: Path) -> None:
-    fill(tmp_path / "source.db", history())
-    its = project(tmp_path, Registry(steps()))
+@contextmanager
+def job_in(folder: Path, **options: Any) -> Iterator[UpcastJob]:
+    """A job from source.db to target.db, which is made, in batches of five events."""
+    fill(folder / "source.db", history())
+    its = project(folder, Registry(steps()))
     release = its.release()
-    reader = open_store(url(tmp_path / "source.db"))
-    target = open_store(url(tmp_path / "target.db"), mode="create")
-    setting = Setting(
-        release="2",
-        steps_done=(),
-        source_name=reader.url,
-        naming="{stream}",
-        registry_fingerprint=release.fingerprint(),
-    )
-    job = UpcastJob(reader, target, its.pipeline(release, reader), setting, batch_size=5)
+    with (
+        closing(open_store(url(folder / "source.db"))) as reader,
+        closing(open_store(url(folder / "target.db"), mode="create")) as target,
+    ):
+        setting = Setting(
+            release="2",
+            steps_done=(),
+            source_name=reader.url,
+            naming="{stream}",
+            registry_fingerprint=release.fingerprint(),
+        )
+        pipeline = its.pipeline(release, reader)
+        yield UpcastJob(reader, target, pipeline, setting, batch_size=5, **options)
+
+
+def test_who_lost_the_job_writes_nothing_more(tmp_path: Path) -> None:
     seen = []
 
     def taken_over(progress: object) -> None:
         seen.append(progress)
         if len(seen) == 3:  # after the second batch
-            with target.begin() as tx:
+            with job.target.begin() as tx:
                 ledger.take_over(tx.connection, job.job, registry_fingerprint="x")
             before.update(contents(tmp_path / "target.db"))
 
     before: dict[str, list[tuple[object, ...]]] = {}
-    job._report = taken_over
-    job.begin_or_resume()
-    with pytest.raises(JobLostError, match="another process took"):
-        job.run()
-    with pytest.raises(JobLostError):
-        job.enter(job.job.state, "once more")
-    reader.close()
-    target.close()
+    with job_in(tmp_path, on_progress=taken_over) as job:
+        job.begin_or_resume()
+        with pytest.raises(JobLostError, match="another process took"):
+            job.run()
+        with pytest.raises(JobLostError):
+            job.enter(job.job.state, "once more")
     assert contents(tmp_path / "target.db") == before
     assert len(read(tmp_path / "target.db")) > 0
+
+
+@pytest.mark.parametrize("where", ["amid a commit", "between two"])
+def test_who_is_stopped_reads_no_further(tmp_path: Path, where: str) -> None:
+    """The source is closed next: a batch read ahead must not open it again."""
+    seen: list[object] = []
+    ended: list[str] = []
+
+    def progress(report: object) -> None:
+        seen.append(report)
+        if len(seen) == 3:
+            if where == "between two":
+                raise KeyError("stopped")
+            with job.target.begin() as tx:
+                ledger.take_over(tx.connection, job.job, registry_fingerprint="x")
+
+    def watched(*span: Any) -> Iterator[Transformed]:
+        try:
+            yield from job._copying._in_process(*span)
+        finally:
+            ended.append("closed")
+
+    with job_in(tmp_path, on_progress=progress, transforming=watched) as job:
+        job.begin_or_resume()
+        with pytest.raises((JobLostError, KeyError)) as stopped:
+            job.run()
+        assert ended == ["closed"]
+    assert stopped.type is (KeyError if where == "between two" else JobLostError)

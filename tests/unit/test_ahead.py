@@ -45,5 +45,5 @@ def test_who_stops_early_leaves_no_thread() -> None:
     before = threading.active_count()
     ahead = one_ahead(iter(range(100)))
     next(ahead)
-    ahead.close()  # type: ignore[attr-defined]
+    ahead.close()
     assert threading.active_count() == before
