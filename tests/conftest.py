@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -78,6 +79,8 @@ def _work_in_memory(config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun by `nohup … &`
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start is interrupted
     _shared()
     _work_in_memory(config)
     config.stash[_not_run] = []

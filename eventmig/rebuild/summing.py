@@ -10,8 +10,8 @@ on from there, and its errors are the ones that name event, handler and row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -150,8 +150,8 @@ def replay_sums(
         at_once=at_once,
     )
     try:
-        with collector_paused() as paused:
-            for found in _as_far_as_it_goes(ranges):
+        with collector_paused() as paused, closing(_as_far_as_it_goes(ranges)) as summed:
+            for found in summed:
                 for one, columns in zip(sums.tables, found.sums, strict=True):
                     add_fold(folds[one.shape.table], _folded(one, columns))
                 at = replace(
@@ -176,7 +176,7 @@ def replay_sums(
         connection.rollback()
 
 
-def _as_far_as_it_goes(ranges: Iterator[Summed]) -> Iterator[Summed]:
+def _as_far_as_it_goes(ranges: Iterator[Summed]) -> Generator[Summed, None, None]:
     """Ends where the source cannot go on: the other way to read it says why, or goes on."""
     with suppress(NotSummedError, EventmigError):
         yield from ranges

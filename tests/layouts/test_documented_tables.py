@@ -224,6 +224,8 @@ def test_a_target_whose_positions_begin_at_0(tmp_path: Path, postgres_url: str, 
         events = [e for batch in store.read_all() for e in batch]
         assert [e.origins[0].stream_position for e in events] == [1, 1, 2, 2, 3]
         assert [store.event(e.id) for e in events] == events
+    with closing(open_store(new)) as store:  # asked before anything else
+        assert store.event(events[-1].id) == events[-1]
     assert commands.cancel(moved) == 5
 
 

@@ -36,10 +36,10 @@ def event_by_id(reader: EventReader, access: Access, pages: Pages, event_id: str
 
 def _kept(access: Access, pages: Pages, event_id: str) -> Event | None:
     """The event whose id is in the side table."""
-    if not access.beside:
-        return None
     kept = lineage.origins.c
     with access.reading() as (connection, rows):
+        if not access.beside:
+            return None
         place = connection.execute(
             select(kept.global_position).where(
                 kept.namespace == access.place.namespace, kept.event_id == event_id
