@@ -19,8 +19,10 @@ import pytest
 
 from eventmig import Registry, commands, ops, upcaster
 from eventmig.errors import ConfigError, NotAStoreError, ReadOnlyError, StoreDamagedError
+from eventmig.events import NewEvent
 from eventmig.project import Project
 from eventmig.rebuild import Aggregate
+from eventmig.stores.base import ANY
 from eventmig.stores.layouts.presets import described
 from eventmig.stores.open import open_store
 from tests.acceptance.support import event, project
@@ -224,9 +226,34 @@ def test_a_target_whose_positions_begin_at_0(tmp_path: Path, postgres_url: str, 
         events = [e for batch in store.read_all() for e in batch]
         assert [e.origins[0].stream_position for e in events] == [1, 1, 2, 2, 3]
         assert [store.event(e.id) for e in events] == events
-    with closing(open_store(new)) as store:  # asked before anything else
-        assert store.event(events[-1].id) == events[-1]
     assert commands.cancel(moved) == 5
+
+
+def test_an_id_that_is_kept_beside_is_found_by_the_first_question(tmp_path: Path) -> None:
+    description = {
+        "name": "own",
+        "table": "journal",
+        "position": "no",
+        "tail": "single",
+        "stream": {"columns": ["s"], "position": "v"},
+        "type": {"column": "t"},
+        "data": {"column": "d"},
+    }
+    old = f"sqlite:///{tmp_path / 'old.db'}"
+    new = f"sqlite:///{tmp_path / 'new.db'}?layout={quote(json.dumps(description))}"
+    with closing(sqlite3.connect(tmp_path / "new.db")) as connection:
+        connection.execute(
+            "CREATE TABLE journal (no integer PRIMARY KEY, s text, v bigint, t text, d text)"
+        )
+    with closing(open_store(old, mode="create")) as store:
+        store.append("s-1", [NewEvent("Added", b'{"price":1}', 1)], expected=ANY)  # type: ignore[attr-defined]
+    assert commands.upcast(project(tmp_path, RENAME, source=old, target=new)).ready
+    with closing(open_store(old)) as store:
+        ((stored,),) = store.read_all()
+    with closing(open_store(new)) as store:
+        found = store.event(stored.id)
+    assert found is not None
+    assert found.id == stored.id
 
 
 def test_stale_snapshots_in_a_target_are_refused(tmp_path: Path, postgres_url: str) -> None:
