@@ -238,13 +238,13 @@ def test_an_id_that_is_kept_beside_is_found_by_the_first_question(tmp_path: Path
         "stream": {"columns": ["s"], "position": "v"},
         "type": {"column": "t"},
         "data": {"column": "d"},
+        "time": {"column": "at"},
     }
     old = f"sqlite:///{tmp_path / 'old.db'}"
     new = f"sqlite:///{tmp_path / 'new.db'}?layout={quote(json.dumps(description))}"
     with closing(sqlite3.connect(tmp_path / "new.db")) as connection:
-        connection.execute(
-            "CREATE TABLE journal (no integer PRIMARY KEY, s text, v bigint, t text, d text)"
-        )
+        columns = "no integer PRIMARY KEY, s text, v bigint, t text, d text, at text"
+        connection.execute(f"CREATE TABLE journal ({columns})")
     with closing(open_store(old, mode="create")) as store:
         store.append("s-1", [NewEvent("Added", b'{"price":1}', 1)], expected=ANY)  # type: ignore[attr-defined]
     assert commands.upcast(project(tmp_path, RENAME, source=old, target=new)).ready
