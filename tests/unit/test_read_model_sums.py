@@ -126,8 +126,7 @@ def rebuild(
         upcast=upcast,
         data_upcaster=chain_of,
         engine=engine,
-        release="1",
-        **more,
+        **{"release": "1"} | more,
     )
     return result
 

@@ -30,6 +30,9 @@ from eventmig.rebuild.rebuild_read_models import drop_kept_read_models
 from tests.forks import assert_no_database_open
 from tests.unit.read_model_helpers import daily, orders, sales, sums
 from tests.unit.rebuild_helpers import MemorySource, rows_of, same
+from tests.unit.summing_source import SummingSource
+from tests.unit.test_read_model_sums import events_of, right, stored
+from tests.unit.test_read_model_sums import rebuild as rebuild_sums
 from tests.unit.test_snapshots import cart, carts, replayed
 from tests.unit.test_snapshots_side_by_side import helpers as gathering_helpers
 from tests.unit.test_snapshots_side_by_side import plan_of
@@ -128,6 +131,28 @@ def test_a_rebuild(url: str) -> None:
         assert live(url) == sums(40, cents=number + 2)
         assert generations(url) == ["kept", "live"]
         before = number + 2
+
+
+def test_a_rebuild_by_sums(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "WORTH_IT", 1)
+    events = events_of([("Seen", 1, {"who": name}) for name in "abcde" * 8])
+
+    def rebuilt(release: int) -> Work:
+        def work(engine: Engine) -> Any:
+            source = SummingSource(events, seed=release)
+            return rebuild_sums(engine, source, release=str(release), max_rows=1)
+
+        return work
+
+    done(url, rebuilt(0))
+    summed = set()
+    for number in kills(url, lambda n: rebuilt(n + 1)):
+        result = done(url, rebuilt(number + 1))
+        assert result.events_read == 40
+        summed.add(result.events_summed)
+        with sql_engine(url) as engine:
+            assert stored(engine) == right(events)
+    assert {0 < events < 40 for events in summed} == {True, False}  # amid them, and elsewhere
 
 
 def test_a_rollback(url: str) -> None:
