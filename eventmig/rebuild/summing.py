@@ -33,7 +33,7 @@ from eventmig.stores.faster import Addend, NotSummedError, Summed, Summing
 
 Version: TypeAlias = tuple[str, int]
 
-_FIRST: Final = 50_000  # global positions that are looked at before anything is summed
+_FIRST: Final = 10_000  # global positions that are looked at before anything is summed
 _LAST: Final = 1_000  # those at the end, which tell whether it is worth while to look at all
 
 

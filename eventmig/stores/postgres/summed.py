@@ -127,11 +127,14 @@ class SummingReader(PostgresSession):
         self, count: int, under_way: Collection[_Range]
     ) -> Iterator[list[psycopg.Connection]]:
         """So many connections; what they still work on at the end is given up."""
-        with ExitStack() as stack:
+        with ExitStack() as stack, translated(self.location):
             free = [
                 stack.enter_context(closing(connect(self.location, read_only=True)))
                 for _ in range(count)
             ]
+            for connection in free:  # by a bitmap: the range's pages, each once; a tenth faster
+                connection.execute("SET enable_indexscan = off")
+                connection.execute("SET enable_seqscan = off")
             try:
                 yield free
             finally:

@@ -37,6 +37,9 @@ def summed(events: str, addends: Addends, others: Kinds, counted: int) -> str:
     columns = [f"k{number}" for number in range(len(keys))]
     sound = [f"{column} IS NOT NULL" for column in columns]
     for number, amounts in enumerate(zip(*(one.amounts for one in of_each), strict=True)):
+        if len(set(amounts)) == 1 and isinstance(amounts[0], int):
+            columns.append(f"{_constant(amounts[0])} * count(*)")
+            continue
         inner.append(f"{_chosen(map(_amount, amounts))} AS a{number}")
         columns.append(f"sum(a{number})::bigint")
         sound.append(f"coalesce(scale(sum(a{number})) = 0, TRUE) AND {_each_has(number, amounts)}")
@@ -56,7 +59,7 @@ def summed(events: str, addends: Addends, others: Kinds, counted: int) -> str:
 def _number(kinds: Kinds, others: Kinds) -> str:
     numbers = [*enumerate(kinds), *((-1, kind) for kind in others)]
     found = (
-        f"WHEN e.type = {_literal(type_)} AND e.schema_version = {version:d} THEN {number}"
+        f"WHEN e.schema_version = {version:d} AND e.type = {_literal(type_)} THEN {number}"
         for number, (type_, version) in numbers
     )
     return f"CASE {' '.join(found)} END"
