@@ -164,7 +164,7 @@ def memory() -> Engine:
     return ENGINES[-1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.one_of(good, good, old), max_size=15),
     st.lists(good, max_size=30),
@@ -187,7 +187,7 @@ def test_sums_give_the_rows_of_one_event_at_a_time(
         assert source.summed >= len(then)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(good, min_size=12, max_size=30), old, st.integers(6, 11), st.integers(0, 99))
 def test_an_older_version_amid_the_others_ends_the_sums(
     kept: list[Kept], older: Kept, place: int, seed: int
@@ -231,7 +231,7 @@ def test_what_handlers_only_add_is_added_without_them(making: Callable[[], ReadM
     made = making()
     assert made.only_adds
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(st.lists(st.one_of(good, old), max_size=30), st.integers(1, 10), st.integers(1, 9))
     def check(kept: list[Kept], max_rows: int, batch_size: int) -> None:
         events = events_of(kept)
