@@ -21,6 +21,7 @@ Add: TypeAlias = Callable[[Sequence[object]], None]
 """Add what these events' data adds: instances of the struct that the handler takes."""
 
 Values: TypeAlias = Callable[[Sequence[object]], Iterable[Any]]
+"""A value of each of these events."""
 
 
 def adders(model: ReadModel, rows: Rows) -> Mapping[str, Sequence[Add]] | None:
@@ -69,7 +70,7 @@ def _adder(addition: Addition, fold: TableFold, *, alike: bool) -> Add:
 
 
 def _value(given: Given) -> Values:
-    """A value of each event."""
+    """What is given by each event."""
     if isinstance(given, Field):
         get = attrgetter(given.attribute)
         return lambda data: map(get, data)

@@ -1,10 +1,11 @@
 """What a handler adds to rows, read from the handler itself: then it need not be called.
 
 Many handlers of read models do nothing but count and sum: they call `rows.increment` with
-members of the data and with constants. Such a handler is called once, with stand-ins for
-members in place of the data, and what it says is kept. That holds for every event if its code
-runs straight from its first instruction to its last, looks at no value, and calls nothing else;
-whatever is not known to do that is called. Reads no events and changes nothing.
+members of the data and with constants. Where its code shows that, such a handler is called once,
+with stand-ins for members in place of the data, and what it says is kept. That holds for every
+event, as the code runs straight from its first instruction to its last, looks at no value, and
+calls nothing else; whatever is not known to do that is called for each. Reads no events and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ _STRAIGHT: Final = frozenset(
         *("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"),
         *("LOAD_FAST_LOAD_FAST", "STORE_FAST", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST"),
         *("BUILD_CONST_KEY_MAP", "BUILD_MAP", "BUILD_TUPLE", "COPY_FREE_VARS", "NOP", "RESUME"),
-        *("CALL", "CALL_KW", "KW_NAMES", "PRECALL", "PUSH_NULL", "POP_TOP"),
+        *("CALL", "CALL_KW", "KW_NAMES", "PRECALL", "POP_TOP"),
         *("RETURN_CONST", "RETURN_VALUE"),
     }
 )
-"""Instructions (docs.python.org/3/library/dis.html) that never jump, and hand values on unseen."""
+"""Instructions (docs.python.org/3/library/dis.html) that never jump, and hand values on unseen.
 
-_CALLS: Final = frozenset({"CALL", "CALL_KW"})
+What is called is loaded as a method, as a global that is called, or together with `PUSH_NULL`.
+"""
+
+_METHOD_FLAG: Final = sys.version_info >= (3, 12)
+"""Whether a method is loaded by `LOAD_ATTR` with its lowest bit set (else by `LOAD_METHOD`)."""
 
 
 class Field(NamedTuple):
@@ -70,22 +75,22 @@ class Addition(NamedTuple):
 def additions(handler: Handler, shapes: Mapping[Table, Shape]) -> Sequence[Addition]:
     """What a handler adds, for every event; nothing where it may do more, or something else."""
     on_data, function = call_with_data(handler, "rows"), handler.function
-    if on_data is None or type(function) is not FunctionType or not _is_straight(function.__code__):
+    if on_data is None or type(function) is not FunctionType or not _adds(function.__code__):
         return ()
     fields: list[Field] = []
     data = None if on_data.takes is None else _stand_in(on_data.takes, "", (), fields)
     if "data" in handler.takes and data is None:
         return ()
-    noted = _Noted(function.__code__, shapes)
+    noted: list[Addition] = []
     try:
-        on_data.call(data, noted)
+        on_data.call(data, _Noting(noted, shapes))
     except Exception:  # noqa: BLE001 - what a stand-in is not good for
         return ()
-    if not noted.additions or len(noted.additions) != _calls(function.__code__):
+    if not noted:
         return ()
-    used = {given for one in noted.additions for given in (*one.key, *one.amounts)}
+    used = {given for one in noted for given in (*one.key, *one.amounts)}
     unused = tuple(field.member for field in fields if field not in used)
-    first, *others = noted.additions
+    first, *others = noted
     return (first._replace(also=unused), *others)
 
 
@@ -97,13 +102,47 @@ class _OtherwiseError(Exception):
     """The handler does something else, or it cannot be told what it does."""
 
 
-def _is_straight(code: CodeType) -> bool:
-    return all(instruction.opname in _STRAIGHT for instruction in dis.get_instructions(code))
+def _adds(code: CodeType) -> bool:
+    """Whether code runs straight, and calls nothing but `rows.increment`, if anything.
+
+    It looks at no attribute whose name begins with an underscore: stand-ins have others there.
+    """
+    before: object = None  # the local that is on top of the stack
+    for instruction in dis.get_instructions(code):
+        name, argument = instruction.opname, instruction.argval
+        if name not in _STRAIGHT:
+            return False
+        if name in ("LOAD_ATTR", "LOAD_METHOD") and argument.startswith("_"):
+            return False
+        if _is_callee(instruction) and (before, argument) != ("rows", "increment"):
+            return False
+        locals_ = argument if isinstance(argument, tuple) else (argument,)
+        if (
+            name.startswith("STORE_FAST")
+            and "rows" in locals_[: 1 + name.count("STORE_FAST_STORE")]
+        ):
+            return False
+        before = locals_[-1] if "LOAD_FAST" in name else None
+    return True
 
 
-def _calls(code: CodeType) -> int:
-    """How often straight code calls something."""
-    return sum(instruction.opname in _CALLS for instruction in dis.get_instructions(code))
+def _is_callee(instruction: dis.Instruction) -> bool:
+    """Whether it loads what will be called."""
+    name, flag = instruction.opname, bool((instruction.arg or 0) & 1)
+    return (
+        name == "LOAD_METHOD"
+        or (name == "LOAD_ATTR" and _METHOD_FLAG and flag)
+        or (name == "LOAD_GLOBAL" and flag)
+    )
+
+
+class _Leaf:
+    """Stands in for a value, and has nothing that code could look at."""
+
+    __slots__ = ("_field",)
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
 
 
 def _stand_in(
@@ -127,8 +166,8 @@ def _stand_in(
         if not field.required or type(getattr(type_, field.name)) is not MemberDescriptorType:
             return None
         if field.type in (str, int):
-            value = Field(name, Member(at, field.type))
-            fields.append(value)
+            fields.append(Field(name, Member(at, field.type)))
+            value = _Leaf(fields[-1])
         else:
             value = _stand_in(field.type, f"{name}.", at, fields)
         if value is None:
@@ -137,38 +176,41 @@ def _stand_in(
     return SimpleNamespace(**values) if values else None
 
 
-class _Noted:
-    """Stands in for `Rows`: notes what the code itself adds; anything else is an error."""
+class _Noting:
+    """Stands in for `Rows`: notes what is added; it can do nothing else."""
 
-    def __init__(self, code: CodeType, shapes: Mapping[Table, Shape]) -> None:
-        self.additions: list[Addition] = []
-        self._code = code
+    __slots__ = ("_noted", "_shapes")
+
+    def __init__(self, noted: list[Addition], shapes: Mapping[Table, Shape]) -> None:
+        self._noted = noted
         self._shapes = shapes
 
     def increment(self, table: Table, /, key: object, **amounts: object) -> None:
         """`Rows.increment`; raises where a row must be there already, or a value does not fit."""
         shape = self._shapes[table]
-        if sys._getframe(1).f_code is not self._code:  # whoever it calls may branch
-            raise _OtherwiseError
         if not amounts or not shape.required <= amounts.keys() <= shape.defaults.keys():
             raise _OtherwiseError
-        if not all(_type_of(amount) is int for amount in amounts.values()):
+        columns = tuple(sorted(amounts, key=[*shape.defaults].index))
+        added = [_given(amounts[name]) for name in columns]
+        if any(_type_of(one) is not int for one in added):
             raise _OtherwiseError
         parts = _key_parts(shape, key)
         types = [_type_of(part) for part in parts]
         if types != list(shape.key_types) or not {str, int}.issuperset(types):
             raise _OtherwiseError
-        columns = tuple(sorted(amounts, key=[*shape.defaults].index))
-        values: Any = tuple(amounts[name] for name in columns)
-        self.additions.append(Addition(table, columns, tuple(parts), values))
+        self._noted.append(Addition(table, columns, tuple(parts), tuple(added)))
 
 
-def _key_parts(shape: Shape, key: object) -> list[Given]:
+def _key_parts(shape: Shape, key: object) -> list[Any]:
     if isinstance(key, dict):
         if key.keys() != set(shape.key):
             raise _OtherwiseError
-        return [key[name] for name in shape.key]
-    return [*shape.key_values(key)]  # type: ignore[list-item]  # their types are looked at
+        return [_given(key[name]) for name in shape.key]
+    return [*map(_given, shape.key_values(key))]
+
+
+def _given(value: Any) -> Any:
+    return value._field if type(value) is _Leaf else value
 
 
 def _type_of(given: object) -> type:

@@ -9,7 +9,7 @@ and upcasters look at, whole events are not read at all (`narrow`).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
@@ -47,7 +47,9 @@ Read: TypeAlias = tuple[int, int, int]
 """Stored events read and folded: how many, the last one's global position, how many folded."""
 
 
-Reading: TypeAlias = "Callable[[ReadModel, Rows, Mapping[str, str], int, Replay], Iterator[Read]]"
+Reads: TypeAlias = Generator[Read, None, None]
+
+Reading: TypeAlias = "Callable[[ReadModel, Rows, Mapping[str, str], int, Replay], Reads]"
 """What `reads` does."""
 
 
@@ -151,7 +153,7 @@ def replay(
     batch = Batch(plan.batch_size, plan.max_rows)
     batches = (reading or reads)(model, Rows(folds), names, start.position, plan)
     try:
-        with collector_paused() as paused:
+        with collector_paused() as paused, closing(batches):
             while (read := _next(batches, connection, hold, writers)) is not None:
                 count, position, folded = read
                 at = replace(
@@ -224,7 +226,7 @@ def _next(
 
 def reads(
     model: ReadModel, rows: Rows, names: Mapping[str, str], after: int, plan: Replay
-) -> Iterator[Read]:
+) -> Reads:
     """Read and fold everything after a position: narrow rows as long as they will do.
 
     Raises `RebuildError` naming the event that could not be handled.

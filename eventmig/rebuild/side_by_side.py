@@ -32,7 +32,7 @@ from eventmig.rebuild.handlers import OnData
 from eventmig.rebuild.narrow import HandlerFailedError, data_handlers
 from eventmig.rebuild.ranges import FoldedRange, NeedsRowsError, add_fold, fold_range, unpacked
 from eventmig.rebuild.read_model import ReadModel
-from eventmig.rebuild.replay import Read, Replay, commit, folds_of, reads, replay
+from eventmig.rebuild.replay import Reads, Replay, commit, folds_of, reads, replay
 from eventmig.rebuild.rows import Rows
 from eventmig.rebuild.sharing import (
     FoldHelpers,
@@ -177,7 +177,7 @@ def _gathered(
     names: Mapping[str, str],
     after: int,
     plan: Replay,
-) -> Iterator[Read]:
+) -> Reads:
     """`replay.reads`, where helpers read and upcast, too; raises where that is of no use."""
     handlers = data_handlers(model.handlers, "rows")
     if handlers is None or plan.data_upcaster is None:

@@ -10,9 +10,8 @@ on from there, and its errors are the ones that name event, handler and row.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -20,16 +19,15 @@ from sqlalchemy import Connection, Table
 
 from eventmig.errors import EventmigError, JobLostError
 from eventmig.rebuild.additions import Addition
-from eventmig.rebuild.batching import Batch
 from eventmig.rebuild.bookkeeping import Generation, Writing
-from eventmig.rebuild.collector import collector_paused
 from eventmig.rebuild.progress import DataUpcaster
 from eventmig.rebuild.ranges import FoldApart, add_fold
 from eventmig.rebuild.read_model import ReadModel
-from eventmig.rebuild.replay import Replay, commit, folds_of
+from eventmig.rebuild.replay import Reads, Replay, replay
+from eventmig.rebuild.rows import Rows, folds_behind
 from eventmig.rebuild.shape import Shape
 from eventmig.rebuild.sharing import is_little
-from eventmig.stores.faster import Addend, NotSummedError, Summed, Summing
+from eventmig.stores.faster import Addend, NotSummedError, Summing
 
 Version: TypeAlias = tuple[str, int]
 
@@ -135,51 +133,43 @@ def replay_sums(
 ) -> Iterator[Generation]:
     """Write the sums of events after the checkpoint into `targets`; yields after each commit.
 
-    The source works on `at_once` ranges at a time, where it can.
-    What is left when it ends is for `replay`. Raises `JobLostError` when another process took
+    The source works on `at_once` ranges at a time, where it can. What is left when it ends is for
+    `replay`. Raises `JobLostError` when another process took
     over, and what the database raises.
     """
-    assert isinstance(plan.source, Summing)
-    folds, writers = folds_of(model, targets, connection)
-    at, batch = start, Batch(plan.batch_size, plan.max_rows)
-    ranges = plan.source.read_sums(
-        after=start.position,
-        until=plan.upto,
-        types=plan.types,
-        sums=[one.addends for one in sums.tables],
-        at_once=at_once,
-    )
     try:
-        with collector_paused() as paused, closing(_as_far_as_it_goes(ranges)) as summed:
-            for found in summed:
-                for one, columns in zip(sums.tables, found.sums, strict=True):
-                    add_fold(folds[one.shape.table], _folded(one, columns))
-                at = replace(
-                    at,
-                    position=found.until,
-                    events_read=at.events_read + found.events,
-                    events_folded=at.events_folded + found.events,
-                )
-                if not batch.add(found.events, sum(map(len, folds.values()))):
-                    continue
-                commit(connection, hold, at, writers, plan.max_rows)
-                with paused.let_run():
-                    yield at
-                batch.begin()
-            if batch.pending:
-                commit(connection, hold, at, writers, plan.max_rows)
-        if batch.pending:
-            yield at
+        reading = partial(_reads, sums, at_once)
+        yield from replay(model, targets, connection, hold, start, plan, reading)
     except JobLostError:
         raise
     except EventmigError:
         connection.rollback()
 
 
-def _as_far_as_it_goes(ranges: Iterator[Summed]) -> Generator[Summed, None, None]:
-    """Ends where the source cannot go on: the other way to read it says why, or goes on."""
+def _reads(
+    sums: Sums,
+    at_once: int,
+    model: ReadModel,
+    rows: Rows,
+    names: Mapping[str, str],
+    after: int,
+    plan: Replay,
+) -> Reads:
+    """`replay.reads` by sums; it ends where the source cannot go on, and another way tells why."""
+    assert isinstance(plan.source, Summing)
+    folds = folds_behind(rows)
+    ranges = plan.source.read_sums(
+        after=after,
+        until=plan.upto,
+        types=plan.types,
+        sums=[one.addends for one in sums.tables],
+        at_once=at_once,
+    )
     with suppress(NotSummedError, EventmigError):
-        yield from ranges
+        for found in ranges:
+            for one, columns in zip(sums.tables, found.sums, strict=True):
+                add_fold(folds[one.shape.table], _folded(one, columns))
+            yield found.events, found.until, found.events
 
 
 def _folded(one: TableSum, columns: Sequence[Sequence[Any]]) -> FoldApart:

@@ -231,6 +231,40 @@ def with_sql(data: Paid, sql: Sql) -> None:
     pass
 
 
+def by_its_class(data: Paid, rows: Rows) -> None:
+    rows.increment(totals, data.__class__.__name__, events=1)
+
+
+def by_the_name_of_a_method(data: Paid, rows: Rows) -> None:
+    rows.increment(totals, rows.increment.__qualname__, events=1)
+
+
+def by_what_a_text_has_not(data: Paid, rows: Rows) -> None:
+    rows.increment(totals, data.who.attribute, events=1)  # type: ignore[attr-defined]
+
+
+def by_what_a_number_has(data: Paid, rows: Rows) -> None:
+    rows.increment(totals, data.who, events=data.cents.real)
+
+
+def with_other_rows(data: Paid, rows: Rows) -> None:
+    rows = OTHER_ROWS
+    rows.increment(totals, data.who, events=1)
+
+
+class OtherRows(Rows):
+    """Its increment is not that of the rows that are given."""
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def increment(self, *seen: object, **_: object) -> None:
+        self.seen.extend(seen)
+
+
+OTHER_ROWS = OtherRows()
+
+
 # --- what is an error, for every event or for some
 
 
@@ -296,13 +330,40 @@ OTHERS = [
     generating, doing_nothing, upserting, looking, with_the_event, with_sql, needing_a_row,
     of_another_model, without_a_column, changing_the_key, by_a_number, by_half_a_key,
     by_a_tuple_of_one, by_a_key_too_many, adding_text, adding_a_fraction, adding_truth,
-    adding_an_object, adding_nothing, of_no_member, by_keyword,
+    adding_an_object, adding_nothing, of_no_member, by_keyword, by_its_class,
+    by_the_name_of_a_method, by_what_a_text_has_not, by_what_a_number_has, with_other_rows,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("handler", OTHERS, ids=lambda handler: handler.__name__)
 def test_a_handler_that_may_do_more_is_left_to_python(handler: Callable[..., None]) -> None:
     assert read(handler) is None
+
+
+def test_a_handler_that_may_do_more_is_not_tried() -> None:
+    """Nothing outside of it sees a stand-in."""
+    seen = OTHER_ROWS.seen
+
+    def telling(data: Paid, rows: Rows) -> None:
+        seen.append(data.who)
+        rows.increment(totals, data.who, events=1)
+
+    def telling_by_a_function(data: Paid, rows: Rows) -> None:
+        note(data.who)
+        rows.increment(totals, data.who, events=1)
+
+    def telling_by_what_is_around(data: Paid, rows: Rows) -> None:
+        noted(data.who)
+        rows.increment(totals, data.who, events=1)
+
+    noted = seen.append
+    handlers = telling, telling_by_a_function, telling_by_what_is_around, with_other_rows
+    assert [read(handler) for handler in handlers] == [None] * 4
+    assert seen == []
+
+
+def note(value: object) -> None:
+    OTHER_ROWS.seen.append(value)
 
 
 def test_one_handler_that_may_do_more_keeps_the_model() -> None:

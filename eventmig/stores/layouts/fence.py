@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import Literal
 
 from sqlalchemy import URL, Connection, String, and_, inspect, literal, true
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.util import ClauseAdapter
 
 from eventmig.errors import CrossingError
@@ -30,9 +29,8 @@ from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.place import locate
 from eventmig.stores.layouts.store import LayoutStore
 from eventmig.stores.layouts.tables import Tables
+from eventmig.stores.layouts.waiting import NotGivenError, waiting
 from eventmig.stores.layouts.write import LayoutTransaction
-
-_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class FencedLayoutStore(LayoutStore):
@@ -111,11 +109,9 @@ class FencedLayoutStore(LayoutStore):
         patience = f"{max(1, round(wait_s * 1e3))}ms"
         connection.exec_driver_sql("SELECT set_config('lock_timeout', %s, true)", (patience,))
         try:
-            with connection.begin_nested():  # a savepoint: it is asked on, who has it
+            with waiting(connection):
                 connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
-                raise
+        except NotGivenError as error:
             by = locking(asking(connection), quoted)
             raise fences.still_open(self.url, wait_s, by) from error
 

@@ -12,15 +12,14 @@ from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from eventmig.errors import StoreError, Where
 from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.parts import Guard
+from eventmig.stores.layouts.waiting import NotGivenError, waiting
 
 _CATEGORY: Final = "{category}"
 _STREAM: Final = "{stream}"
-_NOT_GIVEN: Final = "55P03"  # lock_not_available (PostgreSQL manual, appendix A)
 _HOLDER: Final = """SELECT a.pid, a.application_name,
         date_trunc('second', clock_timestamp() - a.xact_start)::text, left(a.query, 80)
     FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -77,11 +76,9 @@ class Guarding:
     def _waiting(self, what: str) -> Iterator[None]:
         """Name a lock that is not given in time, and who has it."""
         try:
-            with self._connection.begin_nested():
+            with waiting(self._connection):
                 yield
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _NOT_GIVEN:
-                raise
+        except NotGivenError as error:
             (waited,) = self._connection.exec_driver_sql("SHOW lock_timeout").one()
             raise StoreError(
                 f"the lock that the owner takes to append ({what}) was not given within "

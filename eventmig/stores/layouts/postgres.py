@@ -32,9 +32,9 @@ from eventmig.stores.layouts.description import Layout
 from eventmig.stores.layouts.parts import Tail
 from eventmig.stores.layouts.place import Address
 from eventmig.stores.layouts.tables import Tables
+from eventmig.stores.layouts.waiting import NOT_GIVEN, NotGivenError, waiting
 
 _LOCK_WAIT: Final = "5s"
-_NOT_GIVEN: Final = "55P03"  # lock_not_available (PostgreSQL manual, appendix A)
 _DRAWN: Final = 1_000  # positions at a time, once some were too low
 _WRITER_WAITS: Final = "30s"  # for a lock of others, as SQLite's writers do
 # By SQLSTATE (PostgreSQL manual, appendix A): the whole code, or its class.
@@ -74,7 +74,7 @@ _RULES: Final[dict[str, tuple[type[StoreError | DataError], str, str]]] = {
         "the database takes no writes",
         "name the primary server, not a replica",
     ),
-    _NOT_GIVEN: (
+    NOT_GIVEN: (
         StoreError,
         "a lock on the events' table was not given in time",
         "look for a long transaction on that table (`pg_stat_activity`, `pg_blocking_pids`), then "
@@ -162,19 +162,16 @@ class PostgresDatabase:
                 names = [tables.layout.table, *([heads.table] if heads else [])]
                 quoted = list(map(_quoted, names))
                 try:
-                    with connection.begin_nested():  # a savepoint: it is asked on, who has it
+                    with waiting(connection):
                         connection.exec_driver_sql(f"LOCK TABLE {', '.join(quoted)} IN SHARE MODE")
-                except DBAPIError as error:
-                    if getattr(error.orig, "sqlstate", None) != _NOT_GIVEN:
-                        raise
+                except NotGivenError as error:
                     by = locking(asking(connection), quoted)
-                    if by is None:
-                        raise
                     raise StoreError(
-                        f"a lock on the events' table was not given within {_LOCK_WAIT}: it waits "
-                        f"for {by}",
+                        f"a lock on the events' table was not given within {_LOCK_WAIT}"
+                        + ("" if by is None else f": it waits for {by}"),
                         where=Where(store=self._address.url),
-                        remedy=f"{by.remedy}; then run the same command again",
+                        remedy=("" if by is None else f"{by.remedy}; then ")
+                        + "run the same command again",
                     ) from error
             return int(connection.execute(select(tables.highest())).scalar_one())
 

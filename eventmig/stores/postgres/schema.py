@@ -179,6 +179,7 @@ class Statements:
     count: str
     count_typed: str
     count_all_typed: str
+    count_after: str
     table_now: str
     # writing
     hold_tables: str
@@ -353,6 +354,8 @@ def compose(tables: Tables, data: DataType) -> Statements:
         # each row's stream, a quarter of the time (measured).
         count_all_typed=made(f"""SELECT count(*) FROM {{events}} e
             WHERE {until} AND (%(types)s::text[] IS NULL OR e.type = ANY (%(types)s))"""),
+        count_after=made(f"""SELECT count(*) FROM {mine}
+            WHERE e.global_position > %(after)s::bigint AND {released}"""),
         table_now=made(f"SELECT {now}::oid::bigint"),
         # A writer holds the tables as they are: nobody takes the indexes off under it, or the
         # names. Then: whether the indexes are there, and which table it is.

@@ -57,9 +57,6 @@ _HELD = """SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
       AND classid::bigint << 32 | objid::bigint = %(key)s)"""
 
 
-_AFTER = """SELECT count(*) FROM {events} e JOIN {streams} s ON s.stream_id = e.stream_id
-    WHERE e.global_position > %(after)s::bigint
-      AND s.release IS NOT DISTINCT FROM %(release)s::text"""
 _BUSY_SECONDS = 30  # as SQLite's store waits
 _LAST = 2**63 - 1
 _MAY_READ = """SELECT bool_and(has_schema_privilege(n.oid, 'USAGE')
@@ -252,17 +249,9 @@ class PostgresStore(PostgresReader):
             by = transaction_of(ask, pid, virtual, open_for_s=open_for_s)
         if by is None:
             return None
-        events = self._count_after(settled)
+        bound = {"after": settled, "release": self.location.release}
+        events = int(self._rows(self._sql.count_after, bound)[0][0])
         return HeldUp(events=events, by=by) if events else None
-
-    def _count_after(self, position: int) -> int:
-        events, streams = (
-            sql.Identifier(str(table.schema), str(table.name))
-            for table in (self._tables.events, self._tables.streams)
-        )
-        statement = sql.SQL(_AFTER).format(events=events, streams=streams).as_string()
-        bound = {"after": position, "release": self.location.release}
-        return int(self._rows(statement, bound)[0][0])
 
     # --- crossings (`Fencing`, `Exchanging`, `Dropping`)
 
