@@ -20,9 +20,10 @@ from eventmig.migrate.states import ENDED, State, Switch, live_side
 from eventmig.migrate.throttle import Check, above, outside_hours, while_file
 from eventmig.project import Project, job_of, opened_target, public, sql_engine
 from eventmig.release import Release
-from eventmig.stores.base import JobTarget
+from eventmig.stores.base import EventReader, JobTarget
 from eventmig.stores.crossing import Exchanging
 from eventmig.stores.open import open_store
+from eventmig.transform import Pipeline
 from eventmig.ways_back import BackPipeline
 
 
@@ -181,16 +182,23 @@ def _plan(
     return Plan(
         forth=forth,
         back=BackPipeline(project.registry, forth, known_versions(project, frozen, old, until)),
-        setting=Setting(
-            release=frozen.name,
-            steps_done=project.steps_done(old, new),
-            source_name=public(source.url),
-            naming=forth.naming,
-            registry_fingerprint=frozen.fingerprint(),
-        ),
+        setting=setting_of(frozen, source, forth, project.steps_done(old, new)),
         switch=chosen,
         budget_s=budget_s,
         batch_size=batch_size or project.config.batch_size,
+    )
+
+
+def setting_of(
+    frozen: Release, source: EventReader, pipeline: Pipeline, steps_done: tuple[str, ...]
+) -> Setting:
+    """What makes the job this one."""
+    return Setting(
+        release=frozen.name,
+        steps_done=steps_done,
+        source_name=public(source.url),
+        naming=pipeline.naming,
+        registry_fingerprint=frozen.fingerprint(),
     )
 
 

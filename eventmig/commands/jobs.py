@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from eventmig.commands.holding import held
+from eventmig.commands.holding import held, setting_of
 from eventmig.commands.steering import kept_up, was_announced
 from eventmig.errors import (
     EventmigError,
@@ -31,7 +31,7 @@ from eventmig.migrate.job import (
 from eventmig.migrate.ledger import Job, Quarantined, Transition
 from eventmig.migrate.made_by import active_job
 from eventmig.migrate.pushdown import Pushdown, Pushed, Pusher, may_push, pusher_for
-from eventmig.migrate.setting import Setting, check_sides
+from eventmig.migrate.setting import check_sides
 from eventmig.migrate.states import Side, State, check_transition
 from eventmig.migrate.verify import WORTH_A_HELPER, Verification, VerifyHelper, verify_job
 from eventmig.processes import CALM, TURN_S, Child
@@ -42,7 +42,6 @@ from eventmig.project import (
     opened_target,
     public,
 )
-from eventmig.release import Release
 from eventmig.stores.base import EventReader, JobTarget
 from eventmig.stores.held_up import HeldUp, held_up
 from eventmig.stores.open import open_store
@@ -120,7 +119,7 @@ def upcast(
                 child = stack.enter_context(transforming_process(project))
             writer = stack.enter_context(_target_for(target_url, reader, on_progress, before_copy))
             size = batch_size or project.config.batch_size
-            setting = _setting(project, frozen, reader, pipeline)
+            setting = setting_of(frozen, reader, pipeline, project.steps_done(reader))
             targets = [writer]
             if both and may_push(pushdown, writer):
                 targets.append(stack.enter_context(opened(target_url, "write")))
@@ -199,16 +198,6 @@ def tuned() -> Iterator[None]:
         gc.set_threshold(*before)
         if not frozen:
             gc.unfreeze()
-
-
-def _setting(project: Project, frozen: Release, reader: EventReader, pipeline: Pipeline) -> Setting:
-    return Setting(
-        release=frozen.name,
-        steps_done=project.steps_done(reader),
-        source_name=public(reader.url),
-        naming=pipeline.naming,
-        registry_fingerprint=frozen.fingerprint(),
-    )
 
 
 @contextmanager
@@ -439,7 +428,8 @@ def retry_quarantined(
     ):
         naming = job_of(writer).naming
         pipeline = project.pipeline(frozen, reader, naming)
-        job = UpcastJob(reader, writer, pipeline, _setting(project, frozen, reader, pipeline))
+        setting = setting_of(frozen, reader, pipeline, project.steps_done(reader))
+        job = UpcastJob(reader, writer, pipeline, setting)
         job.begin_or_resume()
         failing = job.retry_quarantined()
     if failing:
